@@ -1,0 +1,38 @@
+# make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
+# make test   all tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
+# make lint   ruff and mypy
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+APPS := client_app.py server_app.py
+ARGS ?=
+
+# The demo's model and data come from packages: no run or test asks the Hugging Face Hub.
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := run
+.PHONY: run test lint install clean
+
+run: $(STAMP)
+	$(BIN)/fedkd run . $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict fedkd_flwr $(APPS)
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt requirements-demo.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-demo.txt
+	touch $@
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,94 @@
+"""From a run config to the models of a pair; where `separate` is chosen, and other architectures would be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedkd_flwr import tensors
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.distillation import Pair, TeacherStudent, Weights, trainable_parameters
+from fedkd_flwr.models import build_classifier, head_parameter_names, trainable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class PairModels:
+    """A pair and what is known of it before any training.
+
+    Attributes:
+        pair: what is trained.
+        teacher: the model that a node keeps.
+        heads: names, as in `trainable_parameters(pair)`, of what learns at the head learning rate.
+        initial_shared, initial_private: its trainable tensors at the start, on the CPU.
+        frozen_digest: SHA-256 of the student's frozen tensors.
+    """
+
+    pair: Pair
+    teacher: "PreTrainedModel"
+    heads: frozenset[str]
+    initial_shared: Mapping[str, Tensor]
+    initial_private: Mapping[str, Tensor]
+    frozen_digest: str
+
+
+def loss_weights(config: RunConfig) -> Weights:
+    """The weight of each distillation term."""
+    return Weights(
+        teacher_kl=config.teacher_kl_weight,
+        student_kl=config.student_kl_weight,
+        teacher_hidden=config.teacher_hidden_weight,
+        student_hidden=config.student_hidden_weight,
+        teacher_attention=config.teacher_attention_weight,
+        student_attention=config.student_attention_weight,
+    )
+
+
+def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
+    """The initial student: the same on every machine that has the checkpoint and the seed."""
+    return build_classifier(
+        config.student or config.teacher,
+        num_layers=config.student_layers,
+        labels=labels,
+        pooling=config.pooling,
+        attentions=loss_weights(config).attention,
+        seed=config.seed,
+    )
+
+
+@lru_cache(maxsize=1)
+def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
+    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node."""
+    teacher = build_classifier(
+        config.teacher,
+        num_layers=None,
+        labels=labels,
+        pooling=config.pooling,
+        attentions=loss_weights(config).attention,
+        seed=config.seed,
+    )
+    student = build_student(config, labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+    parts = {"teacher": teacher, "student": student}
+    return PairModels(
+        pair=pair,
+        teacher=teacher,
+        heads=frozenset(f"{part}.{name}" for part, model in parts.items() for name in head_parameter_names(model))
+        & trainable_parameters(pair).keys(),
+        initial_shared=tensors.snapshot(pair.shared()),
+        initial_private=tensors.snapshot(pair.private()),
+        frozen_digest=frozen_digest(student),
+    )
+
+
+def frozen_digest(student: "PreTrainedModel") -> str:
+    """SHA-256 of the tensors of a student that never travel, so must be the same everywhere."""
+    travelling = trainable(student)
+    return tensors.digest({n: p for n, p in student.named_parameters() if n not in travelling})

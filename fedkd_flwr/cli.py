@@ -1,0 +1,124 @@
+"""`fedkd`: run a federation on this machine, show what came of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError, FedKDError
+from fedkd_flwr.launcher import Job, launch
+from fedkd_flwr.processes import Interrupted
+from fedkd_flwr.run_arguments import Arguments, gather
+from fedkd_flwr.summary import as_table, read_summary
+
+app = typer.Typer(
+    name="fedkd",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated fine-tuning of transformers by mutual distillation (FedKD).",
+)
+
+_FAILED, _BAD_INPUT = 1, 2
+_SILENCE_MARGIN_SECONDS = 600
+
+_out = Console(soft_wrap=True, highlight=False)
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def run(
+    app_folder: Annotated[Path, typer.Argument(metavar="APP", help="Folder of the Flower app.")] = Path(),
+    nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 6,
+    cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of a node; decides how many run at once.")] = 1,
+    gpus_per_node: Annotated[float, typer.Option(min=0.0, help="GPUs of a node; 0.25: four share one.")] = 0.0,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue, with its own config.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=1.0, help="Stop the run after so many seconds.")] = None,
+) -> None:
+    """Run a simulated federation on this machine and wait for its verdict.
+
+    Exit code: 0 the run completed; 1 it failed or hung; 2 the input is wrong and nothing was started.
+    """
+    with _one_line_errors(_BAD_INPUT):
+        arguments = gather(app_folder, run_config or [], resume)
+        _check_machine(arguments.config, nodes, cpus_per_node, gpus_per_node)
+        _check_models(arguments.config)
+    job = Job(
+        app=app_folder.resolve(),
+        run_config=arguments.config.as_run_config(),
+        nodes=nodes,
+        cpus_per_node=cpus_per_node,
+        gpus_per_node=gpus_per_node,
+        timeout=timeout,
+        silence=arguments.config.node_wait_seconds + arguments.config.round_timeout_seconds + _SILENCE_MARGIN_SECONDS,
+    )
+    with _one_line_errors(_FAILED):
+        try:
+            verdict = launch(job, say=_say, show=lambda line: _out.print(Text.from_ansi(line)))
+        except Interrupted as interrupted:
+            _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended", markup=False)
+            raise typer.Exit(interrupted.exit_code) from None
+    _report(arguments, completed=verdict.completed)
+    if not verdict.completed:
+        _err.print(f"fedkd: {verdict.reason}", markup=False)
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Print the table of a run, finished or still going: quality and bytes of each round."""
+    with _one_line_errors(_BAD_INPUT):
+        _out.print(as_table(read_summary(run_folder)))
+
+
+def _report(arguments: Arguments, *, completed: bool) -> None:
+    """Say where the results are and print the table, as far as the run got."""
+    if not (arguments.folder / "history.json").exists():
+        return
+    with _one_line_errors(_FAILED):
+        _out.print(as_table(read_summary(arguments.folder)))
+    _say(f"results: {arguments.folder}")
+    if not completed:
+        _say(f"continue it with: fedkd run --resume {arguments.folder}")
+
+
+def _check_machine(config: RunConfig, nodes: int, cpus: int, gpus: float) -> None:
+    if config.min_train_nodes > nodes:
+        raise ConfigError(f"min-train-nodes is {config.min_train_nodes} but --nodes is {nodes}")
+    here = os.cpu_count() or 1
+    if cpus > here:
+        raise ConfigError(f"--cpus-per-node is {cpus} but this machine has {here} CPUs")
+    if gpus:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            raise ConfigError(f"--gpus-per-node is {gpus:g} but this machine has {torch.cuda.device_count()} GPUs")
+
+
+def _check_models(config: RunConfig) -> None:
+    from fedkd_flwr.models import check_models
+
+    check_models(config)
+
+
+@contextmanager
+def _one_line_errors(code: int) -> Iterator[None]:
+    try:
+        yield
+    except FedKDError as error:
+        _err.print(f"fedkd: {error}", markup=False)
+        raise typer.Exit(code) from None
+
+
+def _say(line: str) -> None:
+    _out.print(f"fedkd: {line}", markup=False, style="bold")

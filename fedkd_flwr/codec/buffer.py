@@ -1,0 +1,98 @@
+"""Bounds-checked reading and writing of the few things that the wire is made of."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd_flwr.errors import CodecError
+
+_FLOAT32 = np.dtype("<f4")
+_VARINT_BITS = 63
+
+
+class Writer:
+    """Grows a byte string."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def varint(self, number: int) -> None:
+        """A non-negative integer, seven bits a byte, low bits first."""
+        encoded = bytearray()
+        while number >= 0x80:
+            encoded.append(number & 0x7F | 0x80)
+            number >>= 7
+        encoded.append(number)
+        self._parts.append(bytes(encoded))
+
+    def varints(self, numbers: tuple[int, ...]) -> None:
+        """How many, then each."""
+        self.varint(len(numbers))
+        for number in numbers:
+            self.varint(number)
+
+    def text(self, text: str) -> None:
+        """Length and UTF-8."""
+        encoded = text.encode()
+        self.varint(len(encoded))
+        self._parts.append(encoded)
+
+    def floats(self, tensor: Tensor) -> None:
+        """A float32 CPU tensor, row by row, little endian."""
+        self._parts.append(tensor.numpy().astype(_FLOAT32, copy=False).tobytes())
+
+    def getvalue(self) -> bytes:
+        """All that was written."""
+        return b"".join(self._parts)
+
+
+class Reader:
+    """Reads back what a Writer wrote; every method raises CodecError where the bytes are not that."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._rest = memoryview(data)
+
+    def varint(self) -> int:
+        """A non-negative integer below 2^63."""
+        number = 0
+        for shift in range(0, _VARINT_BITS, 7):
+            (byte,) = self._take(1)
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number
+        raise CodecError("a number is too long")
+
+    def varints(self, most: int) -> tuple[int, ...]:
+        """At most `most` integers."""
+        count = self.varint()
+        if count > most:
+            raise CodecError(f"{count} numbers where at most {most} may be")
+        return tuple(self.varint() for _ in range(count))
+
+    def text(self) -> str:
+        """A string."""
+        try:
+            return str(self._take(self.varint()), "utf-8")
+        except UnicodeDecodeError:
+            raise CodecError("a name is not UTF-8") from None
+
+    def floats(self, shape: tuple[int, ...]) -> Tensor:
+        """A finite float32 tensor of `shape` that owns its memory."""
+        encoded = self._take(math.prod(shape) * _FLOAT32.itemsize)
+        array = np.frombuffer(encoded, dtype=_FLOAT32).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise CodecError("holds inf or nan")
+        return torch.from_numpy(array).reshape(shape)
+
+    def end(self) -> None:
+        """Nothing is left."""
+        if self._rest:
+            raise CodecError(f"{len(self._rest)} bytes too many")
+
+    def _take(self, count: int) -> memoryview:
+        if count > len(self._rest):
+            raise CodecError("ends too early")
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken

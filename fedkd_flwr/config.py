@@ -1,0 +1,172 @@
+"""The one description of a run: every run-config key, validated; no other module reads raw run-config."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedkd_flwr.errors import ConfigError
+
+Value = bool | int | float | str
+
+METHODS: dict[str, dict[str, Value]] = {
+    "fedkd": {},
+    "fedkd-paper": {
+        "loss": "paper",
+        "teacher-kl-weight": 1.0,
+        "student-kl-weight": 1.0,
+        "teacher-hidden-weight": 1.0,
+        "student-hidden-weight": 1.0,
+        "teacher-attention-weight": 1.0,
+        "student-attention-weight": 1.0,
+        "energy-start": 0.95,
+        "energy-end": 0.98,
+    },
+}
+"""The keys that a method fixes; all others are the user's."""
+
+# What may differ between a run and the run that resumes it: none of it changes the result.
+_FREE_ON_RESUME = {
+    "resume", "run-name", "runs-dir", "state-dir", "num-rounds", "keep-lineages",
+    "node-wait-seconds", "round-timeout-seconds", "device", "precision", "threads",
+}  # fmt: skip
+
+
+_NODE_KEYS = {"device", "precision", "threads", "state-dir"}
+"""Run-config keys that a node's owner may set for their node through the node config."""
+
+_NODE_IDENTITY = {"name", "partition-id", "num-partitions", "data-path"}
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class RunConfig(BaseModel):
+    """A validated run: the kebab-case run-config keys of pyproject.toml, where each is explained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
+
+    method: Literal["fedkd", "fedkd-paper"]
+    num_rounds: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+
+    teacher: str = Field(min_length=1)
+    student: str
+    student_layers: int = Field(ge=1)
+    pooling: Literal["mean", "model"]
+    max_length: int = Field(ge=2)
+
+    dataset: str = Field(pattern=r"^(tweets|(csv|json|parquet):.+)$")
+    text_column: str = Field(min_length=1)
+    label_column: str = Field(min_length=1)
+    labels: str
+    partition: Literal["natural", "iid", "dirichlet"]
+    partition_column: str
+    dirichlet_alpha: float = Field(gt=0)
+    test_fraction: float = Field(gt=0, lt=1)
+    max_test_examples: int = Field(ge=0)
+    server_test_data: str = Field(pattern=r"^$|^(csv|json|parquet):.+$")
+
+    batch_size: int = Field(ge=1)
+    gradient_accumulation: int = Field(ge=1)
+    local_steps: int = Field(ge=0)
+    local_epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    head_learning_rate_factor: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(ge=0)
+
+    loss: Literal["stable", "paper"]
+    teacher_kl_weight: float = Field(ge=0)
+    student_kl_weight: float = Field(ge=0)
+    teacher_hidden_weight: float = Field(ge=0)
+    student_hidden_weight: float = Field(ge=0)
+    teacher_attention_weight: float = Field(ge=0)
+    student_attention_weight: float = Field(ge=0)
+
+    energy_start: float = Field(gt=0, le=1)
+    energy_end: float = Field(gt=0, le=1)
+
+    fraction_train: float = Field(gt=0, le=1)
+    min_train_nodes: int = Field(ge=1)
+    min_success_share: float = Field(gt=0, le=1)
+    aggregation: Literal["examples", "uniform"]
+    evaluate_every: int = Field(ge=1)
+    node_wait_seconds: int = Field(ge=1)
+    round_timeout_seconds: int = Field(ge=1)
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    threads: int = Field(ge=0)
+
+    runs_dir: str = Field(min_length=1)
+    run_name: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    resume: str
+    state_dir: str = Field(min_length=1)
+    keep_lineages: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _energies_rise(self) -> Self:
+        if self.energy_end < self.energy_start:
+            raise ValueError(f"energy-end must be at least energy-start ({self.energy_start})")
+        return self
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> "RunConfig":
+        """Validate a run-config mapping, with what its method fixes put in.
+
+        Raises:
+            ConfigError: one line with every offending key and what it allows.
+        """
+        fixed = METHODS.get(str(raw.get("method")), {})
+        try:
+            return cls.model_validate({**raw, **fixed})
+        except ValidationError as error:
+            raise ConfigError("; ".join(_line(problem) for problem in error.errors())) from None
+
+    def for_node(self, node_config: Mapping[str, Any]) -> "RunConfig":
+        """This run as the owner of a node wants it there.
+
+        Raises:
+            ConfigError: a node-config key is unknown or its value is not allowed.
+        """
+        unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_IDENTITY)
+        if unknown:
+            known = ", ".join(sorted(_NODE_KEYS | _NODE_IDENTITY))
+            raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
+        own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
+        return RunConfig.parse(self.as_run_config() | own)
+
+    def as_run_config(self) -> dict[str, Value]:
+        """The kebab-case mapping that `parse` accepts."""
+        return self.model_dump(by_alias=True)
+
+    def differences(self, resumed: "RunConfig") -> list[str]:
+        """Keys, with both values, that would make a resumed run another run than this one."""
+        mine, theirs = self.as_run_config(), resumed.as_run_config()
+        return [
+            f"{key} was {mine[key]!r}, is {theirs[key]!r}"
+            for key in mine
+            if key not in _FREE_ON_RESUME and mine[key] != theirs[key]
+        ]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The label names that the user fixed; empty where the data decide."""
+        return tuple(name.strip() for name in self.labels.split(",") if name.strip())
+
+
+def _line(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"run-config key {key!r} is unknown: pyproject.toml lists all under [tool.flwr.app.config]"
+        case "missing":
+            return f"run-config key {key!r} is missing: pyproject.toml has it under [tool.flwr.app.config]"
+        case "value_error":
+            return f"run-config: {problem['ctx']['error']}"
+        case _:
+            message = str(problem["msg"]).removeprefix("Input ")
+            prefix = f"run-config key {key!r} is {problem['input']!r} but "
+            return prefix + message

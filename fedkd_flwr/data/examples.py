@@ -1,0 +1,102 @@
+"""Examples of a table: checked texts and labels, whatever types the columns have."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.tweets import tweets
+from fedkd_flwr.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+def load_examples(source: str, config: RunConfig) -> "Dataset":
+    """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH` or a plain path, in their order.
+
+    Returns:
+        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits.
+
+    Raises:
+        DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
+    """
+    return read_examples(locate(source), config)
+
+
+def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the data") -> "Dataset":
+    """`dataset` with its `label` column (str) as indices (int64) into `labels`.
+
+    Raises:
+        DataError: a label that is not among them; `where` says in which data.
+    """
+    import pyarrow.compute as pc
+    from datasets import Dataset
+    from pyarrow import array
+
+    table = dataset.with_format("arrow")[:]
+    indices = pc.index_in(table["label"], value_set=array(labels, table["label"].type))
+    if indices.null_count:
+        row = pc.index(indices.is_null(), True).as_py()
+        raise DataError(
+            f"{where}: row {row + 1} has the label {table['label'][row].as_py()!r}, "
+            f"expected one of {', '.join(labels)}: correct it, or name all labels in run-config key 'labels'"
+        )
+    position = table.column_names.index("label")
+    return Dataset(table.replace_schema_metadata().set_column(position, "label", indices.cast("int64")))
+
+
+def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
+    """The labels (str) that occur, sorted; as numbers where all of them are."""
+    labels = sorted(dataset.unique("label"))
+    try:
+        return tuple(sorted(labels, key=float))
+    except ValueError:
+        return tuple(labels)
+
+
+def locate(source: str) -> DataFile | None:
+    """The file of a source as it is now; None for the bundled tweets, which do not change."""
+    return None if source == "tweets" else DataFile.find(source)
+
+
+def read_examples(file: DataFile | None, config: RunConfig, owned: bool = False) -> "Dataset":
+    """As `load_examples`; where `owned`, with the partition column (str) as `owner`."""
+    from datasets import Dataset
+    from pyarrow import table as arrow_table
+
+    columns = {"text": config.text_column, "label": config.label_column}
+    if owned:
+        columns["owner"] = config.partition_column
+    table = tweets() if file is None else file.read(columns.values())
+    return Dataset(arrow_table({key: _strings(table, key, name, name_of(file)) for key, name in columns.items()}))
+
+
+def name_of(file: DataFile | None) -> str:
+    """How errors call the data of a file."""
+    return "dataset 'tweets'" if file is None else str(file.path)
+
+
+def _strings(table: "pa.Table", role: str, column: str, where: str) -> Any:
+    """The column that is the text, label or owner of the examples, as strings none of which is blank."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    key = {"text": "text-column", "label": "label-column", "owner": "partition-column"}[role]
+    if (count := table.column_names.count(column)) != 1:
+        raise DataError(
+            f"{where}: expected one column {column!r} but found {count}: "
+            f"set run-config key {key!r} to one of {', '.join(table.column_names)}"
+        )
+    values = table[column]
+    try:
+        strings = (values.cast("int64") if pa.types.is_floating(values.type) else values).cast("string")
+    except pa.ArrowException:
+        raise DataError(
+            f"{where}: column {column!r} holds {values.type}, expected text, whole numbers or booleans: "
+            f"convert it, or set run-config key {key!r} to another column"
+        ) from None
+    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(strings), ""), True)
+    if (row := pc.index(blank, True).as_py()) >= 0:
+        raise DataError(f"{where}: row {row + 1} has no {column!r}: fill it in or remove the row")
+    return strings

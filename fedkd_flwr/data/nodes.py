@@ -1,0 +1,133 @@
+"""A node's own examples: its file or its share of one data set, split into train and held out."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.data.examples import distinct_labels, locate, name_of, read_examples, with_labels
+from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.partition import share
+from fedkd_flwr.data.split import held_out
+from fedkd_flwr.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """Examples of one node: no text of `test` is in `train`.
+
+    Attributes:
+        name: whose they are.
+        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data.
+        test: held out, the same columns.
+        labels: the names of all classes, also of those that this node has no example of.
+    """
+
+    name: str
+    train: "Dataset"
+    test: "Dataset"
+    labels: tuple[str, ...]
+
+
+def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeData:
+    """The data of the node that Flower describes by `node_config`, read once per process.
+
+    With `data-path` (a path that ends in .csv, .tsv, .json, .jsonl or .parquet, or csv:PATH, json:PATH,
+    parquet:PATH) that file is the node's own, all of it; `name`, or else the file's name, is its name.
+    Otherwise the node with `partition-id` i of `num-partitions` n holds its share of the run's data set:
+
+    - natural: all rows of the owners i, i + n, i + 2n, ... in the sorted values of the partition column;
+    - iid, dirichlet: a share drawn with the run's seed.
+
+    Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
+    no held-out text of a node is among the training texts of any.
+
+    Raises:
+        DataError: what is wrong with which file, column and row, or with the number of nodes.
+    """
+    if own := str(node_config.get("data-path", "")):
+        file = DataFile.find(own)
+        return _own(file, config, str(node_config.get("name") or file.path.stem))
+    try:
+        partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
+    except KeyError:
+        raise DataError(
+            "node-config has neither data-path nor partition-id and num-partitions: "
+            "start the node with --node-config \"data-path='FILE'\""
+        ) from None
+    if not 0 <= partition < partitions:
+        raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
+    return _share(locate(config.dataset), config, partition, partitions)
+
+
+def label_names(config: RunConfig) -> tuple[str, ...]:
+    """The classes of a run: those of run-config key `labels`, else those of its data set, sorted.
+
+    Raises:
+        DataError: fewer than two, or the data set cannot be read.
+    """
+    named = config.label_names
+    return _checked(named, "run-config key 'labels'") if named else _labelled(locate(config.dataset), config)[1]
+
+
+@lru_cache(maxsize=64)
+def _own(file: DataFile, config: RunConfig, name: str) -> NodeData:
+    dataset, labels = _labelled(file, config)
+    return _split(name, dataset, labels, config, 0, name_of(file))
+
+
+@lru_cache(maxsize=64)
+def _share(file: DataFile | None, config: RunConfig, partition: int, partitions: int) -> NodeData:
+    dataset, labels = _labelled(file, config, config.partition == "natural")
+    name, mine = share(dataset, config, partition, partitions, name_of(file))
+    return _split(name, mine, labels, config, partition, name_of(file))
+
+
+@lru_cache(maxsize=4)
+def _labelled(file: DataFile | None, config: RunConfig, owned: bool = False) -> tuple["Dataset", tuple[str, ...]]:
+    dataset, where = read_examples(file, config, owned), name_of(file)
+    labels = _checked(config.label_names or distinct_labels(dataset), where)
+    return _without_repeats(with_labels(dataset, labels, where), where), labels
+
+
+def _checked(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if len(set(labels)) < max(2, len(labels)):
+        raise DataError(f"{where}: expected at least two different labels, found {', '.join(labels)}")
+    return labels
+
+
+def _without_repeats(dataset: "Dataset", where: str) -> "Dataset":
+    texts = [" ".join(text.casefold().split()) for text in dataset["text"][:]]
+    first = {text: row for row, text in reversed(list(enumerate(texts)))}
+    if len(first) == len(texts):
+        return dataset
+    _log.info(
+        "%s: %d of %d rows repeat an earlier text and are left out",
+        where,
+        len(texts) - len(first),
+        len(texts),
+    )
+    return dataset.select(sorted(first.values()))
+
+
+def _split(
+    name: str, dataset: "Dataset", labels: tuple[str, ...], config: RunConfig, partition: int, where: str
+) -> NodeData:
+    import numpy as np
+
+    if len(dataset) < 2:
+        raise DataError(
+            f"{where}: node {name!r} has {len(dataset)} different examples, expected at least 2: "
+            "one to train on and one to test on"
+        )
+    rng = np.random.default_rng((config.seed, partition))
+    rows = held_out(np.array(dataset["label"][:]), config.test_fraction, config.max_test_examples, rng)
+    train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
+    return NodeData(name, train, test, labels)

@@ -1,0 +1,41 @@
+"""A node's examples: which train, which are held out."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def held_out(
+    labels: "NDArray[np.int64]", fraction: float, limit: int, rng: "np.random.Generator"
+) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
+    """Rows to train on and rows to test on, both ascending.
+
+    A systematic sample of the shuffled rows sorted by class: it holds each class's share of the rows to
+    within one row, also of classes with a single row.
+
+    Args:
+        labels: int64 [n], n at least 2.
+        fraction: share of the rows held out; at least one row is, and one is left to train on.
+        limit: at most so many of the rows held out are tested on, again by class; 0: all.
+        rng: the only source of randomness.
+
+    Returns:
+        int64 [n - held], int64 [min(held, limit)]: disjoint.
+    """
+    import numpy as np
+
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    count = min(max(round(fraction * len(labels)), 1), len(labels) - 1)
+    held = by_class[_systematic(count, len(labels), rng)]
+    test = held[_systematic(limit, count, rng)] if 0 < limit < count else held
+    return np.setdiff1d(np.arange(len(labels)), held), np.sort(test)
+
+
+def _systematic(count: int, population: int, rng: "np.random.Generator") -> "NDArray[np.int64]":
+    """`count` evenly spaced positions of `population`, from a random start: all are equally likely."""
+    import numpy as np
+
+    return ((np.arange(count) + rng.random()) * population / count).astype(np.int64)

@@ -1,0 +1,193 @@
+"""The losses of FedKD (Wu et al., Nature Communications 13:2032, 2022), Eqs 1-7, one function each.
+
+Shapes: B examples, C outputs, L tokens, D hidden width, A attention heads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Mode = Literal["stable", "paper"]
+
+MIN_DENOMINATOR = 0.1
+"""Floor of Z in `stable` mode: confident models teach at most ten times harder than Z = 1."""
+
+
+class TaskLosses(Protocol):
+    """The two losses that depend on the task."""
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Eqs 1 and 2: loss against the gold labels, mean over the batch, a scalar."""
+
+    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
+        """How far `logits` are from `target_logits` (softmax tasks: KL(target || output)), a scalar."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weight of each distillation term, by the model that learns from it. The paper's are all 1."""
+
+    teacher_kl: float = 1.0
+    student_kl: float = 1.0
+    teacher_hidden: float = 1.0
+    student_hidden: float = 1.0
+    teacher_attention: float = 1.0
+    student_attention: float = 1.0
+
+    @property
+    def hidden(self) -> bool:
+        """Whether hidden states are matched at all."""
+        return self.teacher_hidden > 0 or self.student_hidden > 0
+
+    @property
+    def attention(self) -> bool:
+        """Whether attention probabilities are matched at all."""
+        return self.teacher_attention > 0 or self.student_attention > 0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one model says of a batch.
+
+    logits: [B, C].  hidden: the matched layers, each [B, L, D], a student's already mapped by W to
+    the teacher's width.  attentions: the matched layers, each [B, A, L, L].
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...] = ()
+    attentions: tuple[Tensor, ...] = ()
+
+    def detach(self) -> "Outputs":
+        """The same outputs as constants."""
+        return Outputs(
+            self.logits.detach(),
+            tuple(h.detach() for h in self.hidden),
+            tuple(a.detach() for a in self.attentions),
+        )
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """Scalars of one batch; `total` is the one to differentiate."""
+
+    total: Tensor
+    teacher_task: Tensor
+    student_task: Tensor
+
+
+def denominator(own: Tensor, other: Tensor, mode: Mode) -> Tensor:
+    """Z = L_t + L_s, by which Eqs 3-5 divide, as one of the two models sees it.
+
+    `paper` leaves the model's own loss live, so that the gradient of its task has the coefficient
+    1 - (KL + M) / Z^2, which turns negative where KL + M > Z^2. `stable` treats Z as a constant of at
+    least `MIN_DENOMINATOR`: the coefficient is 1.
+    """
+    if mode == "paper":
+        return own + other.detach()
+    return (own + other).detach().clamp_min(MIN_DENOMINATOR)
+
+
+def hidden_loss(target: Sequence[Tensor], hidden: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """First part of Eq 5: MSE of matched hidden states, mean over layers, real tokens and width.
+
+    target, hidden: equally many [B, L, D].  mask: [B, L], 1 on real tokens; None: all are real.
+    """
+    return _mean_over_layers(target, hidden, None if mask is None else mask[:, :, None])
+
+
+def attention_loss(target: Sequence[Tensor], attentions: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """Second part of Eq 5: MSE of matched attention probabilities between real tokens.
+
+    target, attentions: equally many [B, A, L, L]; where the numbers of heads differ, heads are averaged.
+    mask: [B, L], 1 on real tokens; None: all are real.
+    """
+    pairs = [
+        (t, a) if t.shape[1] == a.shape[1] else (t.mean(1, keepdim=True), a.mean(1, keepdim=True))
+        for t, a in zip(target, attentions, strict=True)
+    ]
+    both = None if mask is None else mask[:, None, :, None] * mask[:, None, None, :]
+    return _mean_over_layers([t for t, _ in pairs], [a for _, a in pairs], both)
+
+
+def distillation_loss(
+    own: Outputs,
+    target: Outputs,
+    z: Tensor,
+    mask: Tensor | None,
+    losses: TaskLosses,
+    kl: float,
+    hidden: float,
+    attention: float,
+) -> Tensor:
+    """Eqs 3 or 4 plus Eq 5 for the model with outputs `own`: (KL + MSE_hidden + MSE_attention) / Z, weighted."""
+    total = torch.zeros((), device=own.logits.device)
+    if kl > 0:
+        total = total + kl * losses.divergence(target.logits, own.logits)
+    if hidden > 0 and own.hidden:
+        total = total + hidden * hidden_loss(target.hidden, own.hidden, mask)
+    if attention > 0 and own.attentions and target.attentions:
+        total = total + attention * attention_loss(target.attentions, own.attentions, mask)
+    return total / z
+
+
+def pair_loss(
+    teacher: Outputs,
+    student: Outputs,
+    labels: Tensor,
+    mask: Tensor | None,
+    losses: TaskLosses,
+    weights: Weights,
+    mode: Mode = "stable",
+) -> PairLoss:
+    """Eqs 6 and 7 in one scalar whose gradient is, for each model, that of its own total loss.
+
+    What a model learns from is a constant to it, so one backward pass of the sum serves both. W belongs to
+    the student.
+
+    Args:
+        teacher, student: their outputs on the batch.
+        labels: what `losses.task_loss` takes.
+        mask: [B, L], 1 on real tokens; None: all are real.
+        losses: the task's own loss and divergence.
+        weights: of each term.
+        mode: see `denominator`.
+    """
+    teacher_task = losses.task_loss(teacher.logits, labels)
+    student_task = losses.task_loss(student.logits, labels)
+    teacher_total = teacher_task + distillation_loss(
+        teacher,
+        student.detach(),
+        denominator(teacher_task, student_task, mode),
+        mask,
+        losses,
+        weights.teacher_kl,
+        weights.teacher_hidden,
+        weights.teacher_attention,
+    )
+    student_total = student_task + distillation_loss(
+        student,
+        teacher.detach(),
+        denominator(student_task, teacher_task, mode),
+        mask,
+        losses,
+        weights.student_kl,
+        weights.student_hidden,
+        weights.student_attention,
+    )
+    return PairLoss(teacher_total + student_total, teacher_task.detach(), student_task.detach())
+
+
+def _mean_over_layers(target: Sequence[Tensor], output: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    layers = [_masked_mse(t, o, mask) for t, o in zip(target, output, strict=True)]
+    return torch.stack(layers).mean()
+
+
+def _masked_mse(target: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
+    squares = (target.float() - output.float()).square()
+    if mask is None:
+        return squares.mean()
+    weight = mask.to(squares.dtype).expand_as(squares)
+    return (squares * weight).sum() / weight.sum().clamp_min(1)

@@ -1,0 +1,68 @@
+"""AdamW over both models of a pair, and its moments as named tensors that can be stored."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import AdamW
+
+from fedkd_flwr.distillation.pair import Pair
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
+    """All trainable parameters of a pair; the shared ones are called `student.NAME`."""
+    return {f"student.{name}": p for name, p in pair.shared().items()} | pair.private()
+
+
+def build_optimizer(
+    parameters: Mapping[str, Parameter],
+    heads: Collection[str],
+    learning_rate: float,
+    head_factor: float = 1.0,
+    weight_decay: float = 0.0,
+) -> AdamW:
+    """AdamW in which `heads` learn at `learning_rate * head_factor`, and only matrices decay.
+
+    Args:
+        parameters: by name, as `trainable_parameters` gives them.
+        heads: names of those that learn faster.
+        learning_rate: of all others.
+        head_factor: head learning rate / learning rate.
+        weight_decay: of tensors with two or more dimensions.
+    """
+    groups: dict[tuple[bool, bool], list[Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((name in heads, parameter.ndim > 1), []).append(parameter)
+    return AdamW(
+        [
+            {
+                "params": members,
+                "lr": learning_rate * (head_factor if head else 1.0),
+                "weight_decay": weight_decay if matrix else 0.0,
+            }
+            for (head, matrix), members in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def moments(optimizer: AdamW, parameters: Mapping[str, Parameter]) -> dict[str, Tensor]:
+    """The optimiser's state, `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`, of every parameter that has been updated."""
+    return {
+        f"{name}/{kind}": optimizer.state[parameter][kind]
+        for name, parameter in parameters.items()
+        for kind in _MOMENTS
+        if parameter in optimizer.state
+    }
+
+
+def load_moments(optimizer: AdamW, parameters: Mapping[str, Parameter], stored: Mapping[str, Tensor]) -> None:
+    """Put what `moments` returned back, on each parameter's device; names that are not stored start afresh."""
+    for name, parameter in parameters.items():
+        if f"{name}/step" in stored:
+            optimizer.state[parameter] = {
+                kind: torch.clone(stored[f"{name}/{kind}"]).to(parameter.device) for kind in _MOMENTS
+            }

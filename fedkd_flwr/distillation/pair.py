@@ -1,0 +1,113 @@
+"""A private teacher and a shared student as one module: which layers meet, what travels, what stays."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from fedkd_flwr.distillation.losses import Outputs
+
+
+class Pair(nn.Module, ABC):
+    """What local training, node state and protocol need of a teacher and its student, however they are built."""
+
+    @abstractmethod
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+        """Outputs of (teacher, student) on a batch."""
+
+    @abstractmethod
+    def shared(self) -> dict[str, Parameter]:
+        """The student's trainable parameters: what travels."""
+
+    @abstractmethod
+    def private(self) -> dict[str, Parameter]:
+        """The other trainable parameters: what never leaves the node."""
+
+
+def layer_map(teacher_depth: int, student_depth: int) -> tuple[int, ...]:
+    """The teacher layer (1-based) that each student layer 1..S is matched with.
+
+    Student layer j meets teacher layer j * T / S, last to last; where S does not divide T, the nearest
+    (a half goes up).
+
+    Raises:
+        ValueError: the student is deeper than the teacher.
+    """
+    if not 1 <= student_depth <= teacher_depth:
+        raise ValueError(f"a student of {student_depth} layers has no teacher of {teacher_depth}")
+    return tuple((2 * j * teacher_depth + student_depth) // (2 * student_depth) for j in range(1, student_depth + 1))
+
+
+class TeacherStudent(Pair):
+    """Two separate models, of any widths and depths, matched through a learnable map W per matched layer.
+
+    The models take the batch as keyword arguments and return Hugging Face outputs (`logits`,
+    `hidden_states` with the embedding output first, `attentions`). W is [D_teacher, D_student], the identity
+    at the start where the widths agree, and never leaves the node.
+    """
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, hidden: bool = True, attention: bool = False) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.student = student
+        self._hidden = hidden
+        self._attention = attention
+        self._layers = layer_map(_depth(teacher), _depth(student))
+        self.projections = nn.ModuleList(_projection(_width(student), _width(teacher)) for _ in self._layers if hidden)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+        """Outputs of (teacher, student) on the tensors of `batch`, their matched layers side by side."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
+        teacher = self.teacher(**inputs, **wanted)
+        student = self.student(**inputs, **wanted)
+        return (
+            Outputs(
+                teacher.logits,
+                tuple(teacher.hidden_states[layer] for layer in self._layers) if self._hidden else (),
+                tuple(teacher.attentions[layer - 1] for layer in self._layers) if self._attention else (),
+            ),
+            Outputs(
+                student.logits,
+                tuple(project(h) for project, h in zip(self.projections, student.hidden_states[1:], strict=True))
+                if self._hidden
+                else (),
+                tuple(student.attentions) if self._attention else (),
+            ),
+        )
+
+    def shared(self) -> dict[str, Parameter]:
+        """The student's trainable parameters, under the student's own names."""
+        return _trainable(self.student)
+
+    def private(self) -> dict[str, Parameter]:
+        """The trainable parameters of teacher and W."""
+        return {
+            f"{part}.{name}": parameter
+            for part in ("teacher", "projections")
+            for name, parameter in _trainable(self.get_submodule(part)).items()
+        }
+
+
+def _trainable(model: nn.Module) -> dict[str, Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _depth(model: nn.Module) -> int:
+    return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+
+def _width(model: nn.Module) -> int:
+    return int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+
+def _projection(student_width: int, teacher_width: int) -> nn.Linear:
+    projection = nn.Linear(student_width, teacher_width, bias=False)
+    with torch.no_grad():
+        if student_width == teacher_width:
+            nn.init.eye_(projection.weight)
+        else:
+            nn.init.orthogonal_(projection.weight)
+    return projection

@@ -1,0 +1,105 @@
+"""The local loop of a node: teacher and student trained together on private data."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
+from fedkd_flwr.distillation.pair import Pair
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What local training did: optimiser steps, examples seen and the mean task loss of each model."""
+
+    steps: int
+    examples: int
+    teacher_loss: float
+    student_loss: float
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a node trains: the settings of the local loop.
+
+    Attributes:
+        losses: the task's own loss and divergence.
+        weights, mode: of the distillation terms (see `pair_loss`).
+        accumulation: batches of one optimiser step.
+        max_grad_norm: the gradients of the shared and of the private parameters are clipped to it, each
+            group on its own; 0: never.
+    """
+
+    losses: TaskLosses
+    weights: Weights
+    mode: Mode = "stable"
+    accumulation: int = 1
+    max_grad_norm: float = 1.0
+
+    def run(
+        self,
+        pair: Pair,
+        optimizer: AdamW,
+        batches: Iterable[Mapping[str, Tensor]],
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> TrainingSummary:
+        """Train `pair`, in place, on `batches`, once through; a last step of fewer batches counts.
+
+        Args:
+            pair: on `device`, in training mode.
+            optimizer: of its trainable parameters.
+            batches: mappings of [B, ...] tensors, `labels` among them.
+            device: to which each batch is moved.
+            autocast: dtype of mixed precision; None: full precision. float16 scales its gradients.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the pair is then spoilt.
+        """
+        scaler = torch.GradScaler(device.type, enabled=autocast is torch.float16)
+        groups = [list(pair.shared().values()), list(pair.private().values())]
+        sums = torch.zeros(2, device=device)
+        steps = examples = pending = count = 0
+
+        def step() -> None:
+            scaler.unscale_(optimizer)
+            if self.max_grad_norm > 0:
+                for parameters in groups:
+                    clip_grad_norm_(parameters, self.max_grad_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+
+        for batch in batches:
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                teacher, student = pair(batch)
+                loss = pair_loss(
+                    teacher,
+                    student,
+                    batch["labels"],
+                    batch.get("attention_mask"),
+                    self.losses,
+                    self.weights,
+                    self.mode,
+                )
+            torch.autograd.backward(scaler.scale(loss.total / self.accumulation))
+            sums += torch.stack([loss.teacher_task, loss.student_task])
+            examples += len(batch["labels"])
+            count += 1
+            pending += 1
+            if pending == self.accumulation:
+                step()
+                steps, pending = steps + 1, 0
+        if pending:
+            step()
+            steps += 1
+
+        teacher_loss, student_loss = (sums / max(count, 1)).tolist()
+        if not torch.isfinite(sums).all():
+            raise FloatingPointError(f"training loss is not finite (teacher {teacher_loss}, student {student_loss})")
+        return TrainingSummary(steps, examples, teacher_loss, student_loss)

@@ -1,0 +1,37 @@
+"""Errors that a user can act on: one line that names the culprit, what was expected and what to do."""
+
+
+class FedKDError(Exception):
+    """Base of all errors that are reported to the user as one line."""
+
+
+class ConfigError(FedKDError):
+    """A run-config or node-config key is unknown, of the wrong type or out of range."""
+
+
+class DataError(FedKDError):
+    """A data file, column, label or split is not what the run needs."""
+
+
+class ModelError(FedKDError):
+    """A checkpoint cannot be loaded, or teacher and student do not fit together."""
+
+
+class DeviceError(FedKDError):
+    """The device or precision asked for is not there."""
+
+
+class ProtocolError(FedKDError):
+    """A message between server and node is not what its receiver expects."""
+
+
+class StateError(FedKDError):
+    """State on disk (node state, run folder, checkpoint) cannot be read or written."""
+
+
+class RunError(FedKDError):
+    """A run cannot go on: too few nodes, too few good replies."""
+
+
+class CodecError(FedKDError):
+    """A tensor cannot be encoded, or bytes are not an intact encoded update."""

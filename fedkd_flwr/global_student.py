@@ -1,0 +1,82 @@
+"""The student as the server knows it: its version, and what brings a node from an older version to it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedkd_flwr import tensors
+from fedkd_flwr.codec import EncodedUpdate, UpdateCodec
+from fedkd_flwr.protocol import Refresh
+
+
+@dataclass
+class GlobalStudent:
+    """Shared tensors (float32, CPU) after `version` updates, with the newest updates as they were sent.
+
+    `updates` ends with the one that led to `version`. Old ones are dropped once the rest is as large as a
+    snapshot: no node is ever sent more bytes than that.
+    """
+
+    tensors: Mapping[str, Tensor]
+    version: int = 0
+    updates: list[bytes] = field(default_factory=list)
+
+    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec) -> EncodedUpdate:
+        """Encode the mean update and apply exactly what is sent, as every node will."""
+        encoded = codec.encode(mean)
+        self.tensors = apply_refresh(self.tensors, Refresh.of("updates", self.version + 1, encoded.to_bytes()))
+        self.version += 1
+        self.updates.append(encoded.to_bytes())
+        while sum(map(len, self.updates)) >= self.snapshot_bytes:
+            self.updates.pop(0)
+        return encoded
+
+    def refresh_from(self, held: int | None) -> Refresh:
+        """The cheapest way from version `held` (None: unknown) to the current one."""
+        if held == self.version:
+            return Refresh.of("nothing", self.version)
+        missing = self.version - held if held is not None else 0
+        if 0 < missing <= len(self.updates):
+            return Refresh.of("updates", self.version, *self.updates[-missing:])
+        return Refresh.of("snapshot", self.version, EncodedUpdate.dense(self.tensors).to_bytes())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tensors."""
+        return tensors.digest(self.tensors)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Bytes of the tensors as float32."""
+        return tensors.dense_bytes(self.tensors)
+
+
+def apply_refresh(student: Mapping[str, Tensor], refresh: Refresh) -> Mapping[str, Tensor]:
+    """The student's tensors after a refresh, at the server and at every node alike.
+
+    Raises:
+        CodecError: a payload is damaged or not of this student; names the tensor.
+    """
+    for payload in refresh.payloads:
+        encoded = EncodedUpdate.from_bytes(payload)
+        encoded.require(tensors.shapes(student))
+        decoded = encoded.decode()
+        if refresh.kind == "snapshot":
+            student = decoded
+        else:
+            student = {name: tensor + decoded[name] for name, tensor in student.items()}
+    return student
+
+
+def weighted_mean(weighted: Iterable[tuple[float, Mapping[str, Tensor]]], total: float) -> dict[str, Tensor]:
+    """sum(weight * tensors) / total, in the order given; one set of tensors is held at a time besides the sum."""
+    mean: dict[str, Tensor] = {}
+    for weight, update in weighted:
+        share = weight / total
+        for name, tensor in update.items():
+            if name in mean:
+                mean[name].add_(tensor, alpha=share)
+            else:
+                mean[name] = tensor * share
+    return mean

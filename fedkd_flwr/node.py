@@ -1,0 +1,275 @@
+"""What a node does with a message: knows data, models and state of one node, and nothing of Flower."""
+
+import os
+import re
+import socket
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from fedkd_flwr import tensors
+from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
+from fedkd_flwr.clock import Clock
+from fedkd_flwr.codec import UpdateCodec
+from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.data import load_node_data
+from fedkd_flwr.device import choose_device, set_threads
+from fedkd_flwr.distillation import (
+    LocalTraining,
+    TrainingSummary,
+    build_optimizer,
+    load_moments,
+    moments,
+    trainable_parameters,
+)
+from fedkd_flwr.errors import ProtocolError, RunError, StateError
+from fedkd_flwr.global_student import apply_refresh
+from fedkd_flwr.models import export, trainable
+from fedkd_flwr.node_state import NodeState, NodeStore
+from fedkd_flwr.protocol import (
+    EvaluateReply,
+    EvaluateRequest,
+    Evaluation,
+    JoinReply,
+    JoinRequest,
+    Refresh,
+    TrainReply,
+    TrainRequest,
+    pack,
+    unpack,
+)
+from fedkd_flwr.tasks import Task, build_task
+
+
+@lru_cache(maxsize=16)
+def _prepared(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> "_Prepared":
+    return _Prepared(config, dict(node_config))
+
+
+class _Prepared:
+    """Data of a node, tokenised; kept while the process lives."""
+
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
+        data = load_node_data(config, node_config)
+        self.title, self.labels = data.name, data.labels
+        self.task: Task[Any] = build_task(config, data.labels)
+        self.train = self.task.encode(data.train)
+        self.test = self.task.encode(data.test)
+
+
+class Node:
+    """One node of one run while it handles one message."""
+
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
+        """Prepare the node.
+
+        Raises:
+            FedKDError: node config, data, device or models are not usable; says which and why.
+        """
+        self._clock = Clock()
+        with self._clock("setup"):
+            self._config = config.for_node(node_config)
+            set_threads(self._config.threads)
+            self._device = choose_device(self._config.device, self._config.precision)
+            self._prepared = _prepared(self._config, tuple(sorted(node_config.items())))
+            self._models: PairModels = build_pair(self._config, self._prepared.labels)
+            self._models.pair.to(self._device.device)
+        partition = node_config.get("partition-id")
+        self.name = str(node_config.get("name") or _default_name(partition, self._prepared.title))
+        self._partition = int(partition) if partition is not None else 0
+        self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
+
+    def join(self, request: JoinRequest) -> JoinReply:
+        """Say who this node is and what it holds; make room for this lineage's state."""
+        store = self._store(request.lineage)
+        notes: tuple[str, ...] = ()
+        try:
+            state = store.load()
+        except StateError as error:
+            store.discard()
+            state, notes = None, (f"{error}; starts afresh from the initial models",)
+        store.prune(self._config.keep_lineages)
+        state = state or self._initial_state()
+        return JoinReply(
+            node=self.name,
+            partition=self._partition,
+            title=self._prepared.title,
+            labels=self._prepared.labels,
+            train_examples=len(self._prepared.train),
+            version=state.version,
+            digest=tensors.digest(state.student),
+            frozen_digest=self._models.frozen_digest,
+            teacher_bytes=tensors.dense_bytes(trainable(self._models.teacher)),
+            device=str(self._device),
+            notes=notes,
+        )
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """One round: refresh the student, evaluate if asked, train, encode the update, keep the state.
+
+        Asked again for the round that it trained last, on the same student, it repeats its answer.
+        """
+        with self._clock("state"):
+            store = self._store(request.lineage)
+            state = store.load() or self._initial_state()
+        if state.round == request.round and state.version == request.refresh.version:
+            return unpack(state.reply)
+        if state.round >= request.round and request.refresh.kind != "snapshot":
+            raise ProtocolError(
+                f"node {self.name} has trained round {state.round} of this lineage, it cannot train {request.round}"
+            )
+        with self._clock("codec"):
+            student = self._refreshed(state, request.refresh)
+        with self._clock("state"):
+            self._put(student, state.private)
+        evaluation = self._evaluate() if request.evaluate else None
+
+        optimizer, summary = self._train(request.round, state.moments)
+
+        with self._clock("codec"):
+            trained = self._models.pair.shared()
+            update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
+            encoded = UpdateCodec(request.energy).encode(update).to_bytes()
+        reply = TrainReply(
+            node=self.name,
+            round=request.round,
+            version=request.refresh.version,
+            examples=len(self._prepared.train),
+            evaluation=evaluation,
+            losses={"teacher": summary.teacher_loss, "student": summary.student_loss},
+            seconds={},
+            worker=_worker(),
+            update=encoded,
+        )
+        with self._clock("state"):
+            store.save(
+                NodeState(
+                    round=request.round,
+                    version=request.refresh.version,
+                    student=student,
+                    private=tensors.snapshot(self._models.pair.private()),
+                    moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
+                    reply=pack(reply),
+                )
+            )
+        return reply.model_copy(update={"seconds": self._clock.seconds})
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Refresh the student, score it and the teacher, keep the student and export the teacher."""
+        with self._clock("state"):
+            store = self._store(request.lineage)
+            state = store.load() or self._initial_state()
+        with self._clock("codec"):
+            student = self._refreshed(state, request.refresh)
+        with self._clock("state"):
+            self._put(student, state.private)
+            if request.refresh.version != state.version:
+                refreshed = replace(state, student=student, version=request.refresh.version)
+                store.save(refreshed, unchanged=True)
+            export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
+        return EvaluateReply(
+            node=self.name,
+            version=request.refresh.version,
+            evaluation=self._evaluate(),
+            seconds=self._clock.seconds,
+            worker=_worker(),
+        )
+
+    def _store(self, lineage: str) -> NodeStore:
+        return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)
+
+    def _initial_state(self) -> NodeState:
+        return NodeState(0, 0, self._models.initial_shared, self._models.initial_private)
+
+    def _refreshed(self, state: NodeState, refresh: Refresh) -> Mapping[str, Tensor]:
+        """The shared tensors at the version that the server asks for."""
+        base = refresh.version - len(refresh.payloads)
+        if refresh.kind != "snapshot" and state.version != base:
+            raise ProtocolError(
+                f"node {self.name} holds version {state.version} of the student, "
+                f"this message goes from {base} to {refresh.version}: it needs a snapshot"
+            )
+        return apply_refresh(state.student, refresh)
+
+    def _put(self, student: Mapping[str, Tensor], private: Mapping[str, Tensor]) -> None:
+        pair = self._models.pair
+        with torch.no_grad():
+            for parameters, values in ((pair.shared(), student), (pair.private(), private)):
+                if tensors.shapes(parameters) != tensors.shapes(values):
+                    raise StateError(
+                        f"the state of node {self.name} is of other models than this run's: remove its folder "
+                        "below state-dir, or resume with the run-config of the run that wrote it"
+                    )
+                for name, parameter in parameters.items():
+                    parameter.copy_(values[name])
+
+    def _evaluate(self) -> Evaluation:
+        with self._clock("evaluate"):
+            teacher, student = self._prepared.task.scores(), self._prepared.task.scores()
+            pair = self._models.pair.eval()
+            examples = self._prepared.test
+            device, autocast = self._device.device, self._device.autocast
+            with torch.inference_mode():
+                for batch in self._prepared.task.batches(examples, 2 * self._config.batch_size):
+                    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+                    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                        by_teacher, by_student = pair(batch)
+                    teacher.update(by_teacher.logits, batch["labels"])
+                    student.update(by_student.logits, batch["labels"])
+            return Evaluation(student=student.compute(), teacher=teacher.compute(), examples=len(examples))
+
+    def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
+        config, pair = self._config, self._models.pair
+        with self._clock("state"):
+            parameters = trainable_parameters(pair)
+            optimizer = build_optimizer(
+                parameters,
+                self._models.heads,
+                config.learning_rate,
+                config.head_learning_rate_factor,
+                config.weight_decay,
+            )
+            load_moments(optimizer, parameters, stored)
+        training = LocalTraining(
+            losses=self._prepared.task,
+            weights=loss_weights(config),
+            mode=config.loss,
+            accumulation=config.gradient_accumulation,
+            max_grad_norm=config.max_grad_norm,
+        )
+        seed = np.random.SeedSequence([config.seed, round, self._stream])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        order = self._order(np.random.default_rng(seed))
+        with self._clock("train"):
+            try:
+                batches = self._prepared.task.batches(self._prepared.train, config.batch_size, order)
+                summary = training.run(pair.train(), optimizer, batches, self._device.device, self._device.autocast)
+            except FloatingPointError as error:
+                raise RunError(
+                    f"node {self.name}, round {round}: {error}; its state is as before. Lower learning-rate"
+                ) from None
+        return optimizer, summary
+
+    def _order(self, generator: np.random.Generator) -> list[int]:
+        """Indices of the round's training examples: whole epochs, or as many as the local steps need."""
+        config, n = self._config, len(self._prepared.train)
+        wanted = config.local_steps * config.gradient_accumulation * config.batch_size
+        epochs = -(-wanted // n) if wanted else config.local_epochs
+        order = np.concatenate([generator.permutation(n) for _ in range(epochs)])
+        return [int(index) for index in order[: wanted or None]]
+
+
+def _default_name(partition: Value | None, title: str) -> str:
+    return f"partition-{partition}" if partition is not None else re.sub(r"[^A-Za-z0-9._-]+", "-", title)
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

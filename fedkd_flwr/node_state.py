@@ -1,0 +1,150 @@
+"""What a node keeps between rounds, on disk, so that a kill at any instant leaves the old state or the new one.
+
+STATE_DIR/LINEAGE/NODE/00000012/ holds the 12th state written: safetensors and a `state.json` with their
+checksums. A state is written beside the old one, flushed, renamed into place, and only then is the old one removed.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedkd_flwr.disk import flush
+from fedkd_flwr.errors import StateError
+
+_FORMAT = 1
+_MANIFEST = "state.json"
+_TENSORS = ("student", "private", "moments")
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node between two messages.
+
+    Attributes:
+        round: the last round in which it trained; 0 before the first.
+        version: of the student.
+        student: the shared trainable tensors at that version, as the server knows them.
+        private: teacher, W and all else that never travels.
+        moments: of the optimiser, as `distillation.moments` gives them.
+        reply: what it answered in `round`; asked again, it answers the same.
+    """
+
+    round: int
+    version: int
+    student: Mapping[str, Tensor]
+    private: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    reply: bytes = b""
+
+
+class NodeStore:
+    """The place of one node's state in one lineage."""
+
+    def __init__(self, state_dir: Path, lineage: str, node: str) -> None:
+        self._lineages = state_dir
+        self._lineage = state_dir / lineage
+        self.folder = self._lineage / node
+
+    def load(self) -> NodeState | None:
+        """The newest state; None where there is none.
+
+        Raises:
+            StateError: the newest state is damaged; names the file.
+        """
+        newest = self._newest()
+        if newest is None:
+            return None
+        try:
+            manifest = json.loads((newest / _MANIFEST).read_text())
+            if manifest["format"] != _FORMAT:
+                raise StateError(f"{newest} has format {manifest['format']}, this version reads {_FORMAT}")
+            for name, expected in manifest["crc32"].items():
+                if _crc32(newest / name) != expected:
+                    raise StateError(f"{newest / name} is damaged: its checksum differs")
+            return NodeState(
+                manifest["round"],
+                manifest["version"],
+                **{name: load_file(newest / f"{name}.safetensors") for name in _TENSORS},
+                reply=(newest / "reply").read_bytes(),
+            )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise StateError(f"{newest} is damaged: {error}") from None
+
+    def save(self, state: NodeState, unchanged: bool = False) -> None:
+        """Make `state` the newest one.
+
+        Args:
+            state: what to keep.
+            unchanged: only `version` and `student` differ from the newest state; the rest is linked.
+
+        Raises:
+            StateError: the disk refuses; the old state is still there.
+        """
+        newest = self._newest()
+        number = int(newest.name) + 1 if newest else 1
+        fresh = self.folder / f".new-{os.getpid()}"
+        try:
+            self._sweep(keep=newest)
+            fresh.mkdir(parents=True)
+            for name in _TENSORS:
+                if unchanged and newest and name != "student":
+                    os.link(newest / f"{name}.safetensors", fresh / f"{name}.safetensors")
+                else:
+                    save_file(dict(getattr(state, name)), fresh / f"{name}.safetensors")
+            (fresh / "reply").write_bytes(state.reply)
+            manifest = {
+                "format": _FORMAT,
+                "round": state.round,
+                "version": state.version,
+                "crc32": {path.name: _crc32(path) for path in sorted(fresh.iterdir())},
+            }
+            (fresh / _MANIFEST).write_text(json.dumps(manifest))
+            for path in [*fresh.iterdir(), fresh]:
+                flush(path)
+            fresh.rename(self.folder / f"{number:08d}")
+            flush(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise StateError(
+                f"cannot write the node's state to {self.folder}: {error}; the state of the last "
+                "message is kept. Free space there, or set state-dir to a folder that can be written"
+            ) from None
+        self._sweep(keep=self.folder / f"{number:08d}")
+
+    def discard(self) -> None:
+        """Remove the node's state in this lineage."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def prune(self, keep: int) -> None:
+        """Remove this node's state in all but the `keep` lineages most recently used, this one among them."""
+        node = self.folder.name
+        others = [path for path in self._lineages.glob(f"*/{node}") if path.parent != self._lineage]
+        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in others[keep - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+    def _newest(self) -> Path | None:
+        return max(self.folder.glob("[0-9]" * 8), default=None)
+
+    def _sweep(self, keep: Path | None) -> None:
+        for path in [*self.folder.glob("[0-9]" * 8), *self.folder.glob(".new-*")]:
+            if path != keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

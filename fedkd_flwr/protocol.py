@@ -1,0 +1,276 @@
+"""The messages between server and nodes, typed; the only module that knows what Flower's records hold.
+
+Every message is one JSON body in a ConfigRecord and, where tensors travel, one uint8 Array: the codec's bytes.
+Node and server speak in these types:
+
+    JoinRequest      -> JoinReply       who are you, what do you hold (once per node and run)
+    TrainRequest     -> TrainReply      bring your student up to date, evaluate if asked, train, send your update
+    EvaluateRequest  -> EvaluateReply   bring your student up to date, evaluate
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from itertools import accumulate, pairwise
+from typing import Annotated, Literal, Self, TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedkd_flwr.errors import FedKDError, ProtocolError
+
+_BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
+_REFUSED = 100
+"""Error code of a reply whose node says in words why it could not answer."""
+
+Count = Annotated[int, Field(ge=0)]
+Scores = dict[str, float]
+"""Metric name -> value, as `Task` metrics give them."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class JoinRequest(_Body):
+    """Asks a node who it is; the node prepares its data, models and state for this lineage."""
+
+    lineage: str
+
+
+class JoinReply(_Body):
+    """Who a node is and what it holds.
+
+    Attributes:
+        node: the name under which it keeps its state, unique in the federation.
+        partition: its place in the order of sums; equal partitions are ordered by `node`.
+        title: its data, for people.
+        labels, train_examples: of its data.
+        version: of the student that it holds.
+        digest: SHA-256 of the student's trainable tensors at that version.
+        frozen_digest: SHA-256 of the student's frozen tensors, which never travel.
+        teacher_bytes: its teacher's trainable tensors as float32.
+        device: where it computes, in words.
+        notes: what its owner should know (a state that was damaged, say).
+    """
+
+    node: str
+    partition: int
+    title: str
+    labels: tuple[str, ...]
+    train_examples: Count
+    version: Count
+    digest: str
+    frozen_digest: str
+    teacher_bytes: Count
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+class Refresh(_Body):
+    """How a node brings its student up to date before anything else.
+
+    Attributes:
+        kind: nothing (it holds `version`), updates (apply the payloads in order) or snapshot (replace).
+        version: of the student afterwards.
+        sizes: bytes of each payload.
+        payloads: encoded updates, or one dense encoded snapshot; they travel in the message's Array.
+    """
+
+    kind: Literal["nothing", "updates", "snapshot"]
+    version: Count
+    sizes: tuple[Count, ...] = ()
+    payloads: tuple[bytes, ...] = Field(default=(), exclude=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(self.sizes)
+
+    @classmethod
+    def of(cls, kind: Literal["nothing", "updates", "snapshot"], version: int, *payloads: bytes) -> Self:
+        """A refresh to `version` with these payloads."""
+        return cls(kind=kind, version=version, sizes=tuple(map(len, payloads)), payloads=payloads)
+
+    def with_payloads(self, joined: bytes) -> Self:
+        """This refresh with its payloads cut out of the bytes that travelled.
+
+        Raises:
+            ProtocolError: the bytes are not as many as `sizes` says.
+        """
+        if len(joined) != self.nbytes:
+            raise ProtocolError(f"the refresh announces {self.nbytes} bytes, {len(joined)} came")
+        ends = list(accumulate(self.sizes, initial=0))
+        return self.model_copy(update={"payloads": tuple(joined[a:b] for a, b in pairwise(ends))})
+
+
+class TrainRequest(_Body):
+    """One round for one node.
+
+    Attributes:
+        round: from 1.
+        energy: T(t), which the node's update keeps (FedKD, Eq 9).
+        evaluate: score the refreshed student and the teacher before training.
+    """
+
+    lineage: str
+    round: Annotated[int, Field(ge=1)]
+    energy: float
+    evaluate: bool
+    refresh: Refresh
+
+
+class EvaluateRequest(_Body):
+    """Asks a node to score the refreshed student and its teacher after `round`."""
+
+    lineage: str
+    round: Count
+    refresh: Refresh
+
+
+class Evaluation(_Body):
+    """Scores on a node's held-out examples: the student as received and the node's own teacher."""
+
+    student: Scores
+    teacher: Scores
+    examples: Count
+
+
+class EvaluateReply(_Body):
+    """Scores of a node.
+
+    Attributes:
+        version: of the student that was scored.
+        seconds: wall seconds of the node's work by part.
+        worker: the process that did it.
+    """
+
+    node: str
+    version: Count
+    evaluation: Evaluation
+    seconds: dict[str, float]
+    worker: str
+
+
+class TrainReply(_Body):
+    """A node's update of a round.
+
+    Attributes:
+        version: of the student from which the update starts.
+        examples: training examples of the node, its weight in the mean.
+        evaluation: before training, where asked for.
+        losses: mean task loss of training by model.
+        seconds: wall seconds of the node's work by part.
+        worker: the process that did it.
+        update: the encoded update; it travels in the message's Array.
+    """
+
+    node: str
+    round: Annotated[int, Field(ge=1)]
+    version: Count
+    examples: Annotated[int, Field(ge=1)]
+    evaluation: Evaluation | None
+    losses: Scores
+    seconds: dict[str, float]
+    worker: str
+    update: bytes = Field(default=b"", exclude=True)
+
+
+Request = JoinRequest | TrainRequest | EvaluateRequest
+Reply = JoinReply | TrainReply | EvaluateReply
+_Received = TypeVar("_Received", JoinRequest, TrainRequest, EvaluateRequest, JoinReply, TrainReply, EvaluateReply)
+
+
+def to_records(body: Request | Reply) -> RecordDict:
+    """The records of a message."""
+    records = RecordDict({_BODY: ConfigRecord({type(body).__name__: body.model_dump_json()})})
+    payload = _payload(body)
+    if payload:
+        array = Array(dtype="uint8", shape=(len(payload),), stype=_STYPE, data=payload)
+        records[_PAYLOAD] = ArrayRecord({_KEY: array})
+    return records
+
+
+def from_records(kind: type[_Received], records: RecordDict) -> _Received:
+    """The body of a message that must be a `kind`.
+
+    Raises:
+        ProtocolError: the records are not such a message; says what is wrong with them.
+    """
+    try:
+        text = records.config_records[_BODY][kind.__name__]
+        body = kind.model_validate_json(str(text))
+        array = records.array_records[_PAYLOAD][_KEY] if _PAYLOAD in records else None
+    except KeyError as error:
+        raise ProtocolError(f"the message is no {kind.__name__}: record {error} is missing") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise ProtocolError(f"{kind.__name__} field {field!r}: {problem['msg']}") from None
+    return _with_payload(body, b"" if array is None else array.data)
+
+
+def pack(reply: TrainReply) -> bytes:
+    """A reply as bytes, for a node to keep."""
+    return reply.model_dump_json().encode() + b"\n" + reply.update
+
+
+def unpack(kept: bytes) -> TrainReply:
+    """The reply that `pack` made into bytes."""
+    body, _, update = kept.partition(b"\n")
+    return TrainReply.model_validate_json(body).model_copy(update={"update": update})
+
+
+def collect(
+    messages: Iterable[Message], replies: Iterable[Message], kind: type[_Received]
+) -> tuple[dict[int, _Received], dict[int, str]]:
+    """What came back for `messages`, by the id of the node that was asked.
+
+    Returns:
+        The replies that are a `kind`, and for every other node why it has none, in words.
+    """
+    asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
+    answers: dict[int, _Received] = {}
+    failures = dict.fromkeys(asked.values(), "no answer in time, or the node could not be reached")
+    for reply in replies:
+        node_id = asked[reply.metadata.reply_to_message_id]
+        if reply.has_error():
+            failures[node_id] = reply.error.reason or f"Flower error {reply.error.code}"
+            continue
+        try:
+            answers[node_id] = from_records(kind, reply.content)
+            del failures[node_id]
+        except ProtocolError as error:
+            failures[node_id] = str(error)
+    return answers, failures
+
+
+def answer(message: Message, reply: Callable[[], Reply]) -> Message:
+    """The reply to `message`, whatever happens: a handler that returns none would wedge its SuperNode."""
+    try:
+        return Message(to_records(reply()), reply_to=message)
+    except FedKDError as error:
+        reason = str(error)
+    except Exception as error:
+        logging.getLogger("flwr").exception("fedkd: the node failed")
+        reason = f"{type(error).__name__}: {error}"
+    return Message(Error(code=_REFUSED, reason=reason), reply_to=message)
+
+
+def _payload(body: Request | Reply) -> bytes:
+    match body:
+        case TrainReply():
+            return body.update
+        case TrainRequest() | EvaluateRequest():
+            return b"".join(body.refresh.payloads)
+        case _:
+            return b""
+
+
+def _with_payload(body: _Received, payload: bytes) -> _Received:
+    match body:
+        case TrainReply():
+            return body.model_copy(update={"update": payload})
+        case TrainRequest() | EvaluateRequest():
+            return body.model_copy(update={"refresh": body.refresh.with_payloads(payload)})
+        case _:
+            return body

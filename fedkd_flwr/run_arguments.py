@@ -1,0 +1,134 @@
+"""From what a user types to the validated config of a run: defaults, overrides, a run to resume, paths."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError
+
+_PAIR = re.compile(r"""\s*(\S+?)=('[^']*'|"[^"]*"|\S+)""")
+_FOLDERS = ("runs-dir", "state-dir", "resume")
+_DATA_FILES = ("dataset", "server-test-data")
+_MODELS = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A run as it will be launched: its config, with absolute paths, and the folder of its results."""
+
+    config: RunConfig
+    folder: Path
+
+
+def gather(app: Path, overrides: Iterable[str], resume: Path | None = None) -> Arguments:
+    """The run that `fedkd run` was asked for; relative paths are the user's, from the current folder.
+
+    Args:
+        app: folder of the app whose pyproject.toml holds the defaults.
+        overrides: `key=value key2=value2` texts or the paths of TOML files, as `flwr run` takes them.
+        resume: folder of a run to continue; its config then takes the place of the defaults.
+
+    Raises:
+        ConfigError: one line with what is wrong.
+    """
+    changes = {key: value for text in overrides for key, value in parse_overrides(text).items()}
+    if resume is None:
+        config = RunConfig.parse(_absolute({**_defaults(app), **changes}))
+    else:
+        past = _absolute(_past_config(resume))
+        config = RunConfig.parse(_absolute({**past, **changes, "resume": str(resume)}))
+        if differences := RunConfig.parse(past).differences(config):
+            raise ConfigError(f"{resume} can only be resumed as it was: {'; '.join(differences)}")
+    if config.resume:
+        return Arguments(config, Path(config.resume))
+    return _named(config)
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """The mapping of a `key=value key2=value2` text with TOML values, or of a TOML file.
+
+    Raises:
+        ConfigError: a part of the text is no pair, or a value is no TOML.
+    """
+    try:
+        if text.endswith(".toml"):
+            return tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))
+        if rest := _PAIR.sub("", text).strip():
+            raise ConfigError(f"run-config override {text!r}: {rest!r} is not key=value")
+        return tomllib.loads("\n".join(f"{key} = {value}" for key, value in _PAIR.findall(text)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"run-config file {text} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f'run-config override {text!r} is not TOML ({error}): strings need double quotes, key="value"'
+        ) from None
+
+
+def _defaults(app: Path) -> dict[str, Any]:
+    path = app / "pyproject.toml"
+    try:
+        with path.open("rb") as file:
+            config = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
+    except OSError as error:
+        raise ConfigError(f"{app} is no Flower app: {path} cannot be read ({error.strerror})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except KeyError:
+        raise ConfigError(f"{path} has no [tool.flwr.app.config]: it is not the app of fedkd-flwr") from None
+    return dict(config)
+
+
+def _past_config(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{run} cannot be resumed: {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"{run} cannot be resumed: {path} is not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run} cannot be resumed: {path} holds no run-config")
+    return config
+
+
+def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with absolute paths: Flower's processes run in folders of their own."""
+    return {key: _absolute_value(key, value) if isinstance(value, str) else value for key, value in config.items()}
+
+
+def _absolute_value(key: str, value: str) -> str:
+    if key in _FOLDERS and value:
+        return _absolute_path(value)
+    if key in _DATA_FILES and ":" in value:
+        kind, _, path = value.partition(":")
+        return f"{kind}:{_absolute_path(path)}" if path else value
+    if key in _MODELS and value and Path(value).expanduser().is_dir():
+        return _absolute_path(value)
+    return value
+
+
+def _absolute_path(path: str) -> str:
+    return str(Path.cwd() / Path(path).expanduser())
+
+
+def _named(config: RunConfig) -> Arguments:
+    """Give a fresh run a folder that is not there yet."""
+    runs = Path(config.runs_dir)
+    if config.run_name:
+        if (runs / config.run_name).exists():
+            raise ConfigError(
+                f"run-name {config.run_name!r} is taken: choose another, or continue that run with --resume "
+                f"{runs / config.run_name}"
+            )
+        return Arguments(config, runs / config.run_name)
+    name = unique = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    number = 2
+    while (runs / unique).exists():
+        unique, number = f"{name}-{number}", number + 1
+    return Arguments(config.model_copy(update={"run_name": unique}), runs / unique)

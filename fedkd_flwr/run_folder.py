@@ -1,0 +1,204 @@
+"""What the server keeps of a run: config, history, byte ledger, checkpoints, the exported student.
+
+RUN/config.json           the run-config
+RUN/history.json          scores, bytes and seconds of each round
+RUN/traffic.csv           a row for each round, node, direction and tensor
+RUN/checkpoints/00000003/ the server after round 3: student, newest updates, history
+RUN/student/              the student after the last round, a `from_pretrained` folder
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.disk import flush, write_json
+from fedkd_flwr.errors import ConfigError, StateError
+from fedkd_flwr.global_student import GlobalStudent
+from fedkd_flwr.history import History, TrafficRow
+
+_FORMAT = 1
+_KEEP_CHECKPOINTS = 2
+_STATE, _STUDENT, _UPDATES = "state.json", "student.safetensors", "updates.bin"
+_COLUMNS = [field.name for field in fields(TrafficRow)]
+
+
+@dataclass
+class RunState:
+    """The server between two rounds: all that a resumed run needs.
+
+    Attributes:
+        lineage: under which the nodes keep their states.
+        round: the last finished one.
+        labels: of the task; empty until the first node has joined.
+        student: None until then.
+        teacher_bytes: of sending a teacher once, dense; of the first node.
+    """
+
+    lineage: str
+    round: int
+    labels: tuple[str, ...]
+    student: GlobalStudent | None
+    history: History
+    teacher_bytes: int = 0
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._traffic = path / "traffic.csv"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
+        """A new folder with the run's config.
+
+        Raises:
+            StateError: the folder exists and is not empty, or cannot be written.
+        """
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise StateError(
+                    f"run folder {path} is not empty: choose another run-name, or set resume to continue that run"
+                )
+            write_json(path / "config.json", config.as_run_config())
+            with folder._traffic.open("w", newline="") as file:
+                csv.writer(file).writerow(_COLUMNS)
+        except OSError as error:
+            raise StateError(f"cannot write run folder {path}: {error}; set runs-dir to another folder") from None
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, config: RunConfig) -> tuple["RunFolder", RunState]:
+        """The folder and newest checkpoint of a run that `config` continues.
+
+        Raises:
+            StateError: there is no such run, or its checkpoint is damaged.
+            ConfigError: the config would make it another run; names the keys.
+        """
+        try:
+            stored = RunConfig.parse(json.loads((path / "config.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise StateError(f"resume: {path} holds no run to continue ({error})") from None
+        if differences := stored.differences(config):
+            raise ConfigError(f"resume: {path} is another run: {'; '.join(differences)}. Set these keys as they were")
+        folder = cls(path)
+        state = folder._load()
+        if state.round > config.num_rounds:
+            raise ConfigError(
+                f"run-config key 'num-rounds' is {config.num_rounds} but {path} has finished {state.round} rounds"
+            )
+        write_json(path / "config.json", config.as_run_config() | {"resume": ""})
+        return folder, state
+
+    def checkpoint(self, state: RunState, traffic: Sequence[TrafficRow], config: RunConfig) -> None:
+        """Keep the server as it is after a round, and publish the round in history.json and traffic.csv.
+
+        Raises:
+            StateError: the disk refuses; the checkpoint before is still there.
+        """
+        assert state.student is not None
+        try:
+            with self._traffic.open("a", newline="") as file:
+                csv.writer(file).writerows(asdict(row).values() for row in traffic)
+            parent = self.path / "checkpoints"
+            fresh = parent / ".new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            save_file(dict(state.student.tensors), fresh / _STUDENT)
+            (fresh / _UPDATES).write_bytes(b"".join(state.student.updates))
+            body = {
+                "format": _FORMAT,
+                "lineage": state.lineage,
+                "round": state.round,
+                "labels": state.labels,
+                "version": state.student.version,
+                "digest": state.student.digest,
+                "updates": [len(update) for update in state.student.updates],
+                "teacher-bytes": state.teacher_bytes,
+                "traffic-bytes": self._traffic.stat().st_size,
+                "history": state.history.as_dict(),
+            }
+            write_json(fresh / _STATE, body)
+            for path in [*fresh.iterdir(), fresh]:
+                flush(path)
+            target = parent / f"{state.round:08d}"
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.rename(target)
+            flush(parent)
+            self.write_history(state, config)
+            for old in sorted(parent.glob("[0-9]" * 8))[:-_KEEP_CHECKPOINTS]:
+                shutil.rmtree(old)
+        except (OSError, SafetensorError) as error:
+            raise StateError(
+                f"cannot write checkpoint of round {state.round} to {self.path}: {error}; "
+                f"free space, then set resume to {self.path}"
+            ) from None
+
+    def write_history(self, state: RunState, config: RunConfig) -> None:
+        """Replace history.json."""
+        body = {
+            "config": config.as_run_config(),
+            "lineage": state.lineage,
+            "labels": state.labels,
+            "sizes": {
+                "teacher-bytes": state.teacher_bytes,
+                "student-bytes": state.student.snapshot_bytes if state.student else 0,
+            },
+            **state.history.as_dict(),
+        }
+        write_json(self.path / "history.json", body)
+
+    def _load(self) -> RunState:
+        newest = max((self.path / "checkpoints").glob("[0-9]" * 8), default=None)
+        if newest is None:
+            raise StateError(f"resume: {self.path} has finished no round yet: start a new run")
+        try:
+            body = json.loads((newest / _STATE).read_text())
+            if body["format"] != _FORMAT:
+                raise StateError(f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}")
+            joined, updates = (newest / _UPDATES).read_bytes(), []
+            for size in body["updates"]:
+                updates.append(joined[:size])
+                joined = joined[size:]
+            student = GlobalStudent(load_file(newest / _STUDENT), body["version"], updates)
+            if student.digest != body["digest"]:
+                raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
+            with self._traffic.open("r+b") as file:
+                file.truncate(body["traffic-bytes"])
+            return RunState(
+                lineage=body["lineage"],
+                round=body["round"],
+                labels=tuple(body["labels"]),
+                student=student,
+                history=History.from_dict(body["history"]),
+                teacher_bytes=body["teacher-bytes"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise StateError(
+                f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
+            ) from None
+
+
+def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
+    """The folder and state from which the server starts: a new run's, or the one that `resume` names.
+
+    Raises:
+        StateError, ConfigError: as `RunFolder.create` and `RunFolder.resume`.
+    """
+    if config.resume:
+        return RunFolder.resume(Path(config.resume).absolute(), config)
+    name = config.run_name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    folder = RunFolder.create(Path(config.runs_dir).absolute() / name, config)
+    return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())

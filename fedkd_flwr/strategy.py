@@ -1,0 +1,320 @@
+"""FedKD as a Flower strategy: whom to ask, what they hold already, how their replies become the next student."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import getLogger
+from pathlib import Path
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedkd_flwr import tensors
+from fedkd_flwr.codec import CodecError, EncodedUpdate, EnergySchedule, UpdateCodec
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ProtocolError, RunError
+from fedkd_flwr.global_student import GlobalStudent, weighted_mean
+from fedkd_flwr.history import RoundEntry, ScoreBoard, TrafficRow, seconds_by_part, traffic_rows
+from fedkd_flwr.membership import Member, Membership, sample
+from fedkd_flwr.protocol import (
+    EvaluateReply,
+    EvaluateRequest,
+    JoinReply,
+    Refresh,
+    Scores,
+    TrainReply,
+    TrainRequest,
+    collect,
+    to_records,
+)
+from fedkd_flwr.run_folder import RunFolder, RunState
+from fedkd_flwr.server_model import ServerModel
+
+log = getLogger("flwr")
+_Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
+
+
+class FedKD(Strategy):
+    """One round: refresh and train the sampled nodes, average their updates, re-encode the mean, apply it.
+
+    Flower counts rounds from 1 in each run; here `round` goes on where the run that is resumed stopped.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        state: RunState,
+    ) -> None:
+        """Start, or go on after `state.round`; every round is kept in `folder`."""
+        self.config = config
+        self.state = state
+        self._folder = folder
+        self._server_model: ServerModel | None = None
+        self._offset = state.round
+        self._schedule = EnergySchedule(config.energy_start, config.energy_end)
+        self._membership = Membership(state.lineage, self._admit, config.min_train_nodes, config.node_wait_seconds)
+        self._asked: list[tuple[Message, Member]] = []
+        self._sent_at = 0.0
+        self._traffic: list[TrafficRow] = []
+
+    def summary(self) -> None:
+        """Log what is run."""
+        log.info(
+            "fedkd: %s, rounds %d to %d, lineage %s, results in %s",
+            self.config.method,
+            self._offset + 1,
+            self.config.num_rounds,
+            self.state.lineage,
+            self._folder.path,
+        )
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The messages of a round; nodes that come for the first time are asked who they are before.
+
+        Raises:
+            RunError: too few nodes.
+        """
+        round = server_round + self._offset
+        members = self._membership.present(grid)
+        chosen = sample(members, self.config.fraction_train, self.config.min_train_nodes, self.config.seed, round)
+        return self._ask(
+            chosen,
+            "train",
+            lambda refresh: TrainRequest(
+                lineage=self.state.lineage,
+                round=round,
+                energy=self._energy(round),
+                evaluate=self._evaluates_after(round - 1),
+                refresh=refresh,
+            ),
+        )
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average the good updates, advance the student, checkpoint.
+
+        Raises:
+            RunError: too few good replies; names why each of the others failed.
+        """
+        round = server_round + self._offset
+        received = time.perf_counter()
+        good, failed = self._collected(replies, TrainReply)
+        updates: list[tuple[Member, TrainReply, EncodedUpdate]] = []
+        for member, reply in good:
+            try:
+                updates.append((member, reply, self._checked(reply, round)))
+            except (ProtocolError, CodecError) as error:
+                failed[member.info.node] = str(error)
+        for node, reason in failed.items():
+            self._membership.forget(node)
+            log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
+        self._require(round, len(updates), failed)
+
+        weights = [1.0 if self.config.aggregation == "uniform" else r.examples for _, r, _ in updates]
+        decoded = (encoded.decode() for _, _, encoded in updates)
+        mean = weighted_mean(zip(weights, decoded, strict=True), sum(weights))
+        energy = self._energy(round)
+        self._student.advance(mean, UpdateCodec(energy))
+
+        evaluations = {m.info.node: r.evaluation for m, r, _ in updates if r.evaluation is not None}
+        self.state.history.after(round - 1).record(evaluations)
+        for member, reply, encoded in updates:
+            member.version = reply.version
+            self._traffic += traffic_rows(round, member.info.node, "up", encoded)
+        entry = RoundEntry(
+            round=round,
+            energy=energy,
+            losses={
+                name: sum(w * r.losses[name] for w, (_, r, _) in zip(weights, updates, strict=True)) / sum(weights)
+                for name in ("teacher", "student")
+            },
+            asked=len(self._asked),
+            trained=len(updates),
+            failed=failed,
+            bytes_up=sum(encoded.nbytes for _, _, encoded in updates),
+            server=self._model.score(self._student.tensors) if self._evaluates_after(round) else None,
+        )
+        self.state.history.rounds.append(entry)
+        self.state.round = round
+        now = time.perf_counter()
+        entry.seconds = seconds_by_part([r for _, r, _ in updates], now - self._sent_at, now - received)
+        self._keep()
+        log.info(
+            "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
+            round,
+            self.config.num_rounds,
+            entry.trained,
+            entry.asked,
+            entry.bytes_up / entry.trained / 1e6,
+            entry.seconds["round"],
+            _in_words(self.state.history.after(round - 1), round - 1),
+        )
+        arrays = ArrayRecord(dict(self._student.tensors)) if round == self.config.num_rounds else None
+        return arrays, MetricRecord({"bytes-up": entry.bytes_up, **_prefixed("train-loss", entry.losses)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """After the last round: the last student goes to every node, which scores it and its teacher."""
+        round = server_round + self._offset
+        if round < self.config.num_rounds:
+            return []
+        return self._ask(
+            self._membership.present(grid),
+            "evaluate",
+            lambda refresh: EvaluateRequest(lineage=self.state.lineage, round=round, refresh=refresh),
+        )
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Record the scores of the last round.
+
+        Raises:
+            RunError: too few good replies.
+        """
+        round = server_round + self._offset
+        if round < self.config.num_rounds:
+            return None
+        good, failed = self._collected(replies, EvaluateReply)
+        for node, reason in failed.items():
+            log.warning("fedkd: final evaluation: no answer from %s: %s", node, reason)
+        self._require(round, len(good), failed)
+        board = self.state.history.after(round)
+        board.record({member.info.node: reply.evaluation for member, reply in good})
+        for member, reply in good:
+            member.version = reply.version
+        self._keep()
+        log.info("fedkd: finished%s", _in_words(board, round))
+        return MetricRecord(
+            {**_prefixed("student", board.student or {}), **_prefixed("teachers", board.teachers or {})}
+        )
+
+    def finish(self, grid: Grid, folder: Path) -> None:
+        """Export the student; where the run that is resumed had only its last evaluation to do, do it first."""
+        last = self.state.history.after(self.state.round)
+        if last.student is None:
+            nothing = ArrayRecord(), ConfigRecord()
+            messages = self.configure_evaluate(self.state.round - self._offset, *nothing, grid)
+            timeout = self.config.round_timeout_seconds
+            self.aggregate_evaluate(self.state.round - self._offset, grid.send_and_receive(messages, timeout=timeout))
+        self._model.export(self._student.tensors, folder)
+
+    @property
+    def _student(self) -> GlobalStudent:
+        assert self.state.student is not None, "no node has joined yet"
+        return self.state.student
+
+    @property
+    def _model(self) -> ServerModel:
+        if self._server_model is None:
+            self._server_model = ServerModel(self.config, self.state.labels)
+        return self._server_model
+
+    def _admit(self, info: JoinReply) -> int | None:
+        """The version that a newcomer really holds; None: it needs a snapshot."""
+        state = self.state
+        state.labels = state.labels or self.config.label_names or info.labels
+        if info.labels != state.labels:
+            raise ProtocolError(
+                f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
+                "set the run-config key 'labels' to all labels, in one order"
+            )
+        state.student = state.student or GlobalStudent(self._model.initial)
+        if info.frozen_digest != self._model.frozen_digest:
+            raise ProtocolError(
+                f"{info.node} has another student checkpoint: its frozen tensors (embeddings) differ from the "
+                "server's; use the same files everywhere"
+            )
+        state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
+        known = {0: tensors.digest(self._model.initial), state.student.version: state.student.digest}
+        if info.version > state.student.version or known.get(info.version, info.digest) != info.digest:
+            log.warning(
+                "fedkd: %s holds a student (version %d, digest %.12s) that differs from the server's "
+                "(version %d): it gets a snapshot",
+                info.node,
+                info.version,
+                info.digest,
+                state.student.version,
+            )
+            return None
+        return info.version
+
+    def _ask(
+        self,
+        members: Sequence[Member],
+        message_type: str,
+        request: Callable[[Refresh], TrainRequest | EvaluateRequest],
+    ) -> list[Message]:
+        self._asked = []
+        self._sent_at = time.perf_counter()
+        board = self.state.history.after(self.state.round)
+        for member in members:
+            refresh = self._student.refresh_from(member.version)
+            message = Message(to_records(request(refresh)), dst_node_id=member.node_id, message_type=message_type)
+            self._asked.append((message, member))
+            board.bytes_down += refresh.nbytes
+            for payload in refresh.payloads:
+                encoded = EncodedUpdate.from_bytes(payload)
+                self._traffic += traffic_rows(self.state.round, member.info.node, "down", encoded)
+        return [message for message, _ in self._asked]
+
+    def _collected(
+        self, replies: Iterable[Message], kind: type[_Answer]
+    ) -> tuple[list[tuple[Member, _Answer]], dict[str, str]]:
+        """The answers in the order of the members, and why the other nodes have none."""
+        answers, failures = collect([message for message, _ in self._asked], replies, kind)
+        members = {member.node_id: member for _, member in self._asked}
+        return (
+            [(member, answers[node_id]) for node_id, member in members.items() if node_id in answers],
+            {members[node_id].info.node: reason for node_id, reason in failures.items()},
+        )
+
+    def _checked(self, reply: TrainReply, round: int) -> EncodedUpdate:
+        if (reply.round, reply.version) != (round, self._student.version):
+            raise ProtocolError(
+                f"its update is of round {reply.round} from version {reply.version}, "
+                f"expected round {round} from version {self._student.version}"
+            )
+        encoded = EncodedUpdate.from_bytes(reply.update)
+        encoded.require(tensors.shapes(self._student.tensors))
+        return encoded
+
+    def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
+        config = self.config
+        if good >= config.min_train_nodes and good >= config.min_success_share * len(self._asked):
+            return
+        reasons = "; ".join(f"{node}: {reason}" for node, reason in failed.items())
+        raise RunError(
+            f"round {round}: {good} of {len(self._asked)} nodes gave a good answer, needed are "
+            f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
+            f"{reasons}. To go on after round {self.state.round}: resume = {self._folder.path}"
+        )
+
+    def _energy(self, round: int) -> float:
+        """T(t) of a round: t runs from 0 in the first round to 1 in the last."""
+        return self._schedule((round - 1) / max(1, self.config.num_rounds - 1))
+
+    def _evaluates_after(self, round: int) -> bool:
+        return round % self.config.evaluate_every == 0 or round == self.config.num_rounds
+
+    def _keep(self) -> None:
+        self._folder.checkpoint(self.state, self._traffic, self.config)
+        self._traffic = []
+
+
+def _prefixed(prefix: str, scores: Scores) -> Scores:
+    return {f"{prefix}-{name}": value for name, value in scores.items()}
+
+
+def _in_words(board: ScoreBoard, round: int) -> str:
+    if board.student is None or board.teachers is None:
+        return ""
+    name = next(iter(board.student))
+    return (
+        f"; after round {round}: {name} of the student {board.student[name]:.3f}, "
+        f"of the teachers {board.teachers[name]:.3f}"
+    )

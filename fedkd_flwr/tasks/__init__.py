@@ -1,0 +1,20 @@
+"""What differs between tasks: how examples become batches, the two losses, the scores."""
+
+from typing import Any
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.tasks.base import Scores, Task
+
+__all__ = ["Scores", "Task", "build_task"]
+
+
+def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task[Any]:
+    """The task of a run, with its teacher's tokenizer.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+    """
+    from fedkd_flwr.models import load_tokenizer
+    from fedkd_flwr.tasks.text_classification import TextClassification
+
+    return TextClassification(load_tokenizer(config.teacher), labels, config.max_length)

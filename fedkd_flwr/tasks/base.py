@@ -1,0 +1,46 @@
+"""What training and evaluation need of a task."""
+
+from collections.abc import Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Examples = TypeVar("Examples", bound=Sized)
+
+
+class Scores(Protocol):
+    """Metrics of one model, summed up over batches."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in the outputs of a batch."""
+
+    def compute(self) -> dict[str, float]:
+        """Finite scores of everything taken in, by name."""
+
+
+class Task(Protocol[Examples]):
+    """A task on examples that are encoded once and then batched in any order."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    labels: tuple[str, ...]
+
+    def encode(self, dataset: "Dataset") -> Examples:
+        """Examples ready to be batched, as many as rows."""
+
+    def batches(
+        self, examples: Examples, batch_size: int, order: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches of the examples at the indices `order`: keyword arguments of a model, and `labels`."""
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss against the gold labels, mean over the batch, a scalar."""
+
+    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
+        """How far `logits` are from `target_logits`, mean over the batch, a scalar."""
+
+    def scores(self) -> Scores:
+        """Fresh scores."""

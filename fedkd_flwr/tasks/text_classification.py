@@ -1,0 +1,150 @@
+"""One label per text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fedkd_flwr.errors import RunError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as token ids.
+
+    Attributes:
+        tokens: one int64 [length] a text, at most `max_length` long, unpadded.
+        labels: int64 [n].
+    """
+
+    tokens: tuple[Tensor, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class TextClassification:
+    """Single-label classification: cross-entropy, KL divergence, accuracy and macro F1."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int) -> None:
+        """A task.
+
+        Args:
+            tokenizer: has a padding token.
+            labels: the names of the classes.
+            max_length: tokens of a text, special ones included; the rest is cut.
+        """
+        self.tokenizer = tokenizer
+        self.labels = labels
+        self._max_length = max_length
+
+    def encode(self, dataset: "Dataset") -> EncodedTexts:
+        """Tokenise the columns `text` (str) and `label` (int) of a data set."""
+        tokens = self.tokenizer(dataset["text"][:], truncation=True, max_length=self._max_length)
+        return EncodedTexts(
+            tuple(torch.tensor(ids) for ids in tokens["input_ids"]),
+            torch.tensor(dataset["label"][:], dtype=torch.int64),
+        )
+
+    def batches(
+        self, examples: EncodedTexts, batch_size: int, order: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches padded to their own longest text.
+
+        Args:
+            examples: what `encode` returned.
+            batch_size: texts of a batch; the last one may hold fewer.
+            order: indices to go through, repeats allowed; None: each example once, in order.
+
+        Yields:
+            `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`,
+            int64 [batch]. Segment ids are left out: a single text has one segment, every model's default.
+        """
+        order = range(len(examples)) if order is None else order
+        padding = float(self.tokenizer.pad_token_id)
+        for start in range(0, len(order), batch_size):
+            rows = list(order[start : start + batch_size])
+            tokens = [examples.tokens[row] for row in rows]
+            yield {
+                "input_ids": pad_sequence(tokens, batch_first=True, padding_value=padding),
+                "attention_mask": pad_sequence([torch.ones_like(ids) for ids in tokens], batch_first=True),
+                "labels": examples.labels[rows],
+            }
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, mean over the batch.
+
+        Args:
+            logits: [batch, classes].
+            labels: int64 [batch].
+
+        Returns:
+            A scalar of at least float32.
+        """
+        return nn.functional.cross_entropy(_full(logits), labels)
+
+    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
+        """KL(softmax(target) || softmax(logits)) at temperature 1, mean over the batch.
+
+        Args:
+            target_logits: [batch, classes]; a gradient flows into them unless they are detached.
+            logits: [batch, classes].
+
+        Returns:
+            A scalar of at least float32.
+        """
+        target, output = (nn.functional.log_softmax(_full(x), dim=-1) for x in (target_logits, logits))
+        return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
+
+    def scores(self) -> "ClassificationScores":
+        """Fresh scores."""
+        return ClassificationScores(len(self.labels))
+
+
+class ClassificationScores:
+    """Accuracy, macro F1 and mean cross-entropy.
+
+    Macro F1 is the mean F1 of the classes that are among the gold labels or the predictions: a class that is in
+    neither does not count, one that is only predicted counts 0.
+    """
+
+    def __init__(self, classes: int) -> None:
+        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+        self._decisions = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
+                "macro-f1": MulticlassF1Score(classes, average="macro", validate_args=False),
+            }
+        )
+        self._loss = MeanMetric(nan_strategy="disable")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
+        logits, labels = _full(logits.detach()).cpu(), labels.cpu()
+        self._decisions.update(logits.argmax(dim=-1), labels)
+        self._loss.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
+
+    def compute(self) -> dict[str, float]:
+        """`accuracy`, `macro-f1` and `loss` of all examples so far, of which there is at least one.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        loss = float(self._loss.compute())
+        if not torch.isfinite(torch.tensor(loss)):
+            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        return {name: float(value) for name, value in self._decisions.compute().items()} | {"loss": loss}
+
+
+def _full(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,0 +1,130 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fedkd_flwr import cli
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ModelError, RunError
+from fedkd_flwr.launcher import Job, Verdict
+
+REPOSITORY = Path(__file__).parent.parent
+
+SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
+TRAFFIC = {"asked": 3, "trained": 2, "bytes-up": 200_000, "bytes-down": 100_000}
+HISTORY = {
+    "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
+    "initial": {"student": None, "teachers": None},
+    "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, **TRAFFIC}],
+}
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
+    """Stands in for Flower: remembers the job, leaves a history behind, and completes."""
+    jobs: list[Job] = []
+
+    def launch(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
+        jobs.append(job)
+        folder = Path(str(job.run_config["runs-dir"])) / str(job.run_config["run-name"])
+        folder.mkdir(parents=True)
+        (folder / "history.json").write_text(json.dumps(HISTORY))
+        show("\x1b[92mINFO\x1b[0m: a [line] of the log")
+        return Verdict(completed=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "launch", launch)
+    monkeypatch.setattr(cli, "_check_models", lambda config: None)
+    return jobs
+
+
+def fedkd(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def run(*arguments: str) -> Result:
+    return fedkd("run", str(REPOSITORY), *arguments)
+
+
+def test_run_launches_the_validated_config_and_prints_the_results(launched: list[Job], tmp_path: Path) -> None:
+    result = run("--nodes", "4", "-c", "num-rounds=3", "-c", 'run-name="x"', "--timeout", "60")
+    assert result.exit_code == 0, result.output
+    (job,) = launched
+    assert (job.app, job.nodes, job.cpus_per_node, job.timeout) == (REPOSITORY, 4, 1, 60)
+    assert (job.run_config["num-rounds"], job.run_config["runs-dir"]) == (3, str(tmp_path / "runs"))
+    assert job.silence is not None
+    assert job.silence > RunConfig.parse(job.run_config).round_timeout_seconds
+    assert "INFO: a [line] of the log" in result.stdout
+    assert "400.0" in result.stdout
+    assert f"results: {tmp_path}/runs/x" in result.stdout
+
+
+def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
+    launched: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete = cli.launch
+
+    def fail(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
+        complete(job, say, show)
+        return Verdict(False, "the run failed: RunError: too few nodes")
+
+    monkeypatch.setattr(cli, "launch", fail)
+    result = run("-c", 'run-name="x"')
+    assert result.exit_code == 1
+    assert result.stderr == "fedkd: the run failed: RunError: too few nodes\n"
+    assert f"fedkd run --resume {tmp_path}/runs/x" in result.stdout
+
+
+def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Verdict:
+        raise RunError("the SuperLink stopped")
+
+    monkeypatch.setattr(cli, "launch", refuse)
+    result = run()
+    assert (result.exit_code, result.stderr) == (1, "fedkd: the SuperLink stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-c", "num-round=3"], "'num-round' is unknown"),
+        (["-c", "num-rounds=0"], "'num-rounds' is 0 but"),
+        (["-c", "num-rounds"], "is not key=value"),
+        (["--resume", "runs/none"], "runs/none cannot be resumed"),
+        (["--nodes", "1"], "min-train-nodes is 2 but --nodes is 1"),
+        (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this machine has"),
+        (["--gpus-per-node", "100000"], "--gpus-per-node is 100000 but this machine has"),
+    ],
+)
+def test_bad_input_exits_2_before_anything_is_started(launched: list[Job], arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("fedkd: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert launched == []
+
+
+def test_models_that_do_not_fit_exit_2(launched: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: RunConfig) -> None:
+        raise ModelError("teacher 'x' is not there")
+
+    monkeypatch.setattr(cli, "_check_models", refuse)
+    result = run()
+    assert (result.exit_code, result.stderr) == (2, "fedkd: teacher 'x' is not there\n")
+    assert launched == []
+
+
+def test_show_prints_the_table_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text(json.dumps(HISTORY))
+    result = fedkd("show", str(tmp_path))
+    assert result.exit_code == 0
+    assert "400.0" in result.stdout
+
+
+def test_show_without_a_history_is_one_line(tmp_path: Path) -> None:
+    result = fedkd("show", str(tmp_path))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"fedkd: {tmp_path} has no results yet")

@@ -1,0 +1,106 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.run_arguments import gather, parse_overrides
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_overrides_are_toml_values() -> None:
+    text = """a=1 b=2.5 c=true d="x y=z" e='q "r"'  f=1e-3"""
+    assert parse_overrides(text) == {"a": 1, "b": 2.5, "c": True, "d": "x y=z", "e": 'q "r"', "f": 1e-3}
+
+
+def test_overrides_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('seed = 3\nteacher = "x"\n')
+    assert parse_overrides("mine.toml") == {"seed": 3, "teacher": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num-rounds", "'num-rounds' is not key=value"),
+        ("seed = 3", "is not key=value"),
+        ("seed=3 rounds", "'rounds' is not key=value"),
+        ("teacher=bert", "strings need double quotes"),
+        ("seed=1 seed=2", "is not TOML"),
+        ("missing.toml", "cannot be read"),
+    ],
+)
+def test_bad_overrides(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        parse_overrides(text)
+
+
+def test_later_overrides_win_and_a_fresh_run_gets_a_free_folder(tmp_path: Path) -> None:
+    first = gather(REPOSITORY, ["seed=3", "seed=4 num-rounds=2"])
+    assert (first.config.seed, first.config.num_rounds) == (4, 2)
+    assert first.folder == tmp_path / "runs" / first.config.run_name
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", first.config.run_name)
+    first.folder.mkdir(parents=True)
+    assert gather(REPOSITORY, []).folder != first.folder
+
+
+def test_relative_paths_are_the_users(tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    config = gather(
+        REPOSITORY,
+        ['dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert" student="org/name"'],
+    ).config
+    assert config.dataset == f"csv:{tmp_path}/data/a.csv"
+    assert config.server_test_data == f"json:{tmp_path}/t.json"
+    assert (config.runs_dir, config.state_dir) == (f"{tmp_path}/runs", f"{tmp_path}/s")
+    assert (config.teacher, config.student) == (f"{tmp_path}/bert", "org/name")
+    assert gather(REPOSITORY, ['dataset="csv:/data/a.csv"']).config.dataset == "csv:/data/a.csv"
+
+
+def past_run(folder: Path, **changes: object) -> Path:
+    config = gather(REPOSITORY, ["num-rounds=3 seed=7"]).config.as_run_config() | changes
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -> None:
+    past_run(tmp_path / "runs" / "old")
+    arguments = gather(REPOSITORY, ["num-rounds=8"], Path("runs/old"))
+    assert (arguments.config.seed, arguments.config.num_rounds) == (7, 8)
+    assert arguments.config.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
+
+
+def test_resume_refuses_another_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning-rate was 0\.0002, is 0\.1"):
+        gather(REPOSITORY, ["learning-rate=0.1"], past_run(tmp_path / "old"))
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "No such file"), ("{", "is not JSON"), ("[]", "no run-config")])
+def test_resume_of_what_is_no_run(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=rf"{tmp_path} cannot be resumed: .*{words}"):
+        gather(REPOSITORY, [], tmp_path)
+
+
+def test_taken_run_name(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"run-name 'x' is taken: .* --resume .*/runs/x"):
+        gather(REPOSITORY, ['run-name="x"'])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "is no Flower app"), ("[", "is not TOML"), ("a = 1", "no \\[tool.flwr.app.config\\]")]
+)
+def test_folder_that_is_no_app(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "pyproject.toml").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        gather(tmp_path, [])

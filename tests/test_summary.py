@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedkd_flwr.errors import StateError
+from fedkd_flwr.summary import Scores, as_table, read_summary, summarise
+
+SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
+
+
+def round_of(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "round": number,
+        "student": SCORES,
+        "teachers": {**SCORES, "accuracy": 0.75},
+        "nodes": {},
+        "trained": 2,
+        "asked": 3,
+        "failed": {},
+        "bytes-up": 200_000,
+        "bytes-down": 100_000,
+        "seconds": {},
+        **changes,
+    }
+
+
+def history_of(*rounds: dict[str, Any], initial: dict[str, Any] | None = SCORES) -> dict[str, Any]:
+    return {
+        "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
+        "initial": {"student": initial, "teachers": initial},
+        "rounds": list(rounds),
+    }
+
+
+def test_bytes_are_per_node_that_took_part() -> None:
+    row = summarise(history_of(round_of(1))).rounds[1]
+    assert (row.up, row.down) == (100_000, 50_000)
+    assert (row.student, row.teachers) == (Scores(0.5, 0.4), Scores(0.75, 0.4))
+
+
+def test_ratios_count_both_directions_up_to_the_round() -> None:
+    rows = summarise(history_of(round_of(1), round_of(2, **{"bytes-up": 900_000, "trained": 3}))).rounds
+    assert rows[1].versus_teacher == pytest.approx(2 * 2 * 30e6 / 300e3)
+    assert rows[2].versus_teacher == pytest.approx(2 * 5 * 30e6 / 1300e3)
+    assert rows[2].versus_student == pytest.approx(2 * 5 * 3e6 / 1300e3)
+
+
+def test_round_without_evaluation_or_success() -> None:
+    failed = round_of(1, student=None, teachers=None, trained=0, **{"bytes-up": 0, "bytes-down": 0})
+    (row,) = summarise(history_of(failed, initial=None)).rounds
+    assert (row.student, row.up, row.versus_teacher) == (None, None, None)
+
+
+def test_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text(json.dumps(history_of(round_of(1), round_of(2, student=None))))
+    console = Console(width=80, record=True)
+    console.print(as_table(read_summary(tmp_path)))
+    cells = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "start 0.500 0.400 0.500 0.400" in cells
+    assert "1 2/3 0.500 0.400 0.750 0.400 0.100 0.050 400.0 40.0" in cells
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no results yet"), ("{", "not the history"), ("{}", "not the history of a run: KeyError")],
+)
+def test_unreadable_history_is_one_line(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "history.json").write_text(content)
+    with pytest.raises(StateError, match=words) as caught:
+        read_summary(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
