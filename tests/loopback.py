@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 import client_app
+import server_app
 
 Handler = Callable[[Message, Context], Message]
 
@@ -80,7 +81,6 @@ class LoopbackGrid(Grid):
 
 def run_server(grid: LoopbackGrid) -> Path:
     """Run the real ServerApp on `grid`; returns the run's folder."""
-    import server_app
 
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=grid.run_config)
     server_app.main(grid, context)

@@ -97,11 +97,17 @@ class DataFile:
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:
-            rows = [self._json_row(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
+            rows = [self._json_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
-                raise DataError(f"{self.path}: row {number} is no JSON object like {{column: value}}")
-        return pa.table({name: [row.get(name) for row in rows] for name in {key: None for row in rows for key in row}})
+                raise DataError(f"{self.path}: row {number} is no JSON object, expected {{column: value, ...}}")
+        columns = {}
+        for name in {key: None for row in rows for key in row}:
+            try:
+                columns[name] = pa.array([row.get(name) for row in rows])
+            except pa.ArrowException:
+                raise DataError(f"{self.path}: column {name!r} mixes types, write all its values as text") from None
+        return pa.table(columns)
 
     def _json_row(self, number: int, line: str) -> Any:
         try:
@@ -112,4 +118,4 @@ class DataFile:
     def _parquet(self, _: Collection[str]) -> "pa.Table":
         from pyarrow import parquet
 
-        return parquet.read_table(self.path)
+        return parquet.read_table(self.path, partitioning=None)

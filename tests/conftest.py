@@ -1,0 +1,103 @@
+"""A tiny BERT with a real tokenizer, a few hundred real tweets, and the default run config."""
+
+import csv
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data import load_examples
+from fedkd_flwr.models import load_tokenizer
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _flower_identity() -> None:
+    """Messages can only be made inside a Flower task."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def defaults() -> dict[str, Any]:
+    """The run config of pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return dict(tomllib.load(file)["tool"]["flwr"]["app"]["config"])
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT without dropout: 4 layers, 16 wide, the tokenizer of MiniLM."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = load_tokenizer("minilm-l6")
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tweets_csv(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any]) -> Path:
+    """Every 100th tweet: some 380 rows of text, label."""
+    path = tmp_path_factory.mktemp("tweets") / "tweets.csv"
+    dataset = load_examples("tweets", RunConfig.parse(defaults))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(zip(dataset["text"][::100], dataset["label"][::100], strict=True))
+    return path
+
+
+@pytest.fixture
+def run_config(
+    defaults: dict[str, Any], tiny_bert: Path, tweets_csv: Path, tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """The default run on the tiny BERT and few tweets, with changes given as keywords (`num_rounds=3`)."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        tiny = {
+            "teacher": str(tiny_bert),
+            "student-layers": 2,
+            "dataset": f"csv:{tweets_csv}",
+            "partition": "iid",
+            "num-rounds": 2,
+            "local-steps": 3,
+            "batch-size": 8,
+            "learning-rate": 5e-3,
+            "max-test-examples": 16,
+            "node-wait-seconds": 1,
+            "runs-dir": str(tmp_path / "runs"),
+            "run-name": "run",
+            "state-dir": str(tmp_path / "state"),
+            "threads": 1,
+        }
+        return defaults | tiny | {key.replace("_", "-"): value for key, value in changes.items()}
+
+    return build

@@ -1,0 +1,46 @@
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import csv, parquet
+
+from fedkd_flwr.config import RunConfig, Value
+
+_DEFAULTS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def configure() -> Callable[..., RunConfig]:
+    """The default run with some keys changed: configure(test_fraction=0.5)."""
+
+    def build(**changes: Value) -> RunConfig:
+        return RunConfig.parse(_DEFAULTS | {key.replace("_", "-"): value for key, value in changes.items()})
+
+    return build
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, Rows], str]:
+    """Write rows to a file of the kind that its name tells; returns its path."""
+
+    def build(name: str, rows: Rows) -> str:
+        path = tmp_path / name
+        table = pa.Table.from_pylist(rows)
+        match path.suffix:
+            case ".csv" | ".tsv":
+                csv.write_csv(table, path, csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ","))
+            case ".jsonl":
+                path.write_text("\n".join(json.dumps(row) for row in rows))
+            case ".json":
+                path.write_text(json.dumps(rows))
+            case ".parquet":
+                parquet.write_table(table, path)
+        return str(path)
+
+    return build

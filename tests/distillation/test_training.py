@@ -1,0 +1,140 @@
+from collections.abc import Mapping
+
+import pytest
+import torch
+from test_losses import Classification
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from fedkd_flwr.distillation import (
+    LocalTraining,
+    Outputs,
+    Pair,
+    Weights,
+    build_optimizer,
+    load_moments,
+    moments,
+    trainable_parameters,
+)
+
+CPU = torch.device("cpu")
+
+
+class LinearPair(Pair):
+    """Two linear classifiers of four numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.teacher, self.student = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+        return Outputs(self.teacher(batch["x"])), Outputs(self.student(batch["x"]))
+
+    def shared(self) -> dict[str, Parameter]:
+        return dict(self.student.named_parameters())
+
+    def private(self) -> dict[str, Parameter]:
+        return {f"teacher.{name}": p for name, p in self.teacher.named_parameters()}
+
+
+def batches(count: int, size: int = 6) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        {
+            "x": torch.randn(size, 4, generator=generator),
+            "labels": torch.randint(3, (size,), generator=generator),
+        }
+        for _ in range(count)
+    ]
+
+
+def trained(data: list[dict[str, Tensor]], weights: Weights | None = None, **settings: float) -> LinearPair:
+    pair = LinearPair()
+    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    LocalTraining(Classification(), weights or Weights(), **settings).run(pair, optimizer, data, CPU)  # type: ignore[arg-type]
+    return pair
+
+
+def test_both_models_learn_and_the_summary_counts() -> None:
+    pair = LinearPair()
+    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    training = LocalTraining(Classification(), Weights())
+    data = batches(2) * 30
+    first = training.run(pair, optimizer, data[:2], CPU)
+    last = training.run(pair, optimizer, data, CPU)
+    assert (first.steps, first.examples, last.steps, last.examples) == (2, 12, 60, 360)
+    assert last.teacher_loss < first.teacher_loss and last.student_loss < first.student_loss
+
+
+def test_accumulated_batches_are_one_step_of_the_joined_batch() -> None:
+    """Without distillation the loss is a mean over examples, so batches of equal size add up."""
+    halves = batches(2)
+    joined = {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
+    alone = Weights(*[0.0] * 6)
+    accumulated, once = trained(halves, alone, accumulation=2), trained([joined], alone)
+    for a, b in zip(accumulated.parameters(), once.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_last_incomplete_accumulation_still_steps() -> None:
+    pair = LinearPair()
+    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    summary = LocalTraining(Classification(), Weights(), accumulation=4).run(pair, optimizer, batches(6), CPU)
+    assert summary.steps == 2
+
+
+def test_moments_stored_and_loaded_continue_as_if_never_stopped() -> None:
+    data = batches(6)
+    straight = trained(data)
+
+    pair = LinearPair()
+    parameters = trainable_parameters(pair)
+    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    training = LocalTraining(Classification(), Weights())
+    training.run(pair, optimizer, data[:3], CPU)
+    stored = {name: tensor.clone() for name, tensor in moments(optimizer, parameters).items()}
+    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    load_moments(optimizer, parameters, stored)
+    training.run(pair, optimizer, data[3:], CPU)
+    for a, b in zip(straight.parameters(), pair.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_heads_learn_faster_and_only_matrices_decay() -> None:
+    parameters = {"w": Parameter(torch.ones(2, 2)), "b": Parameter(torch.ones(2)), "head": Parameter(torch.ones(2, 2))}
+    optimizer = build_optimizer(parameters, {"head"}, learning_rate=0.1, head_factor=10, weight_decay=0.5)
+    settings = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert {name: settings[id(p)] for name, p in parameters.items()} == {
+        "w": (0.1, 0.5),
+        "b": (0.1, 0.0),
+        "head": (1.0, 0.5),
+    }
+
+
+def test_gradients_are_clipped_per_model() -> None:
+    """Adam forgets the scale of a gradient, so clipping shows in the moments."""
+    pair = LinearPair()
+    parameters = trainable_parameters(pair)
+    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    LocalTraining(Classification(), Weights(), max_grad_norm=1e-3).run(pair, optimizer, batches(1), CPU)
+    for prefix in ("student", "teacher"):
+        stored = moments(optimizer, parameters)
+        norm = torch.stack([stored[f"{n}/exp_avg"].norm() for n in parameters if n.startswith(prefix)]).norm()
+        assert norm.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    data = batches(2)
+    data[1]["x"][0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        trained(data)
+
+
+def test_bf16_autocast_trains_full_precision_weights() -> None:
+    pair = LinearPair()
+    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    LocalTraining(Classification(), Weights()).run(pair, optimizer, batches(3), CPU, torch.bfloat16)
+    reference = trained(batches(3))
+    for a, b in zip(pair.parameters(), reference.parameters(), strict=True):
+        assert a.dtype == torch.float32 and not torch.equal(a, b) and torch.allclose(a, b, atol=0.1)

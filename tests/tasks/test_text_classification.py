@@ -1,0 +1,146 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from fedkd_flwr.errors import RunError
+from fedkd_flwr.tasks import Scores, Task
+from fedkd_flwr.tasks.text_classification import ClassificationScores, EncodedTexts, TextClassification
+
+TEXTS = ["a", "b c d e f g h i", "c d", "e f g"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> TextClassification:
+    from transformers import BertTokenizer
+
+    vocabulary = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghi"]))
+    tokenizer = BertTokenizer.from_pretrained(vocabulary.parent)
+    return TextClassification(tokenizer, ("no", "yes"), max_length=6)
+
+
+@pytest.fixture(scope="module")
+def examples(task: TextClassification) -> EncodedTexts:
+    return task.encode(Dataset.from_dict({"text": TEXTS, "label": [0, 1, 0, 1]}))
+
+
+def test_it_is_a_task(task: TextClassification) -> None:
+    checked: Task[EncodedTexts] = task
+    scores: Scores = checked.scores()
+    assert (checked.labels, isinstance(scores, ClassificationScores)) == (("no", "yes"), True)
+
+
+def test_texts_are_cut_to_the_maximal_length(task: TextClassification, examples: EncodedTexts) -> None:
+    assert [len(ids) for ids in examples.tokens] == [3, 6, 4, 5]
+    assert task.tokenizer.decode(examples.tokens[1]) == "[CLS] b c d e [SEP]"
+    assert len(examples) == 4
+
+
+@settings(deadline=None)
+@given(order=st.lists(st.integers(0, 3), max_size=9), batch_size=st.integers(1, 5))
+def test_batches_hold_the_examples_in_order_padded_to_their_longest(
+    task: TextClassification, examples: EncodedTexts, order: list[int], batch_size: int
+) -> None:
+    rows = iter(order)
+    sizes = []
+    for batch in task.batches(examples, batch_size, order):
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+        assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+        assert mask.sum(dim=1).max() == ids.shape[1]
+        for row, line in enumerate(ids):
+            example = next(rows)
+            assert line[mask[row] == 1].tolist() == examples.tokens[example].tolist()
+            assert (line[mask[row] == 0] == task.tokenizer.pad_token_id).all()
+            assert labels[row] == examples.labels[example]
+        sizes.append(len(labels))
+    assert sum(sizes) == len(order)
+    assert all(size == batch_size for size in sizes[:-1])
+
+
+def test_without_an_order_each_example_comes_once(task: TextClassification, examples: EncodedTexts) -> None:
+    assert torch.cat([batch["labels"] for batch in task.batches(examples, 3)]).tolist() == [0, 1, 0, 1]
+
+
+@given(arrays(np.float64, (2, 4, 3), elements=st.floats(-9, 9)))
+def test_divergence_is_the_mean_kl_of_softmax_outputs(task: TextClassification, logits: np.ndarray) -> None:
+    target, output = torch.from_numpy(logits)
+    p, q = torch.softmax(target, -1), torch.softmax(output, -1)
+    expected = sum(float((p[i] * (p[i] / q[i]).log()).sum()) for i in range(4)) / 4
+    assert float(task.divergence(target, output)) == pytest.approx(expected, abs=1e-12)
+    assert float(task.divergence(output, output)) == pytest.approx(0, abs=1e-12)
+
+
+def test_both_losses_have_the_right_gradients(task: TextClassification) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target, output = (torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True) for _ in "to")
+    assert torch.autograd.gradcheck(task.divergence, (target, output))
+    assert torch.autograd.gradcheck(lambda x: task.task_loss(x, torch.tensor([0, 1, 2, 0])), output)
+
+
+def test_losses_of_half_precision_logits_are_float32(task: TextClassification) -> None:
+    logits = torch.tensor([[20.0, -20.0]], dtype=torch.bfloat16)
+    assert task.task_loss(logits, torch.tensor([1])).item() == 40
+    assert task.divergence(logits, -logits).item() == pytest.approx(40)
+
+
+def reference(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    predicted, gold = logits.argmax(-1).tolist(), labels.tolist()
+    f1 = []
+    for label in set(predicted) | set(gold):
+        hits = sum(p == g == label for p, g in zip(predicted, gold, strict=True))
+        f1.append(2 * hits / (predicted.count(label) + gold.count(label)))
+    losses = -torch.log_softmax(logits, -1)[range(len(gold)), gold]
+    return {
+        "accuracy": sum(p == g for p, g in zip(predicted, gold, strict=True)) / len(gold),
+        "macro-f1": sum(f1) / len(f1),
+        "loss": float(losses.mean()),
+    }
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_scores_are_those_of_all_examples_however_batched(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 12))
+    logits = torch.from_numpy(data.draw(arrays(np.float32, (n, 5), elements=st.floats(-9, 9, width=32), unique=True)))
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)))
+    cut = data.draw(st.integers(0, n))
+    scores = ClassificationScores(5)
+    for part in (slice(cut), slice(cut, n)):
+        if len(labels[part]):
+            scores.update(logits[part], labels[part])
+    computed = scores.compute()
+    assert computed == pytest.approx(reference(logits, labels), abs=1e-5)
+    assert all(type(value) is float and math.isfinite(value) for value in computed.values())
+
+
+def test_a_class_that_is_neither_there_nor_predicted_does_not_count() -> None:
+    scores = ClassificationScores(3)
+    scores.update(torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]]), torch.tensor([0, 1]))
+    assert scores.compute()["macro-f1"] == 1
+
+
+def test_a_diverged_model_is_an_error_not_a_number() -> None:
+    scores = ClassificationScores(2)
+    scores.update(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
+    with pytest.raises(RunError, match="the loss on the held-out examples is nan"):
+        scores.compute()
+
+
+def test_build_task_reads_the_tokenizer_of_the_teacher() -> None:
+    import tomllib
+
+    from fedkd_flwr.config import RunConfig
+    from fedkd_flwr.tasks import build_task
+
+    app = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    task = build_task(RunConfig.parse(app["config"] | {"max-length": 4}), ("no", "yes"))
+    encoded = task.encode(Dataset.from_dict({"text": ["hello world, hello"], "label": [1]}))
+    assert task.tokenizer.decode(encoded.tokens[0]) == "[CLS] hello world [SEP]"
