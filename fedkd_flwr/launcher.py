@@ -7,7 +7,7 @@ dependencies afresh, and leaves behind a SuperLink whose start folder comes firs
 import json
 import math
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -22,8 +22,8 @@ from typing import Any, cast
 
 from fedkd_flwr.config import Value
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.processes import MARKER, end_all, signals_raise, signals_wait
-from fedkd_flwr.run_log import RunLog, Say
+from fedkd_flwr.processes import MARKER, guarded
+from fedkd_flwr.run_log import RunLog, Say, plain
 
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 _CONNECTION = "fedkd"
@@ -72,20 +72,15 @@ def launch(job: Job, say: Say, show: Say) -> Verdict:
 
     However it ends, every process that it started is gone and its temporary folder is removed.
     """
-    with signals_raise():
-        home = Path(tempfile.mkdtemp(prefix="fedkd-", dir=_temp_root()))
-        try:
-            began = time.monotonic()
-            federation = _Federation(home)
-            federation.start()
-            say(f"SuperLink is up at {federation.address} ({time.monotonic() - began:.1f} s)")
-            run_id = federation.submit(job)
-            say(f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each")
-            return federation.follow(run_id, job, began, show)
-        finally:
-            with signals_wait():
-                end_all(str(home))
-                shutil.rmtree(home, ignore_errors=True)
+    began = time.monotonic()
+    home = Path(tempfile.mkdtemp(prefix="fedkd-", dir=_temp_root()))
+    with guarded(home):
+        federation = _Federation(home)
+        federation.start()
+        say(f"SuperLink is up at {federation.address} ({time.monotonic() - began:.1f} s)")
+        run_id = federation.submit(job)
+        say(f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each")
+        return federation.follow(run_id, job, began, show)
 
 
 class _Federation:
@@ -191,10 +186,12 @@ class _Federation:
             return False
 
     def _superlink_stopped(self) -> str:
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        code = self._superlink.poll()
+        if code is not None and code < 0:
+            return f"the SuperLink was ended from outside ({signal.Signals(-code).name})"
+        lines = [plain(line) for line in self._log.read_text(errors="replace").splitlines() if plain(line)]
         errors = [line for line in lines if "ERROR" in line or "Error" in line]
-        last = (errors or lines or ["its log is empty"])[-1].strip()
-        return f"the SuperLink stopped with exit code {self._superlink.poll()}: {last}"
+        return f"the SuperLink stopped with exit code {code}: {(errors or lines or ['its log is empty'])[-1]}"
 
 
 def _environment(home: Path) -> dict[str, str]:

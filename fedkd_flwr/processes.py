@@ -1,14 +1,21 @@
-"""Finding and ending the processes of one launch, and of no other, by a variable in their environment."""
+"""Ending the processes of one launch, and of no other, however the launching process itself ends.
 
+Run as a script, this file is the guard of a launch: it imports nothing of the package.
+"""
+
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import psutil
 
 MARKER = "FEDKD_LAUNCH"
-"""Environment variable that every process of a launch inherits; its value names the launch."""
+"""Environment variable that every process of a launch inherits; its value is the launch's temporary folder."""
 
 _TERMINATE_SECONDS = 3.0
 _KILL_SECONDS = 10.0
@@ -23,6 +30,24 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signum
 
 
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """A block that leaves no process marked with the folder, nor the folder, even where SIGKILL ends it.
+
+    Within it SIGINT, SIGTERM and SIGHUP raise `Interrupted`. A second process does the clean-up: it waits
+    for the end of its standard input, which comes with the end of the block or of this process.
+    """
+    with _on_signals(_interrupt):
+        guard = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            yield
+        finally:
+            with _on_signals(signal.SIG_IGN):
+                guard.communicate()
+
+
 def marked(launch: str) -> set[psutil.Process]:
     """The living processes of a launch: those that carry its name, and all that descend from them.
 
@@ -32,8 +57,8 @@ def marked(launch: str) -> set[psutil.Process]:
     return {*carriers, *(child for carrier in carriers for child in _descendants(carrier))}
 
 
-def end_all(launch: str) -> int:
-    """End every process of a launch, politely at first; return how many there were."""
+def end_all(launch: str) -> None:
+    """End every process of a launch, politely at first."""
     known: set[psutil.Process] = set()
     for end, seconds in (
         (psutil.Process.terminate, _TERMINATE_SECONDS),
@@ -46,7 +71,6 @@ def end_all(launch: str) -> int:
             with suppress(psutil.Error):
                 end(process)
         psutil.wait_procs(alive, timeout=seconds)
-    return len(known)
 
 
 def _carries(process: psutil.Process, launch: str) -> bool:
@@ -61,29 +85,21 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP raise `Interrupted`."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    with _handler(interrupt):
-        yield
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted(signum)
 
 
 @contextmanager
-def signals_wait() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP are ignored: a clean-up runs to its end."""
-    with _handler(signal.SIG_IGN):
-        yield
-
-
-@contextmanager
-def _handler(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     before = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
     try:
         yield
     finally:
         for signum, previous in before.items():
             signal.signal(signum, previous)
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    end_all(sys.argv[1])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)

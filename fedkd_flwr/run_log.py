@@ -21,6 +21,11 @@ _NOISE = (
 """Lines of Flower's log that would mislead here, where the options of `fedkd run` decide."""
 
 
+def plain(line: str) -> str:
+    """A log line without colours and surrounding blanks."""
+    return _ANSI.sub("", line).strip()
+
+
 class RunLog:
     """A run's log as it arrives: shown line by line by a thread that remembers the last line and error."""
 
@@ -49,10 +54,10 @@ class RunLog:
     def _read(self, show: Say) -> None:
         for line in self._process.stdout or ():
             self._heard = time.monotonic()
-            plain = _ANSI.sub("", line).strip()
-            if any(noise in plain for noise in _NOISE):
+            words = plain(line)
+            if any(noise in words for noise in _NOISE):
                 continue
             show(line.rstrip())
-            self._last = plain or self._last
-            if match := _ERROR.match(plain):
+            self._last = words or self._last
+            if match := _ERROR.match(words):
                 self.error = match[1]

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,6 @@ from fedkd_flwr.models import (
     resolve,
     trainable,
 )
-
-torch.set_num_threads(1)
 
 LABELS = ("ham", "spam", "eggs")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghi"]
@@ -80,9 +77,12 @@ def batch(reference: str) -> dict[str, torch.Tensor]:
     return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
-def configure(**changes: Any) -> RunConfig:
-    app = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
-    return RunConfig.parse(app["config"] | {key.replace("_", "-"): value for key, value in changes.items()})
+@pytest.fixture
+def check(defaults: dict[str, Any]) -> Callable[..., None]:
+    """check_models on the default run with some keys changed."""
+    return lambda **changes: check_models(
+        RunConfig.parse(defaults | {key.replace("_", "-"): value for key, value in changes.items()})
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,7 +111,9 @@ def test_logits_are_the_head_on_the_mean_of_the_tokens(family: str, checkpoints:
 
 def test_attention_probabilities_come_where_they_are_asked_for(checkpoints: dict[str, str]) -> None:
     inputs = batch(checkpoints["bert"])
-    attentions = build(checkpoints["bert"], attentions=True)(**inputs, output_attentions=True).attentions
+    model = build(checkpoints["bert"], attentions=True)
+    assert model.config is model.base_model.config
+    attentions = model(**inputs, output_attentions=True).attentions
     assert [tuple(a.shape) for a in attentions] == [(2, 2, 9, 9)] * 2
     plain = build(checkpoints["bert"]).eval()(**inputs)
     torch.testing.assert_close(plain.logits, build(checkpoints["bert"], attentions=True).eval()(**inputs).logits)
@@ -181,7 +183,7 @@ for folder in sys.argv[1].split(","):
     results.append({
         "encoder": AutoModel.from_pretrained(folder)(**inputs).last_hidden_state.tolist(),
         "classifier": model(**inputs).logits.tolist(),
-        "pipeline": [{r["label"]: r["score"] for r in classify(text)} for text in texts],
+        "pipeline": [{r["label"]: r["score"] for r in scores} for scores in classify(texts)],
     })
 import json; print(json.dumps(results))
 """
@@ -264,27 +266,29 @@ def test_building_says_nothing(checkpoints: dict[str, str], capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_bundled_model_is_six_layers_deep() -> None:
+def test_the_bundled_model_is_six_layers_deep(check: Callable[..., None]) -> None:
     assert depth("minilm-l6") == 6
     assert resolve(resolve("minilm-l6")) == resolve("minilm-l6")
     assert resolve("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
-    check_models(configure())
+    check()
 
 
-def test_a_student_deeper_than_its_teacher_is_refused(checkpoints: dict[str, str]) -> None:
+def test_a_student_deeper_than_its_teacher_is_refused(checkpoints: dict[str, str], check: Callable[..., None]) -> None:
     for names in ({"teacher": "bert"}, {"teacher": "roberta", "student": "bert"}):
         models = {role: checkpoints[family] for role, family in names.items()}
         with pytest.raises(ConfigError, match=r"'student-layers' is 4 but .* has 3 layers: set it to 1 ... 3"):
-            check_models(configure(student_layers=4, **models))
-        check_models(configure(student_layers=3, **models))
+            check(student_layers=4, **models)
+        check(student_layers=3, **models)
     with pytest.raises(ConfigError, match=r"'student-layers' is 5 but .*bert.* has 3 layers"):
-        check_models(configure(student_layers=5, teacher=checkpoints["bert"], student="minilm-l6"))
+        check(student_layers=5, teacher=checkpoints["bert"], student="minilm-l6")
 
 
-def test_models_of_two_vocabularies_are_refused(checkpoints: dict[str, str], tmp_path: Path) -> None:
+def test_models_of_two_vocabularies_are_refused(
+    checkpoints: dict[str, str], tmp_path: Path, check: Callable[..., None]
+) -> None:
     other = save(FAMILIES["bert"](), tmp_path, [*WORDS[:-1], "z"])
     with pytest.raises(ModelError, match=f"student '{other}' has another vocabulary than teacher"):
-        check_models(configure(teacher=checkpoints["bert"], student=other))
+        check(teacher=checkpoints["bert"], student=other)
 
 
 @pytest.mark.parametrize(
@@ -296,20 +300,24 @@ def test_models_of_two_vocabularies_are_refused(checkpoints: dict[str, str], tmp
         ("nobody/nothing", "'nobody/nothing' cannot be read: .*minilm-l6, a local folder or a Hugging Face id"),
     ],
 )
-def test_a_model_that_is_not_there_is_named_in_one_line(reference: str, message: str) -> None:
+def test_a_model_that_is_not_there_is_named_in_one_line(
+    reference: str, message: str, check: Callable[..., None]
+) -> None:
     with pytest.raises(ModelError, match=message) as error:
-        check_models(configure(teacher=reference))
+        check(teacher=reference)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("lost", ["config.json", "tokenizer.json"])
-def test_an_incomplete_folder_is_refused_before_any_weights_are_read(lost: str, tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_refused_before_any_weights_are_read(
+    lost: str, tmp_path: Path, check: Callable[..., None]
+) -> None:
     save(FAMILIES["bert"](), tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    check_models(configure(teacher=str(tmp_path)))
+    check(teacher=str(tmp_path))
     (tmp_path / lost).write_text("{")
     with pytest.raises(ModelError, match=f"model '{tmp_path}' cannot be read"):
-        check_models(configure(teacher=str(tmp_path)))
+        check(teacher=str(tmp_path))
 
 
 def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:

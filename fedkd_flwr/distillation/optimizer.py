@@ -50,7 +50,7 @@ def build_optimizer(
 
 
 def moments(optimizer: AdamW, parameters: Mapping[str, Parameter]) -> dict[str, Tensor]:
-    """The optimiser's state, `NAME/exp_avg`, `NAME/exp_avg_sq`, `NAME/step`, of every parameter that has been updated."""
+    """The optimiser's state: `NAME/exp_avg`, `NAME/exp_avg_sq` and `NAME/step` of every parameter updated so far."""
     return {
         f"{name}/{kind}": optimizer.state[parameter][kind]
         for name, parameter in parameters.items()

@@ -1,5 +1,4 @@
 import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,15 @@ from pyarrow import csv, parquet
 
 from fedkd_flwr.config import RunConfig, Value
 
-_DEFAULTS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-
 Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def configure() -> Callable[..., RunConfig]:
+def configure(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
     """The default run with some keys changed: configure(test_fraction=0.5)."""
 
     def build(**changes: Value) -> RunConfig:
-        return RunConfig.parse(_DEFAULTS | {key.replace("_", "-"): value for key, value in changes.items()})
+        return RunConfig.parse(defaults | {key.replace("_", "-"): value for key, value in changes.items()})
 
     return build
 

@@ -1,5 +1,5 @@
 import math
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks import Scores, Task
+from fedkd_flwr.tasks import Scores, Task, build_task
 from fedkd_flwr.tasks.text_classification import ClassificationScores, EncodedTexts, TextClassification
 
 TEXTS = ["a", "b c d e f g h i", "c d", "e f g"]
@@ -134,13 +135,7 @@ def test_a_diverged_model_is_an_error_not_a_number() -> None:
         scores.compute()
 
 
-def test_build_task_reads_the_tokenizer_of_the_teacher() -> None:
-    import tomllib
-
-    from fedkd_flwr.config import RunConfig
-    from fedkd_flwr.tasks import build_task
-
-    app = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
-    task = build_task(RunConfig.parse(app["config"] | {"max-length": 4}), ("no", "yes"))
+def test_build_task_reads_the_tokenizer_of_the_teacher(defaults: dict[str, Any]) -> None:
+    task = build_task(RunConfig.parse(defaults | {"max-length": 4}), ("no", "yes"))
     encoded = task.encode(Dataset.from_dict({"text": ["hello world, hello"], "label": [1]}))
     assert task.tokenizer.decode(encoded.tokens[0]) == "[CLS] hello world [SEP]"

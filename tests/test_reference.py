@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from loopback import LoopbackGrid, run_server
+from reference import reference_run, trainable
+from safetensors.torch import load_file
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.node_state import NodeStore
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_system_is_fedkd_in_plain_loops(run_config: Callable[..., dict[str, Any]], rounds: int) -> None:
+    """Student and every teacher agree with the reference after real messages, codec bytes and states on disk."""
+    weights = {
+        f"{pupil}_{term}_weight": weight
+        for pupil in ("teacher", "student")
+        for term, weight in (("kl", 1.0), ("hidden", 1.0), ("attention", 1.0))
+    }
+    raw = run_config(num_rounds=rounds, learning_rate=1e-3, energy_start=0.8, energy_end=0.95, **weights)
+    partitions = 3
+    grid = LoopbackGrid(raw, [{"partition-id": i, "num-partitions": partitions} for i in range(partitions)])
+    folder = run_server(grid)
+
+    config = RunConfig.parse(raw)
+    student, nodes = reference_run(config, partitions)
+    newest = max((folder / "checkpoints").iterdir())
+    real = load_file(newest / "student.safetensors")
+    start = dict(trainable(nodes[0].student).items())
+    assert real.keys() == student.keys() == start.keys()
+    for name, expected in student.items():
+        assert torch.allclose(real[name], expected, atol=2e-5), name
+
+    (lineage,) = (folder.parent.parent / "state").iterdir()
+    for partition, node in enumerate(nodes):
+        state = NodeStore(lineage.parent, lineage.name, f"partition-{partition}").load()
+        assert state is not None
+        for name, parameter in trainable(node.teacher).items():
+            assert torch.allclose(state.private[f"teacher.{name}"], parameter, atol=2e-5), name
+        for number, projection in enumerate(node.maps):
+            assert torch.allclose(state.private[f"projections.{number}.weight"], projection, atol=2e-5)
