@@ -74,13 +74,16 @@ def launch(job: Job, say: Say, show: Say) -> Verdict:
     """
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="fedkd-", dir=_temp_root()))
-    with guarded(home):
-        federation = _Federation(home)
-        federation.start()
-        say(f"SuperLink is up at {federation.address} ({time.monotonic() - began:.1f} s)")
-        run_id = federation.submit(job)
-        say(f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each")
-        return federation.follow(run_id, job, began, show)
+    federation = _Federation(home)
+    try:
+        with guarded(home):
+            federation.start()
+            say(f"SuperLink is up at {federation.address} ({time.monotonic() - began:.1f} s)")
+            run_id = federation.submit(job)
+            say(f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each")
+            return federation.follow(run_id, job, began, show)
+    finally:
+        federation.reap()
 
 
 class _Federation:
@@ -91,6 +94,7 @@ class _Federation:
         self._home = home
         self._log = home / "superlink.log"
         self._env = _environment(home)
+        self._processes: list[subprocess.Popen[Any]] = []
 
     def start(self) -> None:
         """Start the SuperLink in a folder without code and wait until it answers."""
@@ -151,6 +155,11 @@ class _Federation:
             if job.silence is not None and log.silence > job.silence:
                 return Verdict(False, f"the run hangs: its log is silent for {job.silence:g} s; {log.last_words}")
 
+    def reap(self) -> None:
+        """Take leave of processes that have ended."""
+        for process in self._processes:
+            process.poll()
+
     def _status(self, run_id: str) -> tuple[str, str]:
         runs = self._flwr("ls", _CONNECTION, "--run-id", run_id).get("runs")
         return (runs[0]["status"], _one_line(runs[0]["status-details"])) if runs else ("unknown", "")
@@ -172,11 +181,13 @@ class _Federation:
 
     def _popen(self, command: str, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":
         """Start a command in the folder without code, out of reach of the terminal's Ctrl-C."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(_SCRIPTS / command), *arguments],
             cwd=self._home / "cwd", env=self._env, stdin=subprocess.DEVNULL, start_new_session=True,
             **options,
         )  # fmt: skip
+        self._processes.append(process)
+        return process
 
     def _answers(self) -> bool:
         try:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,11 +67,18 @@ def end_all(launch: str) -> None:
         (psutil.Process.kill, _KILL_SECONDS),
     ):
         known |= marked(launch)
-        alive = [process for process in known if process.is_running()]
-        for process in alive:
+        for process in known:
             with suppress(psutil.Error):
                 end(process)
-        psutil.wait_procs(alive, timeout=seconds)
+        deadline = time.monotonic() + seconds
+        while any(map(_alive, known)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _carries(process: psutil.Process, launch: str) -> bool:

@@ -46,9 +46,8 @@ class ReferenceNode:
         set_student(self.student, student)
         seed = np.random.SeedSequence([config.seed, round, self.partition])
         order = np.random.default_rng(seed).permutation(len(self.examples))
-        for step in range(config.local_steps):
-            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            (batch,) = self.task.batches(self.examples, config.batch_size, [int(row) for row in rows])
+        rows = [int(row) for row in order[: config.local_steps * config.batch_size]]
+        for batch in self.task.batches(self.examples, config.batch_size, rows):
             self.optimizer.zero_grad()
             self.backward(batch)
             for parameters in (trainable(self.student), {**trainable(self.teacher), **dict(enumerate(self.maps))}):

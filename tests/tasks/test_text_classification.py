@@ -46,28 +46,49 @@ def test_texts_are_cut_to_the_maximal_length(task: TextClassification, examples:
 
 
 @settings(deadline=None)
-@given(order=st.lists(st.integers(0, 3), max_size=9), batch_size=st.integers(1, 5))
-def test_batches_hold_the_examples_in_order_padded_to_their_longest(
+@given(order=st.lists(st.integers(0, 3), max_size=40), batch_size=st.integers(1, 5))
+def test_batches_hold_every_example_of_the_order_padded_to_their_longest(
     task: TextClassification, examples: EncodedTexts, order: list[int], batch_size: int
 ) -> None:
-    rows = iter(order)
+    seen = []
     sizes = []
     for batch in task.batches(examples, batch_size, order):
         ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
         assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
         assert mask.sum(dim=1).max() == ids.shape[1]
         for row, line in enumerate(ids):
-            example = next(rows)
-            assert line[mask[row] == 1].tolist() == examples.tokens[example].tolist()
+            (example,) = [i for i in range(4) if examples.tokens[i].tolist() == line[mask[row] == 1].tolist()]
             assert (line[mask[row] == 0] == task.tokenizer.pad_token_id).all()
             assert labels[row] == examples.labels[example]
+            seen.append(example)
         sizes.append(len(labels))
-    assert sum(sizes) == len(order)
-    assert all(size == batch_size for size in sizes[:-1])
+    assert sorted(seen) == sorted(order)
+    assert len(sizes) == -(-len(order) // batch_size)
+    assert all(size <= batch_size for size in sizes)
+
+
+@settings(deadline=None)
+@given(order=st.lists(st.integers(0, 3), min_size=8, max_size=8), batch_size=st.sampled_from([2, 4]))
+def test_no_batching_of_a_window_pads_less(
+    task: TextClassification, examples: EncodedTexts, order: list[int], batch_size: int
+) -> None:
+    batches = list(task.batches(examples, batch_size, order))
+    lengths = sorted(len(examples.tokens[i]) for i in order)
+    least = sum(batch_size * max(lengths[i : i + batch_size]) for i in range(0, 8, batch_size))
+    assert sum(batch["input_ids"].numel() for batch in batches) == least
+
+
+def test_the_order_decides_which_batch_comes_first(task: TextClassification, examples: EncodedTexts) -> None:
+    short, long = [0, 2], [1, 3]
+    for order, first in ((short + long, short), (long + short, long)):
+        batch = next(iter(task.batches(examples, 2, order)))
+        assert batch["labels"].tolist() == examples.labels[first].tolist()
+        assert batch["input_ids"].shape[1] == max(len(examples.tokens[i]) for i in first)
 
 
 def test_without_an_order_each_example_comes_once(task: TextClassification, examples: EncodedTexts) -> None:
-    assert torch.cat([batch["labels"] for batch in task.batches(examples, 3)]).tolist() == [0, 1, 0, 1]
+    labels = torch.cat([batch["labels"] for batch in task.batches(examples, 3)])
+    assert sorted(labels.tolist()) == [0, 0, 1, 1]
 
 
 @given(arrays(np.float64, (2, 4, 3), elements=st.floats(-9, 9)))
