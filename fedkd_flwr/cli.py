@@ -34,7 +34,7 @@ _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 @app.command()
 def run(
-    app_folder: Annotated[Path, typer.Argument(metavar="APP", help="Folder of the Flower app.")] = Path(),
+    app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
     nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 6,
     cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of a node; decides how many run at once.")] = 1,
     gpus_per_node: Annotated[float, typer.Option(min=0.0, help="GPUs of a node; 0.25: four share one.")] = 0.0,
@@ -45,7 +45,7 @@ def run(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue, with its own config.")] = None,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Stop the run after so many seconds.")] = None,
 ) -> None:
-    """Run a simulated federation on this machine and wait for its verdict.
+    """Run the Flower app in folder APP in a simulated federation on this machine and wait for the verdict.
 
     Exit code: 0 the run completed; 1 it failed or hung; 2 the input is wrong and nothing was started.
     """
@@ -75,8 +75,8 @@ def run(
 
 
 @app.command()
-def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
-    """Print the table of a run, finished or still going: quality and bytes of each round."""
+def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """Print the table of the run in folder RUN, finished or not: quality and bytes of each round."""
     with _one_line_errors(_BAD_INPUT):
         _out.print(as_table(read_summary(run_folder)))
 

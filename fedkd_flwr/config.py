@@ -57,7 +57,9 @@ class RunConfig(BaseModel):
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
 
-    dataset: str = Field(pattern=r"^(tweets|(csv|json|parquet):.+)$")
+    dataset: str = Field(
+        pattern=r"^(tweets|(csv|json|parquet):.+)$", description="tweets, csv:PATH, json:PATH or parquet:PATH"
+    )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
     labels: str
@@ -66,7 +68,9 @@ class RunConfig(BaseModel):
     dirichlet_alpha: float = Field(gt=0)
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
-    server_test_data: str = Field(pattern=r"^$|^(csv|json|parquet):.+$")
+    server_test_data: str = Field(
+        pattern=r"^$|^(csv|json|parquet):.+$", description="csv:PATH, json:PATH, parquet:PATH or empty"
+    )
 
     batch_size: int = Field(ge=1)
     gradient_accumulation: int = Field(ge=1)
@@ -101,7 +105,9 @@ class RunConfig(BaseModel):
     threads: int = Field(ge=0)
 
     runs_dir: str = Field(min_length=1)
-    run_name: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    run_name: str = Field(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", description="letters, digits, '.', '_' and '-', or empty"
+    )
     resume: str
     state_dir: str = Field(min_length=1)
     keep_lineages: int = Field(ge=1)
@@ -166,6 +172,9 @@ def _line(problem: Any) -> str:
             return f"run-config key {key!r} is missing: pyproject.toml has it under [tool.flwr.app.config]"
         case "value_error":
             return f"run-config: {problem['ctx']['error']}"
+        case "string_pattern_mismatch":
+            field = RunConfig.model_fields[key.replace("-", "_")]
+            return f"run-config key {key!r} is {problem['input']!r} but should be {field.description}"
         case _:
             message = str(problem["msg"]).removeprefix("Input ")
             prefix = f"run-config key {key!r} is {problem['input']!r} but "

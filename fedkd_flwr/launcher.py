@@ -132,7 +132,9 @@ class _Federation:
             "--federation-config", " ".join(f"{key}={value}" for key, value in federation_config.items()),
         )  # fmt: skip
         if not answer.get("success"):
-            raise RunError(f"Flower refused the app: {_one_line(answer.get('error-message', answer))}")
+            lines = str(answer.get("error-message", answer)).splitlines()
+            why = " ".join(line for line in lines if not line.startswith("Using SuperLink:"))
+            raise RunError(f"Flower refused the app: {_one_line(why)}")
         return str(answer["run-id"])
 
     def follow(self, run_id: str, job: Job, began: float, show: Say) -> Verdict:

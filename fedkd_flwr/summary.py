@@ -101,12 +101,14 @@ def as_table(summary: Summary) -> Table:
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
         "× less than that: up to and with the round",
         box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     for heading in (
-        "round", "nodes", "student\nacc", "student\nF1", "teacher\nacc", "teacher\nF1", "MB\nup", "MB\ndown",
-        "× less than\nteacher", "× less than\nstudent",
+        "\n\nround", "\n\nnodes", "\nstudent\nacc", "\n\nF1", "\nteacher\nacc", "\n\nF1", "\nMB\nup", "\nMB\ndown",
+        "× less\nthan\nteacher", "× less\nthan\nstudent",
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rounds:
         table.add_row(
             str(row.number) if row.number else "start",

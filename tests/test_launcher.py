@@ -26,6 +26,8 @@ PYPROJECT = """
 [project]
 name = "{name}"
 version = "1.0.0"
+description = "a test"
+license = "Apache-2.0"
 [tool.flwr.app]
 publisher = "tests"
 [tool.flwr.app.components]
@@ -148,7 +150,9 @@ def test_superlink_that_cannot_start(
 
 def test_refused_app(tmp_path: Path, nothing_left: Callable[[], None]) -> None:
     app = write_app(tmp_path, name="bad_name")
-    with pytest.raises(RunError, match=r'Flower refused the app: .*"bad_name" is invalid'):
+    with pytest.raises(
+        RunError, match=r'Flower refused the app: The Flower App \[project\]\.name "bad_name" is invalid'
+    ):
         lines_of(Job(app, {"mode": "ok"}, nodes=1))
     nothing_left()
 

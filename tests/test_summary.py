@@ -55,12 +55,16 @@ def test_round_without_evaluation_or_success() -> None:
 
 
 def test_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
-    (tmp_path / "history.json").write_text(json.dumps(history_of(round_of(1), round_of(2, student=None))))
+    (tmp_path / "history.json").write_text(
+        json.dumps(history_of(round_of(1), round_of(2, student=None, **{"bytes-up": 246_912_000})))
+    )
     console = Console(width=80, record=True)
     console.print(as_table(read_summary(tmp_path)))
     cells = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert not any("…" in line for line in cells)
     assert "start 0.500 0.400 0.500 0.400" in cells
     assert "1 2/3 0.500 0.400 0.750 0.400 0.100 0.050 400.0 40.0" in cells
+    assert "2 2/3 0.750 0.400 123.456 0.050 1.0 0.1" in cells
 
 
 @pytest.mark.parametrize(

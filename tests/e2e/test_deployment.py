@@ -1,0 +1,51 @@
+"""The app on a real SuperLink with two SuperNodes."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loopback import LoopbackGrid, run_server
+from safetensors.torch import load_file
+
+from e2e.conftest import Deployment
+
+pytestmark = pytest.mark.e2e
+
+
+def test_two_supernodes_train_as_one_process_does(
+    deployment: Deployment, config_file: Callable[..., Path], run_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Top-level app modules load on a SuperNode; the student is bit for bit that of the loopback federation."""
+    deployment.superlink()
+    for partition in (0, 1):
+        state = tmp_path / f"node-{partition}"
+        deployment.supernode(
+            f"node-{partition}",
+            f'partition-id={partition} num-partitions=2 threads=1 state-dir="{state}"',
+        )
+    run = deployment.wait(deployment.run(config_file()), seconds=240)
+    assert run["status"] == "finished:completed", deployment.log("superlink")
+
+    folder = tmp_path / "runs" / "run"
+    history = json.loads((folder / "history.json").read_text())
+    assert [entry["trained"] for entry in history["rounds"]] == [2, 2]
+    for partition in (0, 1):
+        (teacher,) = (tmp_path / f"node-{partition}").glob("*/*/teacher/model.safetensors")
+        assert teacher.stat().st_size > 0
+
+    with (folder / "traffic.csv").open() as file:
+        ledger = {"up": 0, "down": 0}
+        for row in csv.DictReader(file):
+            ledger[row["direction"]] += int(row["bytes"])
+    traffic = run["network-traffic"]
+    assert int(traffic["inbound-bytes"]) + int(traffic["outbound-bytes"]) > ledger["up"] + ledger["down"]
+
+    nodes = [{"partition-id": i, "num-partitions": 2} for i in range(2)]
+    loopback = run_server(LoopbackGrid(run_config(run_name="loopback", state_dir=str(tmp_path / "state")), nodes))
+    real, expected = (load_file(path / "checkpoints/00000002/student.safetensors") for path in (folder, loopback))
+    assert real.keys() == expected.keys()
+    assert all(torch.equal(real[name], expected[name]) for name in real)

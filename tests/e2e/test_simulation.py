@@ -1,0 +1,59 @@
+"""`fedkd run`: Flower's simulation engine on Ray, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loopback import LoopbackGrid, run_server
+from safetensors.torch import load_file
+
+from e2e.conftest import ROOT, SCRIPTS
+
+pytestmark = pytest.mark.e2e
+
+ROUNDS = 6
+
+
+def fedkd(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [str(SCRIPTS / "fedkd"), "run", str(ROOT), "--nodes", "3", *arguments],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"COLUMNS": "160"},
+    )  # fmt: skip
+
+
+def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
+    config_file: Callable[..., Path], run_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of a round; the same command with --resume ends where loopback ends, bit for bit."""
+    config = config_file(num_rounds=ROUNDS)
+    folder = tmp_path / "runs" / "run"
+    first = fedkd("-c", str(config), cwd=tmp_path)
+    deadline = time.monotonic() + 240
+    while not (folder / "checkpoints" / "00000001").is_dir():
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not (folder / "student").exists(), "the run was over before it could be killed"
+
+    second = fedkd("--resume", str(folder), cwd=tmp_path)
+    out, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, out
+    assert str(folder) in out and f"{ROUNDS}     3/3" in out
+
+    nodes = [{"partition-id": i, "num-partitions": 3} for i in range(3)]
+    loopback = run_server(LoopbackGrid(run_config(num_rounds=ROUNDS, run_name="loopback"), nodes))
+    name = f"checkpoints/{ROUNDS:08d}/student.safetensors"
+    real, expected = (load_file(path / name) for path in (folder, loopback))
+    assert real.keys() == expected.keys()
+    assert all(torch.equal(real[name], expected[name]) for name in real)
+    histories = [json.loads((path / "history.json").read_text()) for path in (folder, loopback)]
+    for mine, theirs in zip(*(history["rounds"] for history in histories), strict=True):
+        assert mine["student"] == theirs["student"] and mine["teachers"] == theirs["teachers"]

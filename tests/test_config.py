@@ -1,0 +1,97 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedkd_flwr.config import METHODS, RunConfig
+from fedkd_flwr.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_pyproject_declares_every_key_with_a_comment(defaults: dict[str, Any]) -> None:
+    fields = {field.alias for field in RunConfig.model_fields.values()} | {
+        name.replace("_", "-") for name in RunConfig.model_fields
+    }
+    assert set(defaults) == {name for name in fields if name}
+    text = (ROOT / "pyproject.toml").read_text().partition("[tool.flwr.app.config]")[2].partition("\n[tool")[0]
+    for key in defaults:
+        assert re.search(rf"^{key} = \S.*\s# \S", text, re.MULTILINE), f"{key} has no comment"
+
+
+def test_the_readme_explains_every_key(defaults: dict[str, Any]) -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [key for key in defaults if f"`{key}`" not in readme]
+    assert not missing
+
+
+def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]) -> None:
+    config = RunConfig.parse(defaults)
+    assert RunConfig.parse(config.as_run_config()) == config
+    assert config.as_run_config() == defaults
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num-round": 3}, ["'num-round'", "unknown"]),
+        ({"num-rounds": 0}, ["'num-rounds'", "0", "greater than or equal to 1"]),
+        ({"num-rounds": "three"}, ["'num-rounds'", "'three'", "integer"]),
+        ({"num-rounds": True}, ["'num-rounds'", "True", "integer"]),
+        ({"learning-rate": -1.0}, ["'learning-rate'", "greater than 0"]),
+        ({"learning-rate": float("nan")}, ["'learning-rate'", "finite"]),
+        ({"method": "fedavg2"}, ["'method'", "'fedkd'"]),
+        ({"dataset": "tweet"}, ["'dataset'", "tweets", "csv"]),
+        ({"run-name": "a/b"}, ["'run-name'", "a/b"]),
+        ({"energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
+        ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
+        ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_key_value_and_what_is_allowed(
+    defaults: dict[str, Any], changes: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(defaults | changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_key_is_named(defaults: dict[str, Any]) -> None:
+    del defaults["seed"]
+    try:
+        with pytest.raises(ConfigError, match="'seed' is missing"):
+            RunConfig.parse(defaults)
+    finally:
+        defaults["seed"] = 0
+
+
+def test_the_papers_method_fixes_its_loss_and_energies(defaults: dict[str, Any]) -> None:
+    paper = RunConfig.parse(defaults | {"method": "fedkd-paper", "teacher-kl-weight": 0.1, "energy-end": 1.0})
+    assert METHODS["fedkd-paper"].items() <= paper.as_run_config().items()
+    weights = {key: value for key, value in paper.as_run_config().items() if key.endswith("-weight")}
+    assert weights and set(weights.values()) == {1.0}
+    assert (paper.loss, paper.energy_start, paper.energy_end) == ("paper", 0.95, 0.98)
+
+
+def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[str, Any]) -> None:
+    config = RunConfig.parse(defaults)
+    own = config.for_node({"partition-id": 1, "num-partitions": 2, "state-dir": "/state", "threads": 3})
+    assert (own.state_dir, own.threads) == ("/state", 3)
+    assert config.for_node({"data-path": "a.csv", "name": "north"}) == config
+    with pytest.raises(ConfigError, match=r"node-config key 'seed' is unknown: a node may set .*data-path"):
+        config.for_node({"seed": 5})
+    with pytest.raises(ConfigError, match="'threads' is 'many'"):
+        config.for_node({"threads": "many"})
+
+
+def test_differences_name_what_changes_the_result(defaults: dict[str, Any]) -> None:
+    config = RunConfig.parse(defaults)
+    free = RunConfig.parse(defaults | {"num-rounds": 9, "resume": "x", "device": "cpu", "threads": 2})
+    assert config.differences(free) == []
+    assert config.differences(RunConfig.parse(defaults | {"batch-size": 8})) == [
+        f"batch-size was {config.batch_size}, is 8"
+    ]
