@@ -1,4 +1,4 @@
-"""From a run config to the models of a pair; where `separate` is chosen, and other architectures would be."""
+"""From a run config to the models of a pair."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fedkd_flwr import tensors
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.distillation import Pair, TeacherStudent, Weights, trainable_parameters
-from fedkd_flwr.models import build_classifier, head_parameter_names, trainable
+from fedkd_flwr.distillation import Nested, Pair, TeacherStudent, Weights, trainable, trainable_parameters
+from fedkd_flwr.errors import ModelError
+from fedkd_flwr.models import build_classifier, head_parameter_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,9 +74,16 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
         seed=config.seed,
     )
     student = build_student(config, labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+    pair: Pair
+    if config.architecture == "nested":
+        try:
+            pair = Nested(teacher, student)
+        except ValueError as error:
+            raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
     parts = {"teacher": teacher, "student": student}
     return PairModels(
         pair=pair,

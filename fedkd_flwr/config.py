@@ -12,6 +12,7 @@ Value = bool | int | float | str
 METHODS: dict[str, dict[str, Value]] = {
     "fedkd": {},
     "fedkd-paper": {
+        "architecture": "separate",
         "loss": "paper",
         "teacher-kl-weight": 1.0,
         "student-kl-weight": 1.0,
@@ -54,6 +55,7 @@ class RunConfig(BaseModel):
     teacher: str = Field(min_length=1)
     student: str
     student_layers: int = Field(ge=1)
+    architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
 
@@ -116,6 +118,16 @@ class RunConfig(BaseModel):
     def _energies_rise(self) -> Self:
         if self.energy_end < self.energy_start:
             raise ValueError(f"energy-end must be at least energy-start ({self.energy_start})")
+        return self
+
+    @model_validator(mode="after")
+    def _nested_is_one_model(self) -> Self:
+        if self.architecture == "nested":
+            if self.student or self.pooling != "mean":
+                raise ValueError("architecture 'nested' needs an empty student and pooling 'mean'")
+            for key, value in self.as_run_config().items():
+                if key.endswith(("-hidden-weight", "-attention-weight")) and value != 0:
+                    raise ValueError(f"architecture 'nested' has no layers to match: set {key} to 0.0")
         return self
 
     @classmethod

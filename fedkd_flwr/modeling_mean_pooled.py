@@ -48,12 +48,16 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         output = self.base_model(input_ids, attention_mask=mask, **(inputs | {"return_dict": True}))
-        hidden = output.last_hidden_state
-        weight = mask.unsqueeze(-1).float()
-        pooled = (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1)
-        logits = self.head(self.dropout(pooled.to(hidden.dtype)))
+        logits = self.classify(output.last_hidden_state, mask)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
+
+    def classify(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Logits [batch, labels] of hidden states [batch, length, width] under a mask [batch, length]."""
+        weight = mask.unsqueeze(-1).float()
+        pooled = (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1)
+        logits: Tensor = self.head(self.dropout(pooled.to(hidden.dtype)))
+        return logits
 
 
 MeanPooledClassifier.register_for_auto_class("AutoModelForSequenceClassification")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
-from torch.nn import Parameter
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
@@ -148,11 +147,6 @@ def build_classifier(
             model = MeanPooledClassifier(model.config, model)
     _freeze(model, unused=("pooler",) if pooling == "mean" else ())
     return model.train()
-
-
-def trainable(model: nn.Module) -> dict[str, Parameter]:
-    """The parameters that learn, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:

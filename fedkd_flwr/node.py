@@ -28,11 +28,12 @@ from fedkd_flwr.distillation import (
     build_optimizer,
     load_moments,
     moments,
+    trainable,
     trainable_parameters,
 )
 from fedkd_flwr.errors import ProtocolError, RunError, StateError
 from fedkd_flwr.global_student import apply_refresh
-from fedkd_flwr.models import export, trainable
+from fedkd_flwr.models import export
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.protocol import (
     EvaluateReply,

@@ -12,7 +12,8 @@ from fedkd_flwr.assembly import build_student, frozen_digest
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_examples, with_labels
 from fedkd_flwr.device import choose_device
-from fedkd_flwr.models import export, trainable
+from fedkd_flwr.distillation import trainable
+from fedkd_flwr.models import export
 from fedkd_flwr.protocol import Scores
 from fedkd_flwr.tasks import build_task
 

@@ -46,6 +46,8 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"run-name": "a/b"}, ["'run-name'", "a/b"]),
         ({"energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
+        ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
+        ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
         ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
     ],
 )

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.models import (
     build_classifier,
@@ -36,7 +37,6 @@ from fedkd_flwr.models import (
     load_classifier,
     load_tokenizer,
     resolve,
-    trainable,
 )
 
 LABELS = ("ham", "spam", "eggs")

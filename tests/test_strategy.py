@@ -415,6 +415,27 @@ def test_a_damaged_node_state_starts_afresh_and_says_so(
     assert refreshes(grid, 100)[0][0] == "nothing" and refreshes(grid, 101)[0][0] in ("updates", "snapshot")
 
 
+def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path) -> None:
+    """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent."""
+    changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95}
+    straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
+    changes["num_rounds"] = 1
+    folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
+    changes["num_rounds"] = 2
+    run_server(LoopbackGrid(run_config(resume=str(folder), **changes), nodes(2)))
+    expected = student(straight)
+    assert not any("layer.2." in name or "layer.3." in name for name in expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in student(folder).items())
+    found = history(folder)
+    exported = list((tmp_path / "state" / found["lineage"]).glob("*/teacher/model.safetensors"))
+    assert len(exported) == 2
+    for path in exported:
+        teacher = load_file(path)
+        trunk = [name for name in expected if ".layer." in name]
+        assert trunk and all(torch.equal(teacher[name], expected[name]) for name in trunk)
+        assert any("layer.3." in name for name in teacher)
+
+
 def test_the_server_scores_the_student_on_data_of_its_own(run_config: Config, tweets_csv: Path) -> None:
     found = history(run_server(LoopbackGrid(run_config(server_test_data=f"csv:{tweets_csv}"), nodes(2))))
     assert all(0 < entry["server"]["accuracy"] <= 1 for entry in found["rounds"])

@@ -80,18 +80,19 @@ class TeacherStudent(Pair):
 
     def shared(self) -> dict[str, Parameter]:
         """The student's trainable parameters, under the student's own names."""
-        return _trainable(self.student)
+        return trainable(self.student)
 
     def private(self) -> dict[str, Parameter]:
         """The trainable parameters of teacher and W."""
         return {
             f"{part}.{name}": parameter
             for part in ("teacher", "projections")
-            for name, parameter in _trainable(self.get_submodule(part)).items()
+            for name, parameter in trainable(self.get_submodule(part)).items()
         }
 
 
-def _trainable(model: nn.Module) -> dict[str, Parameter]:
+def trainable(model: nn.Module) -> dict[str, Parameter]:
+    """The parameters that learn, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -1,0 +1,68 @@
+"""The student is the teacher's own first layers with an exit head: one forward pass gives both outputs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from fedkd_flwr.distillation.losses import Outputs
+from fedkd_flwr.distillation.pair import Pair, trainable
+
+
+class Nested(Pair):
+    """A teacher whose lower layers are the student's, trained by both losses; above them its own layers and head.
+
+    The models are Hugging Face classifiers of one family. The student has `classify(hidden, mask)`, which turns
+    hidden states [B, L, D] into logits, and its encoder's layers must return what a deeper model's do.
+    """
+
+    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+        """Tie every parameter of the student's encoder into the teacher; the teacher's own values are dropped.
+
+        Raises:
+            ValueError: the student's outputs are not those of the teacher's lower layers (a family that
+                normalises only after its last layer, say).
+        """
+        super().__init__()
+        self.teacher = teacher
+        self.student = student
+        self._exit = int(student.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
+        self._check()
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+        """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        teacher = self.teacher(**inputs, output_hidden_states=True)
+        hidden = teacher.hidden_states[self._exit]
+        student = self.student.classify(hidden, inputs["attention_mask"])  # type: ignore[operator]
+        return Outputs(teacher.logits), Outputs(student)
+
+    def shared(self) -> dict[str, Parameter]:
+        """The trainable parameters of trunk and exit head, under the student's own names."""
+        return trainable(self.student)
+
+    def private(self) -> dict[str, Parameter]:
+        """The trainable parameters of the teacher's upper layers and head."""
+        shared = {id(parameter) for parameter in self.shared().values()}
+        return {f"teacher.{name}": p for name, p in trainable(self.teacher).items() if id(p) not in shared}
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        was_training = self.training
+        self.eval()
+        batch = {
+            "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
+            "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+        }
+        nested, alone = self(batch)[1].logits, self.student(**batch).logits
+        if not torch.allclose(nested, alone, rtol=1e-4, atol=1e-5):
+            raise ValueError("the first layers of this teacher, as they are, do not make a student")
+        self.train(was_training)
+
+
+def _tie(student: nn.Module, teacher: nn.Module) -> None:
+    for name, parameter in student.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        setattr(teacher.get_submodule(owner), leaf, parameter)

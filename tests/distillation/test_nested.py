@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from test_losses import NONE, Classification
+from torch import Tensor
+from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedModel
+
+from fedkd_flwr.distillation import Nested, Weights, pair_loss
+from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+
+
+def classifier(layers: int, seed: int) -> MeanPooledClassifier:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=8, num_labels=3
+    )
+    return MeanPooledClassifier(config, BertModel(config, add_pooling_layer=False))
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    return {
+        "input_ids": torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+        "labels": torch.tensor([0, 2]),
+    }
+
+
+def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tensor]) -> None:
+    pair = Nested(classifier(4, 0), classifier(2, 1)).eval()
+    teacher, student = pair(batch)
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    assert torch.allclose(student.logits, pair.student(**inputs).logits, atol=1e-6)
+    assert torch.equal(teacher.logits, pair.teacher(**inputs).logits)
+    upper = classifier(4, 0)
+    upper.base_model.load_state_dict(pair.student.base_model.state_dict(), strict=False)  # type: ignore[operator, union-attr]
+    assert torch.allclose(teacher.logits, upper.eval()(**inputs).logits, atol=1e-6)
+
+
+def test_every_trainable_parameter_is_either_shared_or_private(batch: dict[str, Tensor]) -> None:
+    pair = Nested(classifier(4, 0), classifier(2, 1))
+    shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
+    assert not shared & private
+    assert shared | private == {id(p) for p in pair.parameters()}
+    assert not any(f"layer.{i}." in name for name in pair.private() for i in (0, 1))
+
+
+@pytest.mark.parametrize("term", ["teacher_kl", "student_kl"])
+def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], term: str) -> None:
+    """The exit head hears only the student's loss, the private layers only the teacher's, the trunk hears both."""
+
+    def gradients(weights: Weights) -> dict[str, Tensor]:
+        pair = Nested(classifier(4, 0), classifier(2, 1)).eval()
+        teacher, student = pair(batch)
+        loss = pair_loss(teacher, student, batch["labels"], batch["attention_mask"], Classification(), weights)
+        torch.autograd.backward(loss.total)
+        found = {f"student.{n}": p for n, p in pair.shared().items()} | pair.private()
+        return {name: p.grad for name, p in found.items() if p.grad is not None}
+
+    alone, taught = gradients(NONE), gradients(replace(NONE, **{term: 1.0}))
+    changed = {name for name in alone if not torch.equal(alone[name], taught[name])}
+    assert ("student.head.weight" in changed) == (term == "student_kl")
+    assert ("teacher.head.weight" in changed) == (term == "teacher_kl")
+    assert any("layer.3." in name for name in changed) == (term == "teacher_kl")
+    assert any("layer.0." in name for name in changed)
+
+
+def test_a_family_that_normalises_after_its_last_layer_is_refused() -> None:
+    def modern(layers: int) -> PreTrainedModel:
+        config = ModernBertConfig(
+            vocab_size=50, hidden_size=8, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=8,
+            num_labels=3, pad_token_id=0,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        encoder = ModernBertModel(config)
+        with torch.no_grad():
+            encoder.final_norm.weight.mul_(3)
+        return MeanPooledClassifier(config, encoder)
+
+    with pytest.raises(ValueError, match="do not make a student"):
+        Nested(modern(4), modern(2))
