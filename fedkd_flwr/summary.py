@@ -72,7 +72,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
     initial = history["initial"]
     start = Round(0, student=_scores(initial["student"]), teachers=_scores(initial["teachers"]))
     rounds = [start] if start.student else []
-    sent = exchanges = 0
+    sent, exchanges = initial["bytes-down"], 0
     for entry in history["rounds"]:
         trained, up, down = entry["trained"], entry["bytes-up"], entry["bytes-down"]
         sent += up + down

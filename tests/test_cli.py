@@ -16,7 +16,7 @@ SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
 TRAFFIC = {"asked": 3, "trained": 2, "bytes-up": 200_000, "bytes-down": 100_000}
 HISTORY = {
     "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
-    "initial": {"student": None, "teachers": None},
+    "initial": {"student": None, "teachers": None, "bytes-down": 0},
     "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, **TRAFFIC}],
 }
 

@@ -30,7 +30,7 @@ def round_of(number: int, **changes: Any) -> dict[str, Any]:
 def history_of(*rounds: dict[str, Any], initial: dict[str, Any] | None = SCORES) -> dict[str, Any]:
     return {
         "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
-        "initial": {"student": initial, "teachers": initial},
+        "initial": {"student": initial, "teachers": initial, "bytes-down": 0},
         "rounds": list(rounds),
     }
 

@@ -1,0 +1,85 @@
+"""Bytes and seconds of a real deployment: a SuperLink and two SuperNodes on this machine, MiniLM-L6, real tweets.
+
+    python benchmarks/deployment.py [--rounds 3] [--steps 4]
+
+Prints what the codec counted against what the SuperLink's sockets counted, and where each round's seconds went.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from e2e.conftest import Deployment, as_toml  # noqa: E402
+
+from fedkd_flwr.processes import end_all  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            measure(Path(folder), arguments.rounds, arguments.steps)
+        finally:
+            end_all(folder)
+
+
+def measure(home: Path, rounds: int, steps: int) -> None:
+    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    config = home / "run-config.toml"
+    config.write_text(
+        as_toml(
+            defaults
+            | {
+                "num-rounds": rounds,
+                "local-steps": steps,
+                "max-test-examples": 64,
+                "runs-dir": str(home / "runs"),
+                "run-name": "run",
+            }
+        )
+    )
+    deployment = Deployment(home)
+    deployment.superlink()
+    for partition in (0, 1):
+        deployment.supernode(
+            f"node-{partition}",
+            f'partition-id={partition} num-partitions=2 threads=1 state-dir="{home / "state"}"',
+        )
+    run = deployment.wait(deployment.run(config), seconds=1800)
+    assert run["status"] == "finished:completed", deployment.log("superlink")
+    report(home / "runs" / "run", run["network-traffic"])
+
+
+def report(folder: Path, traffic: dict[str, str]) -> None:
+    ledger: Counter[str] = Counter()
+    with (folder / "traffic.csv").open() as file:
+        for row in csv.DictReader(file):
+            ledger[row["direction"]] += int(row["bytes"])
+    print(f"{'':10}{'codec bytes':>14}{'on the wire':>14}{'overhead':>10}")
+    for name, direction, key in (("up", "up", "inbound-bytes"), ("down", "down", "outbound-bytes")):
+        wire = int(traffic[key])
+        print(f"{name:10}{ledger[direction]:14,}{wire:14,}{wire / ledger[direction] - 1:10.2%}")
+    print("\nseconds per round: the nodes' parts are summed over both nodes, which work at the same time")
+    history = json.loads((folder / "history.json").read_text())
+    parts = sorted({part for entry in history["rounds"] for part in entry["seconds"]} - {"round"})
+    print(f"{'round':>6}{'wall':>8}" + "".join(f"{part:>10}" for part in parts))
+    for entry in history["rounds"]:
+        cells = "".join(f"{entry['seconds'].get(part, 0):10.2f}" for part in parts)
+        print(f"{entry['round']:6}{entry['seconds']['round']:8.1f}{cells}")
+
+
+if __name__ == "__main__":
+    main()
