@@ -20,8 +20,11 @@ METHODS: dict[str, dict[str, Value]] = {
         "student-hidden-weight": 1.0,
         "teacher-attention-weight": 1.0,
         "student-attention-weight": 1.0,
+        "codec": "energy",
         "energy-start": 0.95,
         "energy-end": 0.98,
+        "bits": 32,
+        "error-feedback": "none",
     },
 }
 """The keys that a method fixes; all others are the user's."""
@@ -91,8 +94,16 @@ class RunConfig(BaseModel):
     teacher_attention_weight: float = Field(ge=0)
     student_attention_weight: float = Field(ge=0)
 
+    codec: Literal["budget", "energy"]
+    budget: str = Field(
+        pattern=r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(x|[kMG]?B(/run)?)$",
+        description="a ratio to the dense student (128x), bytes of an update (100kB) or of a run (5MB/run)",
+    )
+    budget_front: float = Field(gt=0)
     energy_start: float = Field(gt=0, le=1)
     energy_end: float = Field(gt=0, le=1)
+    bits: Literal[0, 3, 4, 5, 6, 8, 16, 32]
+    error_feedback: Literal["none", "up", "down", "both"]
 
     fraction_train: float = Field(gt=0, le=1)
     min_train_nodes: int = Field(ge=1)

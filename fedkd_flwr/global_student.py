@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fedkd_flwr import tensors
-from fedkd_flwr.codec import EncodedUpdate, UpdateCodec
+from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback, UpdateCodec
 from fedkd_flwr.protocol import Refresh
 
 
@@ -14,6 +14,7 @@ from fedkd_flwr.protocol import Refresh
 class GlobalStudent:
     """Shared tensors (float32, CPU) after `version` updates, with the newest updates as they were sent.
 
+    `residual` is what the encodings of the mean have dropped so far.
     `updates` ends with the one that led to `version`. Old ones are dropped once the rest is as large as a
     snapshot: no node is ever sent more bytes than that.
     """
@@ -21,10 +22,17 @@ class GlobalStudent:
     tensors: Mapping[str, Tensor]
     version: int = 0
     updates: list[bytes] = field(default_factory=list)
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec) -> EncodedUpdate:
-        """Encode the mean update and apply exactly what is sent, as every node will."""
-        encoded = codec.encode(mean)
+    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec, feedback: bool = False) -> EncodedUpdate:
+        """Encode the mean update and apply exactly what is sent, as every node will.
+
+        With `feedback`, what earlier encodings dropped is added before, and what this one drops is kept.
+        """
+        if feedback:
+            encoded, self.residual = ErrorFeedback(codec).encode(mean, self.residual)
+        else:
+            encoded = codec.encode(mean)
         self.tensors = apply_refresh(self.tensors, Refresh.of("updates", self.version + 1, encoded.to_bytes()))
         self.version += 1
         self.updates.append(encoded.to_bytes())

@@ -43,7 +43,7 @@ class RoundEntry(ScoreBoard):
 
     Attributes:
         round: from 1.
-        energy: T(t) of its updates.
+        codec: how its updates were encoded.
         losses: mean training loss of student and teacher over the nodes whose update was taken.
         asked, trained: nodes that were asked, and whose update was taken.
         failed: node -> why its update was not taken.
@@ -54,7 +54,7 @@ class RoundEntry(ScoreBoard):
     """
 
     round: int = 0
-    energy: float = 1.0
+    codec: dict[str, Any] = field(default_factory=dict)
     losses: Scores = field(default_factory=dict)
     asked: int = 0
     trained: int = 0

@@ -18,7 +18,8 @@ from torch.optim import AdamW
 from fedkd_flwr import tensors
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
 from fedkd_flwr.clock import Clock
-from fedkd_flwr.codec import UpdateCodec
+from fedkd_flwr.codec import ErrorFeedback
+from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import load_node_data
 from fedkd_flwr.device import choose_device, set_threads
@@ -138,7 +139,11 @@ class Node:
         with self._clock("codec"):
             trained = self._models.pair.shared()
             update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
-            encoded = UpdateCodec(request.energy).encode(update).to_bytes()
+            codec, residual = build_codec(request.codec), state.residual
+            if request.codec.feedback_up:
+                encoded, residual = ErrorFeedback(codec).encode(update, residual)
+            else:
+                encoded = codec.encode(update)
         reply = TrainReply(
             node=self.name,
             round=request.round,
@@ -148,7 +153,7 @@ class Node:
             losses={"teacher": summary.teacher_loss, "student": summary.student_loss},
             seconds={},
             worker=_worker(),
-            update=encoded,
+            update=encoded.to_bytes(),
         )
         with self._clock("state"):
             store.save(
@@ -158,6 +163,7 @@ class Node:
                     student=student,
                     private=tensors.snapshot(self._models.pair.private()),
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
+                    residual=residual,
                     reply=pack(reply),
                 )
             )

@@ -21,7 +21,7 @@ from fedkd_flwr.errors import StateError
 
 _FORMAT = 1
 _MANIFEST = "state.json"
-_TENSORS = ("student", "private", "moments")
+_TENSORS = ("student", "private", "moments", "residual")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class NodeState:
         student: the shared trainable tensors at that version, as the server knows them.
         private: teacher, W and all else that never travels.
         moments: of the optimiser, as `distillation.moments` gives them.
+        residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
     """
 
@@ -42,6 +43,7 @@ class NodeState:
     student: Mapping[str, Tensor]
     private: Mapping[str, Tensor]
     moments: Mapping[str, Tensor] = field(default_factory=dict)
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
 
 

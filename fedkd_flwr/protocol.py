@@ -103,18 +103,34 @@ class Refresh(_Body):
         return self.model_copy(update={"payloads": tuple(joined[a:b] for a, b in pairwise(ends))})
 
 
+class CodecSettings(_Body):
+    """How the updates of a round are encoded.
+
+    Attributes:
+        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is no budget.
+        budget: bytes of a whole encoded update.
+        bits: of each number; None: what the allocation thinks best.
+        feedback_up: a node adds what its last encodings dropped.
+    """
+
+    energy: float = 1.0
+    budget: int | None = None
+    bits: int | None = None
+    feedback_up: bool = False
+
+
 class TrainRequest(_Body):
     """One round for one node.
 
     Attributes:
         round: from 1.
-        energy: T(t), which the node's update keeps (FedKD, Eq 9).
+        codec: of the node's update.
         evaluate: score the refreshed student and the teacher before training.
     """
 
     lineage: str
     round: Annotated[int, Field(ge=1)]
-    energy: float
+    codec: CodecSettings
     evaluate: bool
     refresh: Refresh
 

@@ -27,7 +27,7 @@ from fedkd_flwr.history import History, TrafficRow
 
 _FORMAT = 1
 _KEEP_CHECKPOINTS = 2
-_STATE, _STUDENT, _UPDATES = "state.json", "student.safetensors", "updates.bin"
+_STATE, _STUDENT, _RESIDUAL, _UPDATES = "state.json", "student.safetensors", "residual.safetensors", "updates.bin"
 _COLUMNS = [field.name for field in fields(TrafficRow)]
 
 
@@ -117,6 +117,7 @@ class RunFolder:
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
             save_file(dict(state.student.tensors), fresh / _STUDENT)
+            save_file(dict(state.student.residual), fresh / _RESIDUAL)
             (fresh / _UPDATES).write_bytes(b"".join(state.student.updates))
             body = {
                 "format": _FORMAT,
@@ -172,7 +173,9 @@ class RunFolder:
             for size in body["updates"]:
                 updates.append(joined[:size])
                 joined = joined[size:]
-            student = GlobalStudent(load_file(newest / _STUDENT), body["version"], updates)
+            student = GlobalStudent(
+                load_file(newest / _STUDENT), body["version"], updates, load_file(newest / _RESIDUAL)
+            )
             if student.digest != body["digest"]:
                 raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
             with self._traffic.open("r+b") as file:

@@ -11,13 +11,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedkd_flwr import tensors
-from fedkd_flwr.codec import CodecError, EncodedUpdate, EnergySchedule, UpdateCodec
+from fedkd_flwr.codec import CodecError, EncodedUpdate
+from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent, weighted_mean
 from fedkd_flwr.history import RoundEntry, ScoreBoard, TrafficRow, seconds_by_part, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
+    CodecSettings,
     EvaluateReply,
     EvaluateRequest,
     JoinReply,
@@ -53,7 +55,6 @@ class FedKD(Strategy):
         self._folder = folder
         self._server_model: ServerModel | None = None
         self._offset = state.round
-        self._schedule = EnergySchedule(config.energy_start, config.energy_end)
         self._membership = Membership(state.lineage, self._admit, config.min_train_nodes, config.node_wait_seconds)
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
@@ -87,7 +88,7 @@ class FedKD(Strategy):
             lambda refresh: TrainRequest(
                 lineage=self.state.lineage,
                 round=round,
-                energy=self._energy(round),
+                codec=self._codec(round),
                 evaluate=self._evaluates_after(round - 1),
                 refresh=refresh,
             ),
@@ -118,8 +119,8 @@ class FedKD(Strategy):
         weights = [1.0 if self.config.aggregation == "uniform" else r.examples for _, r, _ in updates]
         decoded = (encoded.decode() for _, _, encoded in updates)
         mean = weighted_mean(zip(weights, decoded, strict=True), sum(weights))
-        energy = self._energy(round)
-        self._student.advance(mean, UpdateCodec(energy))
+        codec = self._codec(round)
+        self._student.advance(mean, build_codec(codec), self.config.error_feedback in ("down", "both"))
 
         evaluations = {m.info.node: r.evaluation for m, r, _ in updates if r.evaluation is not None}
         self.state.history.after(round - 1).record(evaluations)
@@ -128,7 +129,7 @@ class FedKD(Strategy):
             self._traffic += traffic_rows(round, member.info.node, "up", encoded)
         entry = RoundEntry(
             round=round,
-            energy=energy,
+            codec=codec.model_dump(),
             losses={
                 name: sum(w * r.losses[name] for w, (_, r, _) in zip(weights, updates, strict=True)) / sum(weights)
                 for name in ("teacher", "student")
@@ -294,9 +295,8 @@ class FedKD(Strategy):
             f"{reasons}. To go on after round {self.state.round}: resume = {self._folder.path}"
         )
 
-    def _energy(self, round: int) -> float:
-        """T(t) of a round: t runs from 0 in the first round to 1 in the last."""
-        return self._schedule((round - 1) / max(1, self.config.num_rounds - 1))
+    def _codec(self, round: int) -> CodecSettings:
+        return codec_settings(self.config, round, self._student.snapshot_bytes)
 
     def _evaluates_after(self, round: int) -> bool:
         return round % self.config.evaluate_every == 0 or round == self.config.num_rounds

@@ -91,6 +91,8 @@ def run_config(
             "local-steps": 3,
             "batch-size": 8,
             "learning-rate": 5e-3,
+            "codec": "energy",
+            "error-feedback": "none",
             "max-test-examples": 16,
             "node-wait-seconds": 1,
             "runs-dir": str(tmp_path / "runs"),

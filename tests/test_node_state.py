@@ -17,6 +17,7 @@ def state(round: int) -> NodeState:
         student={"w": torch.full((3, 2), value)},
         private={"teacher.w": torch.full((4,), value)},
         moments={"w/step": torch.tensor(value)},
+        residual={"w": torch.full((3, 2), value / 7)},
         reply=b"reply %d" % round,
     )
 
@@ -25,7 +26,7 @@ def same(a: NodeState, b: NodeState) -> bool:
     tensors = all(
         getattr(a, part).keys() == getattr(b, part).keys()
         and all(torch.equal(getattr(a, part)[name], getattr(b, part)[name]) for name in getattr(a, part))
-        for part in ("student", "private", "moments")
+        for part in ("student", "private", "moments", "residual")
     )
     return tensors and (a.round, a.version, a.reply) == (b.round, b.version, b.reply)
 
@@ -48,7 +49,9 @@ def test_unchanged_parts_are_linked(store: NodeStore) -> None:
     store.save(state(1))
     (before,) = store.folder.iterdir()
     inode = (before / "moments.safetensors").stat().st_ino
-    refreshed = NodeState(1, 1, {"w": torch.zeros(3, 2)}, state(1).private, state(1).moments, state(1).reply)
+    refreshed = NodeState(
+        1, 1, {"w": torch.zeros(3, 2)}, state(1).private, state(1).moments, state(1).residual, state(1).reply
+    )
     store.save(refreshed, unchanged=True)
     (after,) = store.folder.iterdir()
     loaded = store.load()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,10 +311,16 @@ def teachers(state_dir: Path, lineage: str) -> dict[str, dict[str, torch.Tensor]
     return {path.parts[-3]: load_file(path) for path in paths}
 
 
+BUDGET = {"codec": "budget", "budget": "8x", "error_feedback": "both"}
+
+
+@pytest.mark.parametrize("codec", [{}, BUDGET], ids=["energy", "budget"])
 @pytest.mark.parametrize("stop", ["between rounds", "replies lost", "before the last evaluation"])
-def test_interrupted_and_resumed_equals_uninterrupted(run_config: Config, tmp_path: Path, stop: str) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted(
+    run_config: Config, tmp_path: Path, stop: str, codec: dict[str, Any]
+) -> None:
     """Bit for bit: student, teachers, bytes, scores. Flower's node ids differ, as they do in a new run."""
-    changes = {"num_rounds": 4, "fraction_train": 0.67, "keep_lineages": 3}
+    changes = {"num_rounds": 4, "fraction_train": 0.67, "keep_lineages": 3, **codec}
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(3)))
 
     grid = LoopbackGrid(run_config(run_name="stopped", **changes), nodes(3))
@@ -391,6 +398,37 @@ def test_the_ledger_adds_up_to_the_bytes_that_travelled(run_config: Config) -> N
     )
     assert sent == sum(board["bytes-down"] for board in boards.values()) > 0
     assert all(len(arrays) == 1 for _, _, content in grid.log for arrays in content.array_records.values())
+
+
+@pytest.mark.parametrize(("budget", "limits"), [("8x", None), ("900B", [900] * 3), ("3kB/run", [1600, 1000, 625])])
+def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: list[int] | None) -> None:
+    front = 2.56 if budget.endswith("/run") else 1.0
+    changes = {"num_rounds": 3, "codec": "budget", "budget": budget, "budget_front": front}
+    folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
+    size = history(folder)["sizes"]["student-bytes"]
+    with (folder / "traffic.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for direction in ("up", "down"):
+        for round in (1, 2, 3):
+            for node in ("partition-0", "partition-1"):
+                key = (str(round), direction, node)
+                sent = sum(int(row["bytes"]) for row in rows if (row["round"], row["direction"], row["node"]) == key)
+                limit = limits[round - 1] if limits else size // 8
+                assert 0.8 * limit < sent <= limit
+
+
+def test_error_feedback_makes_up_for_what_was_dropped(run_config: Config, tmp_path: Path) -> None:
+    """One node, no averaging: with feedback its residual and what was decoded sum to all that it ever learnt."""
+    ends = {}
+    for feedback in ("none", "both"):
+        changes = {"num_rounds": 4, "min_train_nodes": 1, "codec": "budget", "budget": "24x"}
+        raw = run_config(run_name=feedback, error_feedback=feedback, **changes)
+        run_server(LoopbackGrid(raw, nodes(1)))
+        (residual,) = (tmp_path / "state").glob("*/partition-0/0*/residual.safetensors")
+        ends[feedback] = load_file(residual)
+        shutil.rmtree(tmp_path / "state")
+    assert not ends["none"]
+    assert sum(float(tensor.abs().sum()) for tensor in ends["both"].values()) > 0
 
 
 def test_history_survives_its_own_json(run_config: Config) -> None:

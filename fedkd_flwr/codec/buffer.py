@@ -39,6 +39,10 @@ class Writer:
         self.varint(len(encoded))
         self._parts.append(encoded)
 
+    def raw(self, encoded: bytes) -> None:
+        """Bytes as they are; their number must follow from the rest."""
+        self._parts.append(encoded)
+
     def floats(self, tensor: Tensor) -> None:
         """A float32 CPU tensor, row by row, little endian."""
         self._parts.append(tensor.numpy().astype(_FLOAT32, copy=False).tobytes())
@@ -58,7 +62,7 @@ class Reader:
         """A non-negative integer below 2^63."""
         number = 0
         for shift in range(0, _VARINT_BITS, 7):
-            (byte,) = self._take(1)
+            (byte,) = self.raw(1)
             number |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return number
@@ -74,13 +78,13 @@ class Reader:
     def text(self) -> str:
         """A string."""
         try:
-            return str(self._take(self.varint()), "utf-8")
+            return str(self.raw(self.varint()), "utf-8")
         except UnicodeDecodeError:
             raise CodecError("a name is not UTF-8") from None
 
     def floats(self, shape: tuple[int, ...]) -> Tensor:
         """A finite float32 tensor of `shape` that owns its memory."""
-        encoded = self._take(math.prod(shape) * _FLOAT32.itemsize)
+        encoded = self.raw(math.prod(shape) * _FLOAT32.itemsize)
         array = np.frombuffer(encoded, dtype=_FLOAT32).astype(np.float32)
         if not np.isfinite(array).all():
             raise CodecError("holds inf or nan")
@@ -91,7 +95,8 @@ class Reader:
         if self._rest:
             raise CodecError(f"{len(self._rest)} bytes too many")
 
-    def _take(self, count: int) -> memoryview:
+    def raw(self, count: int) -> memoryview:
+        """The next `count` bytes."""
         if count > len(self._rest):
             raise CodecError("ends too early")
         taken, self._rest = self._rest[:count], self._rest[count:]

@@ -1,63 +1,68 @@
-"""The codec of the paper: each matrix of an update becomes factors that keep a share of its energy."""
+"""The codec: an update of named tensors becomes factors, numbers or nothing, as its allocation says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy
 from fedkd_flwr.codec.encoded import EncodedUpdate
-from fedkd_flwr.codec.factorize import Factors, check_energy, factorize_all
-from fedkd_flwr.codec.records import Dense, Empty, Factored, Record, finite_float32, matrix_shape
+from fedkd_flwr.codec.plan import Plan
+from fedkd_flwr.codec.quantize import WIDTHS
+from fedkd_flwr.codec.records import finite_float32
+from fedkd_flwr.errors import CodecError
+
+_MIXED = (3, 4, 5, 6, 8)
 
 
-@dataclass(frozen=True)
 class UpdateCodec:
-    """Dynamic low-rank approximation of an update (FedKD, Eqs 8-9).
+    """Encodes updates; the paper's codec is `UpdateCodec(energy=T)`, a byte budget `UpdateCodec(allocation=Budget(n))`.
 
-    Matrices, and tensors of more dimensions flattened to [out, rest], become factors of the smallest rank K
-    that keeps more than `energy` (see `factorize`), where those are smaller: K (out + rest) < out rest.
-    All else, vectors included, is sent in float32 as it is; zeros cost nothing but their name.
+    Matrices, and tensors of more dimensions flattened to [out, rest], become factors of low rank where those
+    are smaller; all else is sent number by number, and zeros cost nothing but their name.
+
+    - `Energy(T)`: each matrix gets the smallest rank that keeps more than T of it before quantisation (FedKD, Eqs
+      8-9); vectors are sent whole, in 8 bits or more.
+    - `TotalEnergy(T)`, `Budget(nbytes)`: ranks and widths are shared out over all tensors by energy per
+      byte; what is not worth its bytes is not sent.
 
     Args:
-        energy: T(t), the share of each matrix's squared Frobenius norm to keep, in (0, 1]; 1 sends all dense.
+        energy: short for allocation=Energy(energy).
+        allocation: who gets how many bytes.
+        bits: of each number that is sent: 32, 16, 8, 6, 5, 4 or 3. None: 32 under Energy; otherwise each component of a
+            matrix as many as pay.
 
     Raises:
-        CodecError: `energy` is out of range.
+        CodecError: an argument is out of range.
     """
 
-    energy: float = 0.95
+    def __init__(self, energy: float = 0.95, *, allocation: Allocation | None = None, bits: int | None = None) -> None:
+        self.allocation = Energy(energy) if allocation is None else allocation
+        if bits is not None and bits not in WIDTHS:
+            raise CodecError(f"bits must be one of {', '.join(map(str, WIDTHS))}, got {bits}")
+        self.bits = bits
 
-    def __post_init__(self) -> None:
-        check_energy(self.energy)
-
-    def encode(self, update: Mapping[str, Tensor]) -> EncodedUpdate:
+    def encode(self, update: Mapping[str, Tensor], generator: torch.Generator | None = None) -> EncodedUpdate:
         """Encode named tensors of any shapes, floating dtypes and devices; each is worked on where it is.
 
+        Args:
+            update: the tensors.
+            generator: on their device: codes are rounded at random, their mean is the number. None: to the nearest.
+
         Raises:
-            CodecError: names a tensor that is not floating point, or holds what float32 cannot hold.
+            CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
+                budget is too small for the names and shapes alone.
         """
-        tensors = {name: finite_float32(name, tensor) for name, tensor in update.items()}
-        matrices = {
-            name: tensor.reshape(matrix_shape(tuple(tensor.shape)))
-            for name, tensor in tensors.items()
-            if _may_shrink(tensor)
-        }
-        factors = dict(zip(matrices, factorize_all(list(matrices.values()), self.energy), strict=True))
-        return EncodedUpdate.of({name: _record(tensor, factors.get(name)) for name, tensor in tensors.items()})
+        plan = Plan({name: finite_float32(name, tensor) for name, tensor in update.items()}, generator)
+        widths = _MIXED if self.bits is None else (self.bits,)
+        match self.allocation:
+            case Energy(share):
+                return plan.per_matrix(share, self.bits or 32)
+            case TotalEnergy(share):
+                return plan.keeping(share, widths)
+            case Budget(nbytes):
+                return plan.within(nbytes, widths)
 
     def decode(self, encoded: EncodedUpdate) -> dict[str, Tensor]:
         """The tensors, float32 on the CPU; see `EncodedUpdate.decode`."""
         return encoded.decode()
-
-
-def _may_shrink(tensor: Tensor) -> bool:
-    return tensor.numel() > sum(matrix_shape(tuple(tensor.shape)))
-
-
-def _record(tensor: Tensor, factors: Factors | None) -> Record:
-    shape = tuple(tensor.shape)
-    if not tensor.any():
-        return Empty(shape)
-    if factors is not None and factors.rank * sum(matrix_shape(shape)) < tensor.numel():
-        return Factored.of(shape, factors)
-    return Dense.of(tensor)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedkd_flwr.codec.allocate import check_share
 from fedkd_flwr.errors import CodecError
 
 _BATCH = 16  # Gram matrices decomposed together: bounds the memory
@@ -31,6 +32,14 @@ class Factors:
     def rank(self) -> int:
         """The number r of singular values kept."""
         return self.left.shape[1]
+
+    def leading(self, rank: int) -> "Factors":
+        """The first `rank` components."""
+        if rank == self.rank:
+            return self
+        left, right = self.left[:, :rank], self.right[:rank]
+        squares = self.left.double().square().sum(dim=0) * self.right.double().square().sum(dim=1)
+        return Factors(left, right, self.energy * float(squares[:rank].sum() / squares.sum()))
 
 
 def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
@@ -65,8 +74,68 @@ def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
 
 def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
     """`factorize` each of many finite matrices; those of equal smaller side share one batched eigh."""
-    check_energy(energy)
-    factors: list[Factors] = [_zero(matrix) for matrix in matrices]
+    check_share(energy)
+    return [spectrum.to_energy(energy) for spectrum in spectra(matrices)]
+
+
+@dataclass(eq=False)
+class Spectrum:
+    """A matrix [m, n] with eigenvalues and eigenvectors of its Gram matrix [k, k], k = min(m, n).
+
+    Attributes:
+        matrix: any floating dtype.
+        values: float64 [r], squared singular values over the squared peak magnitude of the matrix, largest
+            first: all (r = k), the leading ones, or none of a zero matrix.
+        basis: [k, r], their singular vectors on the smaller side in columns.
+        total: float64 scalar, the sum of all k values.
+    """
+
+    matrix: Tensor
+    values: Tensor
+    basis: Tensor
+    total: Tensor
+
+    def to_energy(self, energy: float) -> Factors:
+        """Factors of the smallest rank that keeps more than `energy`, where the values go so far.
+
+        All values are found again in float64 where float32 cannot tell the rank; of leading ones the rank is taken
+        as they tell it.
+        """
+        if not len(self.values):
+            return self.to_rank(0)
+        shares = self.shares
+        complete = len(shares) == min(self.matrix.shape)
+        if complete and (shares - energy).abs().amin() < len(shares) * _FLOAT32_DOUBT:
+            values, basis = torch.linalg.eigh(gram(self.matrix, torch.float64))
+            self.values, self.basis = values.flip(0).clamp(min=0), basis.flip(1)
+            self.total = self.values.sum()
+            shares = self.shares
+        return self.to_rank(min(int((shares <= energy).sum()) + 1, len(shares)))
+
+    def to_rank(self, rank: int) -> Factors:
+        """Factors of the leading `rank` singular values."""
+        if rank == 0:
+            m, n = self.matrix.shape
+            dtype = torch.promote_types(self.matrix.dtype, torch.float32)
+            kept = 0.0 if len(self.values) else 1.0
+            return Factors(self.matrix.new_zeros(m, 0, dtype=dtype), self.matrix.new_zeros(0, n, dtype=dtype), kept)
+        return _project(self.matrix, self.basis[:, :rank], float(self.shares[rank - 1]))
+
+    @property
+    def shares(self) -> Tensor:
+        """float64 [r], the shares of the energy in the leading 1, 2, ... r."""
+        return self.values.cumsum(0) / self.total
+
+
+def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Spectrum]:
+    """All values of each of many finite matrices, from a float32 eigh batched over equal sides; none of a zero matrix.
+
+    Args:
+        matrices: each [m, n].
+        grams: what `gram` makes of each, where it is there already.
+    """
+    nothing = torch.zeros(0, dtype=torch.float64)
+    found = [Spectrum(matrix, nothing, matrix.new_zeros(0, 0), nothing.sum()) for matrix in matrices]
     groups: dict[tuple[int, torch.device], list[int]] = defaultdict(list)
     for index, matrix in enumerate(matrices):
         if matrix.any():
@@ -74,57 +143,39 @@ def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
     for indices in groups.values():
         for start in range(0, len(indices), _BATCH):
             batch = indices[start : start + _BATCH]
-            grams = torch.stack([_gram(matrices[index]) for index in batch])
-            decomposed = zip(batch, grams, *torch.linalg.eigh(grams.float()), strict=True)
-            for index, gram, values, basis in decomposed:
-                shares = _shares(values)
-                if (shares - energy).abs().amin() < len(shares) * _FLOAT32_DOUBT:
-                    values, basis = torch.linalg.eigh(gram)
-                    shares = _shares(values)
-                rank = min(int((shares <= energy).sum()) + 1, len(shares))
-                factors[index] = _project(matrices[index], basis.flip(1)[:, :rank], float(shares[rank - 1]))
-    return factors
+            stacked = torch.stack([grams[i] if grams else gram(matrices[i], torch.float64).float() for i in batch])
+            for index, ascending, vectors in zip(batch, *torch.linalg.eigh(stacked), strict=True):
+                values = ascending.double().flip(0).clamp(min=0)
+                found[index] = Spectrum(matrices[index], values, vectors.flip(1), values.sum())
+    return found
 
 
-def check_energy(energy: float) -> None:
-    """Raise CodecError unless `energy` is in (0, 1]."""
-    if not 0 < energy <= 1:
-        raise CodecError(f"the energy to keep must be in (0, 1], got {energy}")
+def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The Gram matrix [k, k] of the smaller side, over the squared peak magnitude, multiplied in `dtype`."""
+    with torch.autocast(matrix.device.type, enabled=False):
+        tall, _ = _tall(matrix, dtype)
+        return tall.T @ tall
 
 
-def _zero(matrix: Tensor) -> Factors:
-    m, n = matrix.shape
-    dtype = torch.promote_types(matrix.dtype, torch.float32)
-    return Factors(matrix.new_zeros(m, 0, dtype=dtype), matrix.new_zeros(0, n, dtype=dtype), 1.0)
-
-
-def _tall(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _tall(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The matrix over its peak magnitude, turned so that no side is longer than the first; and the peak."""
-    double = matrix.detach().double()
-    peak = torch.linalg.vector_norm(double, torch.inf)
-    return (double if double.shape[0] >= double.shape[1] else double.T) / peak, peak
-
-
-def _gram(matrix: Tensor) -> Tensor:
-    tall, _ = _tall(matrix)
-    return tall.T @ tall
-
-
-def _shares(values: Tensor) -> Tensor:
-    """Energy shares [k] of the leading 1, 2, ... k of ascending eigenvalues [k]."""
-    cumulative = values.double().flip(0).clamp(min=0).cumsum(0)
-    return cumulative / cumulative[-1]
+    wide = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
+    low, high = wide.aminmax()
+    peak = torch.maximum(high, -low)
+    tall = (wide / peak).to(dtype)
+    return tall if tall.shape[0] >= tall.shape[1] else tall.T, peak.double()
 
 
 def _project(matrix: Tensor, basis: Tensor, energy: float) -> Factors:
-    """Factor `matrix` through the orthonormal columns of `basis` [smaller side, r]."""
-    tall, peak = _tall(matrix)
-    basis = basis.double()
-    projected = tall @ basis
-    root = projected.norm(dim=0).sqrt()
-    left = projected / root.clamp(min=torch.finfo(root.dtype).tiny) * peak.sqrt()
-    right = (basis * root * peak.sqrt()).T
+    """Factor `matrix` through the orthonormal columns of `basis` [smaller side, r]; in float64 where that is fast."""
+    dtype = torch.promote_types(matrix.dtype, torch.float32)
+    with torch.autocast(matrix.device.type, enabled=False):
+        tall, peak = _tall(matrix, torch.float64 if matrix.is_cuda else dtype)
+        projected = tall @ basis.to(tall.dtype)
+        root = projected.double().norm(dim=0).sqrt().to(tall.dtype)
+        scale = peak.sqrt().to(tall.dtype)
+        left = projected / root.clamp(min=torch.finfo(root.dtype).tiny) * scale
+        right = (basis * (root * scale)).T
     if matrix.shape[0] < matrix.shape[1]:
         left, right = right.T, left.T
-    dtype = torch.promote_types(matrix.dtype, torch.float32)
     return Factors(left.to(dtype).contiguous(), right.to(dtype).contiguous(), energy)

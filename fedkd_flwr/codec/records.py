@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.factorize import Factors
+from fedkd_flwr.codec.quantize import Rows
 from fedkd_flwr.errors import CodecError
 
 Shape = tuple[int, ...]
+
+_LONG_ROW = 64  # numbers in a row from which on a scale of its own costs little
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
@@ -29,7 +31,7 @@ def finite_float32(name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise CodecError(f"tensor {name!r} is {tensor.dtype}: only floating-point tensors can be encoded")
     single = tensor.detach().to(torch.float32)
-    if not torch.isfinite(single).all():
+    if single.numel() and not torch.isfinite(torch.stack(single.aminmax())).all():
         raise CodecError(f"tensor {name!r} holds inf, nan or a number beyond float32")
     return single
 
@@ -41,14 +43,17 @@ class Record(ABC):
     Attributes:
         tag: the kind's number on the wire; never reused.
         kind: the kind's name in reports.
-        bits: bits of each number sent.
         shape: of the tensor.
     """
 
     tag: ClassVar[int]
     kind: ClassVar[str]
-    bits: ClassVar[int]
     shape: Shape
+
+    @property
+    @abstractmethod
+    def bits(self) -> int:
+        """Bits of each number sent, before Huffman coding; of the widest where there are several widths."""
 
     @property
     @abstractmethod
@@ -81,14 +86,14 @@ class Record(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Empty(Record):
-    """A tensor of zeros, or of no elements: no payload."""
+    """A tensor that is sent as zeros: no payload."""
 
     tag = 0
     kind = "empty"
     bits = 0
     rank = 0
     nbytes = 0
-    energy = 1.0
+    energy: float | None = None
 
     def decode(self) -> Tensor:
         """Zeros."""
@@ -105,18 +110,25 @@ class Empty(Record):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Record):
-    """A tensor as it is, `values` in float32."""
+    """A tensor number by number: one scale for all of it, or one for each row of [out, rest] where those are long."""
 
     tag = 1
     kind = "dense"
-    bits = 32
-    energy = 1.0
-    values: Tensor
+    rows: Rows
+    energy: float | None = None
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Self:
-        """A copy of a float32 tensor."""
-        return cls(tuple(tensor.shape), tensor.to("cpu", copy=True).contiguous())
+    def of(cls, tensor: Tensor, bits: int = 32, generator: torch.Generator | None = None) -> Self:
+        """A copy of a float32 tensor, quantised."""
+        shape = tuple(tensor.shape)
+        values = tensor.reshape(_dense_rows(shape, bits))
+        rows = Rows.of(values.clone() if values.device.type == "cpu" and bits == 32 else values, bits, generator)
+        return cls(shape, rows, 1.0 if bits == 32 else _energy_kept(values, rows))
+
+    @property
+    def bits(self) -> int:
+        """Of every number."""
+        return self.rows.bits
 
     @property
     def rank(self) -> int:
@@ -125,63 +137,31 @@ class Dense(Record):
 
     @property
     def nbytes(self) -> int:
-        """Four a number."""
-        return self.values.nbytes
+        """Scales and numbers."""
+        return self.rows.nbytes
 
     def decode(self) -> Tensor:
         """A copy of the values."""
-        return self.values.clone()
+        return self.rows.values.reshape(self.shape).clone()
 
     def write(self, header: Writer, payload: Writer) -> None:
-        """The values."""
-        payload.floats(self.values)
+        """The bits in the header; the rows."""
+        header.varint(self.bits)
+        self.rows.write(header, payload)
 
     @classmethod
     def read(cls, shape: Shape, header: Reader, payload: Reader) -> Self:
-        """The values."""
-        return cls(shape, payload.floats(shape))
+        """The rows."""
+        bits = header.varint()
+        return cls(shape, Rows.read(bits, *_dense_rows(shape, bits), header, payload), 1.0 if bits == 32 else None)
 
 
-@dataclass(frozen=True, eq=False)
-class Factored(Record):
-    """A tensor, flattened to [out, rest], as left [out, r] @ right [r, rest], both float32."""
+def _dense_rows(shape: Shape, bits: int) -> tuple[int, int]:
+    """Rows and columns of the numbers of a tensor, one scale a row."""
+    out, rest = matrix_shape(shape)
+    return (out, rest) if bits < 32 and rest >= _LONG_ROW else (1, out * rest)
 
-    tag = 2
-    kind = "factored"
-    bits = 32
-    left: Tensor
-    right: Tensor
-    energy: float | None = None
 
-    @classmethod
-    def of(cls, shape: Shape, factors: Factors) -> Self:
-        """Float32 `factors` of the flattened tensor."""
-        return cls(shape, factors.left.cpu(), factors.right.cpu(), factors.energy)
-
-    @property
-    def rank(self) -> int:
-        """The r of the factors."""
-        return self.left.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Four a number of both factors."""
-        return self.left.nbytes + self.right.nbytes
-
-    def decode(self) -> Tensor:
-        """Multiply in float64 and round once: CPUs and thread counts agree, but for a rare last bit."""
-        return (self.left.double() @ self.right.double()).float().reshape(self.shape)
-
-    def write(self, header: Writer, payload: Writer) -> None:
-        """The rank in the header; left, then right."""
-        header.varint(self.rank)
-        payload.floats(self.left)
-        payload.floats(self.right)
-
-    @classmethod
-    def read(cls, shape: Shape, header: Reader, payload: Reader) -> Self:
-        """Factors whose rank fits the shape."""
-        rank, (out, rest) = header.varint(), matrix_shape(shape)
-        if not 1 <= rank <= min(out, rest):
-            raise CodecError(f"rank {rank} does not fit shape {list(shape)}")
-        return cls(shape, payload.floats((out, rank)), payload.floats((rank, rest)))
+def _energy_kept(values: Tensor, rows: Rows) -> float:
+    source = values.cpu().double()
+    return 1 - float((source - rows.values.double()).square().sum() / source.square().sum())

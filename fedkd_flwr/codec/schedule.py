@@ -1,13 +1,15 @@
-"""How much energy an update keeps as the training goes on (FedKD, Eq 9)."""
+"""What an update may cost, or must keep, as the training goes on."""
 
 from dataclasses import dataclass
+from typing import Self
 
+from fedkd_flwr.codec.allocate import Budget
 from fedkd_flwr.errors import CodecError
 
 
 @dataclass(frozen=True)
 class EnergySchedule:
-    """T(t) = start + (end - start) t: coarse early, fine late.
+    """T(t) = start + (end - start) t: coarse early, fine late (FedKD, Eq 9).
 
     Args:
         start: the energy share at t = 0.
@@ -28,3 +30,50 @@ class EnergySchedule:
         if share < 0.5:
             return self.start + (self.end - self.start) * share
         return self.end - (self.end - self.start) * (1 - share)
+
+
+@dataclass(frozen=True)
+class BudgetSchedule:
+    """Bytes for all updates of a run in one direction, shared out over its rounds to the last byte.
+
+    The first round gets `front` times as much as the last, those between fall (or rise) geometrically.
+
+    Args:
+        nbytes: of the whole run, at least one a round.
+        rounds: of the run.
+        front: above 1: more early; 1: the same every round.
+
+    Raises:
+        CodecError: an argument is out of range.
+    """
+
+    nbytes: int
+    rounds: int
+    front: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.rounds >= 1 and 0 < self.front < float("inf")):
+            raise CodecError(f"a schedule needs rounds and a positive front, got {self.rounds} and {self.front}")
+        for round in range(1, self.rounds + 1):
+            self(round)
+
+    @classmethod
+    def of_ratio(cls, ratio: float, dense_nbytes: int, rounds: int, front: float = 1.0) -> Self:
+        """As if each round sent `dense_nbytes` / `ratio`."""
+        if not 1 <= ratio < float("inf"):
+            raise CodecError(f"the ratio of dense bytes to sent bytes must be at least 1, got {ratio}")
+        return cls(int(dense_nbytes / ratio * rounds), rounds, front)
+
+    def __call__(self, round: int) -> Budget:
+        """The budget of one round, counted from 1.
+
+        Raises:
+            CodecError: the run has no such round.
+        """
+        if not 1 <= round <= self.rounds:
+            raise CodecError(f"the schedule has rounds 1 to {self.rounds}, not {round}")
+        return Budget(self._until(round) - self._until(round - 1))
+
+    def _until(self, round: int) -> int:
+        weights = [self.front ** (1 - r / max(1, self.rounds - 1)) for r in range(self.rounds)]
+        return int(self.nbytes * (sum(weights[:round]) / sum(weights))) if round < self.rounds else self.nbytes

@@ -11,11 +11,12 @@ import zlib
 from collections.abc import Mapping
 
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.records import Dense, Empty, Factored, Record
+from fedkd_flwr.codec.factored import Factored
+from fedkd_flwr.codec.records import Dense, Empty, Record
 from fedkd_flwr.errors import CodecError
 
 MAGIC = b"FKD"
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = 1 << 20
 MAX_DIMENSIONS = 16
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fedkd_flwr.codec import CodecError, EncodedUpdate, TensorRow, UpdateCodec
-from fedkd_flwr.codec.records import Factored
+from fedkd_flwr.codec.factored import Factored
+from fedkd_flwr.codec.quantize import Rows
 
 torch.manual_seed(0)
 UPDATE = {
@@ -35,7 +36,7 @@ def test_wire_keeps_all_but_the_energy_of_factors() -> None:
     assert received.to_bytes() == sent.to_bytes()
     assert len(received.to_bytes()) == received.nbytes == sent.nbytes
     assert (received.shapes, received.ranks) == (sent.shapes, sent.ranks)
-    assert [row.energy for row in received.rows()] == [None, 1.0, 1.0]
+    assert [row.energy for row in received.rows()] == [None, 1.0, None]
     decoded = received.decode()
     assert list(decoded) == list(SHAPES)
     assert all(bits(decoded[name]) == bits(tensor) for name, tensor in sent.decode().items())
@@ -81,7 +82,7 @@ def test_require_names_the_culprit(shapes: dict[str, tuple[int, ...]], message: 
 
 
 def test_factors_that_overflow_are_refused() -> None:
-    factors = Factored((2, 3), torch.full((2, 1), 3e38), torch.full((1, 3), 3e38))
+    factors = Factored((2, 3), (Rows.of(torch.full((1, 5), 3e38), 32),))
     with pytest.raises(CodecError, match="'w'"):
         EncodedUpdate.of({"w": factors}).decode()
 

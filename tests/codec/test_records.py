@@ -3,7 +3,8 @@ import torch
 
 from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.records import Dense, Empty, Factored, Record, finite_float32, matrix_shape
+from fedkd_flwr.codec.factored import Factored
+from fedkd_flwr.codec.records import Dense, Empty, Record, finite_float32, matrix_shape
 
 
 @pytest.mark.parametrize(
@@ -43,13 +44,14 @@ def test_dense_shares_no_memory() -> None:
     source += 1
     decoded = record.decode()
     decoded += 1
-    assert torch.equal(record.values, torch.ones(3))
+    assert torch.equal(record.rows.values, torch.ones(1, 3))
 
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_rank_that_does_not_fit_is_refused(rank: int) -> None:
     header = Writer()
-    header.varint(rank)
+    for number in (1, 32, rank):
+        header.varint(number)
     with pytest.raises(CodecError, match=f"rank {rank}"):
         Factored.read((3, 5), Reader(header.getvalue()), Reader(b""))
 

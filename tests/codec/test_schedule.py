@@ -1,8 +1,11 @@
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec import CodecError, EnergySchedule
+from fedkd_flwr.codec import BudgetSchedule, CodecError, EnergySchedule
 
 unit = st.floats(0, 1)
 
@@ -24,3 +27,39 @@ def test_ends_are_exact_and_all_between_them(start: float, end: float, share: fl
 def test_share_outside_of_the_training_is_refused(share: float) -> None:
     with pytest.raises(CodecError, match="share"):
         EnergySchedule(0.95, 0.98)(share)
+
+
+@given(
+    nbytes=st.integers(10**5, 10**9),
+    rounds=st.integers(1, 200),
+    front=st.floats(0.25, 16),
+)
+def test_budget_is_spent_to_the_last_byte(nbytes: int, rounds: int, front: float) -> None:
+    schedule = BudgetSchedule(nbytes, rounds, front)
+    budgets = [schedule(round).nbytes for round in range(1, rounds + 1)]
+    assert sum(budgets) == nbytes
+    if rounds > 1:
+        assert abs(budgets[0] - front * budgets[-1]) <= 2 + 2 * front
+    slack = 1 if front >= 1 else -1
+    assert all(slack * (early - late) >= -1 for early, late in pairwise(budgets))
+
+
+def test_budget_by_ratio() -> None:
+    schedule = BudgetSchedule.of_ratio(128, 1_280_000, 4)
+    assert [schedule(round).nbytes for round in range(1, 5)] == [10_000] * 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BudgetSchedule(10, 0), "rounds"),
+        (lambda: BudgetSchedule(10, 2, 0.0), "front"),
+        (lambda: BudgetSchedule(3, 4), "positive"),
+        (lambda: BudgetSchedule.of_ratio(0.5, 100, 1), "ratio"),
+        (lambda: BudgetSchedule(10, 2)(0), "1 to 2"),
+        (lambda: BudgetSchedule(10, 2)(3), "1 to 2"),
+    ],
+)
+def test_impossible_budget(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        make()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedkd_flwr.codec import CodecError, UpdateCodec
 from fedkd_flwr.codec.buffer import Writer
 from fedkd_flwr.codec.records import Dense, Empty
-from fedkd_flwr.codec.wire import MAX_DIMENSIONS, MAX_HEADER_BYTES, pack, unpack
+from fedkd_flwr.codec.wire import MAX_DIMENSIONS, MAX_HEADER_BYTES, VERSION, pack, unpack
 
 torch.manual_seed(0)
 UPDATE = {
@@ -30,7 +30,7 @@ def framed(header: bytes, payload: bytes = b"", length: int | None = None) -> by
 
 
 def sealed(deflated: bytes, payload: bytes = b"", length: int | None = None) -> bytes:
-    body = struct.pack("<3sBI", b"FKD", 1, len(deflated) if length is None else length) + deflated + payload
+    body = struct.pack("<3sBI", b"FKD", VERSION, len(deflated) if length is None else length) + deflated + payload
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -73,7 +73,7 @@ def test_every_truncation_and_every_addition_is_noticed() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_one_exception(data: bytes) -> None:
-    for candidate in (data, b"FKD\x01" + data, sealed(data), framed(data), framed(data, data)):
+    for candidate in (data, b"FKD\x02" + data, sealed(data), framed(data), framed(data, data)):
         try:
             records = unpack(candidate)
         except CodecError as error:
@@ -87,7 +87,13 @@ def test_any_bytes_are_refused_with_one_exception(data: bytes) -> None:
 def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.DataObject) -> None:
     def write(writer: Writer) -> None:
         for name, record in unpack(DATA).items():
-            tensor(writer, name, record.tag, record.shape, *([1] if record.kind == "factored" else []))
+            tensor(
+                writer,
+                name,
+                record.tag,
+                record.shape,
+                *{"empty": (), "dense": (32,), "factored": (1, 32, 1)}[record.kind],
+            )
 
     raw = bytearray(header(write, 3))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -104,7 +110,7 @@ def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.Da
     [
         (b"", "only 0 bytes"),
         (b"PK\x03\x04" + DATA, "starts with"),
-        (b"FKD\x02" + DATA[4:], "version 2"),
+        (b"FKD\x01" + DATA[4:], "version 1"),
         (DATA[:-1] + bytes([DATA[-1] ^ 1]), "checksum"),
         (sealed(b"", length=1), "ends too early"),
         (sealed(b"\xff\xff\xff"), "inflated"),
@@ -116,15 +122,15 @@ def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.Da
         (framed(b"\0", b"\0"), "payload: 1 bytes too many"),
         (framed(header(lambda w: tensor(w, "a", 9, ()))), "'a': unknown kind 9"),
         (framed(header(twice, 2)), "'a': comes twice"),
-        (framed(header(lambda w: tensor(w, "a", 1, (2,))), b"\0" * 7), "'a': ends too early"),
-        (framed(header(lambda w: tensor(w, "a", 1, (2,))), b"\0" * 9), "1 bytes too many"),
-        (framed(header(lambda w: tensor(w, "a", 1, (1,))), b"\0\0\xc0\x7f"), "'a': holds inf or nan"),
-        (framed(header(lambda w: tensor(w, "a", 1, (2**62, 2**62)))), "'a': ends too early"),
+        (framed(header(lambda w: tensor(w, "a", 1, (2,), 32)), b"\0" * 7), "'a': ends too early"),
+        (framed(header(lambda w: tensor(w, "a", 1, (2,), 32)), b"\0" * 9), "1 bytes too many"),
+        (framed(header(lambda w: tensor(w, "a", 1, (1,), 32)), b"\0\0\xc0\x7f"), "'a': holds inf or nan"),
+        (framed(header(lambda w: tensor(w, "a", 1, (2**62, 2**62), 32))), "'a': ends too early"),
         (framed(header(lambda w: tensor(w, "a", 0, (1,) * 17))), "at most 16"),
-        (framed(header(lambda w: tensor(w, "a", 2, (2, 3), 3))), "'a': rank 3"),
-        (framed(header(lambda w: tensor(w, "a", 2, (2, 3), 0))), "'a': rank 0"),
-        (framed(header(lambda w: tensor(w, "a", 2, (0, 3), 1))), "'a': rank 1"),
-        (framed(header(lambda w: tensor(w, "a", 2, (2**40, 2**40), 1))), "'a': ends too early"),
+        (framed(header(lambda w: tensor(w, "a", 2, (2, 3), 1, 32, 3))), "'a': rank 3"),
+        (framed(header(lambda w: tensor(w, "a", 2, (2, 3), 1, 32, 0))), "'a': rank 0"),
+        (framed(header(lambda w: tensor(w, "a", 2, (0, 3), 1, 32, 1))), "'a': rank 1"),
+        (framed(header(lambda w: tensor(w, "a", 2, (2**40, 2**40), 1, 32, 1))), "'a': ends too early"),
     ],
 )
 def test_hostile_message(data: bytes, message: str) -> None:

@@ -1,0 +1,124 @@
+"""A tensor of an update as low-rank factors, in float32 or quantised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fedkd_flwr.codec.buffer import Reader, Writer
+from fedkd_flwr.codec.factorize import Factors
+from fedkd_flwr.codec.quantize import WIDTHS, Rows
+from fedkd_flwr.codec.records import Record, Shape, matrix_shape
+from fedkd_flwr.errors import CodecError
+
+_TINY = 2.0**-126
+
+
+@dataclass(frozen=True, eq=False)
+class Factored(Record):
+    """A tensor, flattened to [out, rest], as left [out, r] @ right [r, rest].
+
+    Row k of the parts, one after the other, is column k of left and row k of right, [out + rest], with one scale
+    for both: where they are quantised, sigma_k is shared out so that their peaks are equal. At equal peaks each
+    side has the same relative error as with a scale of its own.
+    """
+
+    tag = 2
+    kind = "factored"
+    parts: tuple[Rows, ...]
+    energy: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        shape: Shape,
+        factors: Factors,
+        widths: Sequence[tuple[int, int]] = (),
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """Quantise float32 factors of the flattened tensor.
+
+        Args:
+            shape: of the tensor.
+            factors: as many components as the widths sum to.
+            widths: (bits, components) in the order of the factors; empty: all in float32.
+            generator: see `Rows.of`.
+        """
+        widths = widths or ((32, factors.rank),)
+        parts, lost, start = [], torch.zeros(factors.rank, dtype=torch.float64), 0
+        for bits, count in widths:
+            part = slice(start, start := start + count)
+            left, right = factors.left.T[part], factors.right[part]
+            rows = torch.cat(_balanced(left, right) if bits < 32 else (left, right), dim=1)
+            parts.append(Rows.of(rows, bits, generator))
+            if bits < 32:
+                lost[part] = _lost(rows, parts[-1], left.shape[1])
+        squares = [side.double().square().sum(dim=1).cpu() for side in (factors.left.T, factors.right)]
+        energies = squares[0] * squares[1]
+        return cls(shape, tuple(parts), factors.energy * float(1 - (lost @ energies) / energies.sum()))
+
+    @property
+    def bits(self) -> int:
+        """Of the leading components."""
+        return self.parts[0].bits
+
+    @property
+    def rank(self) -> int:
+        """The r of the factors."""
+        return sum(len(part.codes) for part in self.parts)
+
+    @property
+    def nbytes(self) -> int:
+        """Scales and numbers of both factors."""
+        return sum(part.nbytes for part in self.parts)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """left [out, r] and right [r, rest], float32."""
+        rows = torch.cat([part.values for part in self.parts])
+        out = matrix_shape(self.shape)[0]
+        return rows[:, :out].T, rows[:, out:]
+
+    def decode(self) -> Tensor:
+        """Multiply in float64 and round once: CPUs and thread counts agree, but for a rare last bit."""
+        left, right = self.factors()
+        return (left.double() @ right.double()).float().reshape(self.shape)
+
+    def write(self, header: Writer, payload: Writer) -> None:
+        """In the header the number of parts, bits and components of each; the rows."""
+        header.varint(len(self.parts))
+        for part in self.parts:
+            header.varint(part.bits)
+            header.varint(len(part.codes))
+            part.write(header, payload)
+
+    @classmethod
+    def read(cls, shape: Shape, header: Reader, payload: Reader) -> Self:
+        """Factors whose rank fits the shape."""
+        (out, rest), parts, rank = matrix_shape(shape), [], 0
+        count = header.varint()
+        if not 1 <= count <= len(WIDTHS):
+            raise CodecError(f"{count} parts, where 1 to {len(WIDTHS)} may be")
+        for _ in range(count):
+            bits, components = header.varint(), header.varint()
+            rank += components
+            if not 1 <= components <= rank <= min(out, rest):
+                raise CodecError(f"rank {rank} does not fit shape {list(shape)}")
+            parts.append(Rows.read(bits, components, out + rest, header, payload))
+        return cls(shape, tuple(parts))
+
+
+def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [k, out] and [k, rest] with equal peaks and the same products."""
+    peaks = [side.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for side in (left, right)]
+    ratio = (peaks[1] / peaks[0]).sqrt()
+    return left * ratio, right / ratio
+
+
+def _lost(rows: Tensor, quantised: Rows, out: int) -> Tensor:
+    """Expected squared error of each product of a row's two sides, relative to its square; float64 [k]."""
+    error = (rows.cpu() - quantised.values).double().square()
+    square = rows.cpu().double().square().clamp(min=_TINY)
+    left, right = (error[:, part].sum(dim=1) / square[:, part].sum(dim=1) for part in (slice(out), slice(out, None)))
+    return (1 + left) * (1 + right) - 1

@@ -1,0 +1,88 @@
+"""The leading singular values of a matrix by block Lanczos on its Gram matrix: as many as are asked for."""
+
+import torch
+from torch import Tensor
+
+from fedkd_flwr.codec.factorize import Spectrum, gram, spectra
+
+_BLOCK = 32
+_CONVERGED = 0.7  # of what may be dropped: capture all but this, so that the Ritz values above it are exact
+_DIMENSIONS_A_RANK = 1.7  # captured for each singular value that is wanted, for the same reason
+_WORTH = 0.42  # of all dimensions; beyond it the full decomposition is faster
+
+
+class LeadingSpectrum:
+    """Grows an orthonormal basis of the leading eigenspace of C = G^T G, the Gram matrix of the smaller side.
+
+    Each block is C times the last one, orthogonal to all before (block Lanczos with full reorthogonalisation,
+    Golub and Underwood 1977; with a random start, Musco and Musco 2015). The captured energy trace(Q^T C Q) and the
+    total, trace(C), are known exactly, so an energy is reached for certain; by Rayleigh and Ritz within the basis the
+    rank is the smallest, or nearly. One core, 768 x 768: rank 12 in 1.5 ms, 168 in 20 ms, all in 45 ms.
+
+    Args:
+        matrix: [m, n], finite floats, not all zero.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+        self._gram = gram(matrix, torch.float32)
+        self._total = float(self._gram.diagonal().double().sum())
+        self._basis = self._gram.new_zeros(len(self._gram), 0)
+        self._image = self._basis
+        self._captured = 0.0
+        self._all: Spectrum | None = None
+
+    def until(self, energy: float) -> Spectrum:
+        """The leading values that hold more than `energy` of all, and some more."""
+        target = self._total * (1 - _CONVERGED * (1 - energy))
+        gain = self._total
+        while self._all is None and self._captured < target:
+            blocks_left = (_WORTH * len(self._gram) - self._basis.shape[1]) / _BLOCK
+            if blocks_left < 1 or self._captured + blocks_left * gain < target:
+                return self._full()
+            gain = self._grow()
+        return self._all or self._ritz(self._basis.shape[1])
+
+    def first(self, rank: int) -> Spectrum:
+        """The leading `rank` values, or all where that is faster."""
+        while self._all is None and self._basis.shape[1] < _DIMENSIONS_A_RANK * rank:
+            if self._basis.shape[1] + _BLOCK > _WORTH * len(self._gram):
+                return self._full()
+            self._grow()
+        return self._all or self._ritz(rank)
+
+    def _grow(self) -> float:
+        """Add a block; the energy that it captures is less than the last one's, as a rule."""
+        with torch.autocast(self._gram.device.type, enabled=False):
+            if self._basis.shape[1] == 0:
+                generator = torch.Generator(self._gram.device).manual_seed(0)
+                start = torch.randn(len(self._gram), _BLOCK, generator=generator, device=self._gram.device)
+                block = self._gram @ start
+            else:
+                block = self._image[:, -_BLOCK:]
+            for _ in range(2):
+                block = block - self._basis @ (self._basis.T @ block)
+                block = block / block.norm(dim=0).clamp(min=torch.finfo(block.dtype).tiny)
+            block = torch.linalg.qr(block).Q
+            image = self._gram @ block
+            self._basis = torch.cat([self._basis, block], dim=1)
+            self._image = torch.cat([self._image, image], dim=1)
+            gain = float((block * image).sum(dtype=torch.float64))
+            self._captured += gain
+        return gain
+
+    def _ritz(self, count: int) -> Spectrum:
+        with torch.autocast(self._gram.device.type, enabled=False):
+            projected = self._basis.T @ self._image
+            values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+            leading = vectors.flip(1)[:, :count]
+            return Spectrum(
+                self._matrix,
+                values.double().flip(0).clamp(min=0)[:count],
+                self._basis @ leading,
+                torch.tensor(self._total, dtype=torch.float64, device=values.device),
+            )
+
+    def _full(self) -> Spectrum:
+        self._all = spectra([self._matrix], [self._gram])[0]
+        return self._all

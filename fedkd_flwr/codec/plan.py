@@ -1,0 +1,175 @@
+"""One update on its way to bytes: what each tensor may become, and the choice that meets a budget or an energy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
+from fedkd_flwr.codec.encoded import EncodedUpdate
+from fedkd_flwr.codec.factored import Factored
+from fedkd_flwr.codec.factorize import Factors, spectra
+from fedkd_flwr.codec.krylov import LeadingSpectrum
+from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape
+from fedkd_flwr.errors import CodecError
+
+_TRIES = 8
+_VECTOR_BITS = 8
+_LARGE = 256  # smaller side
+_FIRST_RANK = 32
+_CLOSE = 0.003  # of a budget: so much may stay unspent
+
+
+class Plan:
+    """The tensors of one update, decomposed once, encoded as often as it takes.
+
+    Args:
+        tensors: float32, finite.
+        generator: see `UpdateCodec.encode`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
+        self._tensors = tensors
+        self._energies = {n: float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for n, t in tensors.items()}
+        self._generator = generator
+        matrices = {name: t.reshape(matrix_shape(tuple(t.shape))) for name, t in tensors.items() if _may_shrink(t)}
+        self._leading = {
+            name: LeadingSpectrum(matrix) for name, matrix in matrices.items() if self._is_large(name, matrix)
+        }
+        small = {name: matrix for name, matrix in matrices.items() if name not in self._leading}
+        self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
+        self._factors: dict[str, Factors] = {}
+        self._records: dict[tuple[str, Choice], Record] = {}
+
+    def per_matrix(self, energy: float, bits: int) -> EncodedUpdate:
+        """Each matrix at the smallest rank that keeps more than `energy` of it."""
+        choices = {}
+        for name, tensor in self._tensors.items():
+            choices[name] = Choice("dense", ((bits if _may_shrink(tensor) else max(bits, _VECTOR_BITS), 1),))
+            if not self._energies[name]:
+                choices[name] = Choice("empty")
+            elif _may_shrink(tensor):
+                spectrum = self._leading[name].until(energy) if name in self._leading else self._spectra[name]
+                factors = spectrum.to_energy(energy)
+                if factors.rank * sum(matrix_shape(tuple(tensor.shape))) < tensor.numel():
+                    self._factors[name] = factors
+                    choices[name] = Choice("factored", ((bits, factors.rank),))
+        return self._encoded(choices)
+
+    def within(self, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
+        """The most energy that at most `nbytes` carry.
+
+        What Huffman codes take is known only once they are made: choices are made for a budget of expected bytes,
+        which is corrected until the real ones fit and little is left.
+
+        Raises:
+            CodecError: `nbytes` is too small for the names and shapes.
+        """
+        best = self._encoded(dict.fromkeys(self._tensors, Choice("empty")))
+        if best.nbytes > nbytes:
+            raise CodecError(
+                f"a budget of {nbytes} bytes is too small: the names and shapes of the update take {best.nbytes}"
+            )
+        menus, header = self._menus(widths), best.nbytes
+        most, fitting, failing = 0.0, 0.0, np.inf
+        expected = float(nbytes - header)
+        for _ in range(_TRIES):
+            offers = self._settled(menus, widths, partial(spend, nbytes=expected))
+            encoded, kept = self._offered(offers), sum(offer.kept for offer in offers)
+            if encoded.nbytes > nbytes:
+                failing = expected
+            else:
+                fitting = expected
+                if kept > most:
+                    best, most = encoded, kept
+                complete = all(offer.kept >= menu.kept[-1] for offer, menu in zip(offers, menus, strict=True))
+                if complete or encoded.nbytes >= (1 - _CLOSE) * nbytes:
+                    break
+            expected *= (1 - _CLOSE / 2) * (nbytes - header) / max(1, encoded.nbytes - header)
+            if not fitting < expected < failing:
+                expected = (fitting + min(failing, 2 * nbytes)) / 2
+        return self._no_more_than_dense(best)
+
+    def keeping(self, energy: float, widths: Sequence[int]) -> EncodedUpdate:
+        """More than `energy` of the whole update in as few bytes as that takes.
+
+        What rounding loses is known only once it is done: what may be dropped is corrected until enough is kept.
+        """
+        menus = self._menus(widths)
+        total = sum(self._energies.values())
+        dropped = 1 - energy
+        for _ in range(_TRIES):
+            encoded = self._offered(self._settled(menus, widths, partial(reach, energy=total * (1 - dropped))))
+            lost = sum((1 - (row.energy or 0.0)) * self._energies[row.name] for row in encoded.rows())
+            if lost < (1 - energy) * total:
+                return self._no_more_than_dense(encoded)
+            dropped *= (1 - _CLOSE) * (1 - energy) * total / lost if lost else 0.0
+        return EncodedUpdate.dense(self._tensors)
+
+    def _is_large(self, name: str, matrix: Tensor) -> bool:
+        """Whether leading singular values come faster than all; on a GPU all matrices are decomposed in one batch."""
+        return min(matrix.shape) >= _LARGE and not matrix.is_cuda and self._energies[name] > 0
+
+    def _offered(self, offers: Sequence[Offer]) -> EncodedUpdate:
+        return self._encoded({name: offer.choice for name, offer in zip(self._tensors, offers, strict=True)})
+
+    def _menus(self, widths: Sequence[int]) -> list[Menu]:
+        for name, leading in self._leading.items():
+            self._spectra[name] = leading.first(_FIRST_RANK)
+        return [self._menu(name, widths) for name in self._tensors]
+
+    def _menu(self, name: str, widths: Sequence[int]) -> Menu:
+        tensor, spectrum = self._tensors[name], self._spectra.get(name)
+        total = self._energies[name]
+        shares = np.zeros(0) if spectrum is None else np.diff(spectrum.shares.cpu().numpy(), prepend=0.0)
+        return Menu(tensor.numel(), sum(matrix_shape(tuple(tensor.shape))), total, total * shares, widths)
+
+    def _settled(
+        self, menus: list[Menu], widths: Sequence[int], solve: Callable[[Sequence[Menu]], list[Offer]]
+    ) -> list[Offer]:
+        """Solve, with more singular values for every matrix that takes all that are known, until none does."""
+        while True:
+            offers, short = solve(menus), False
+            for index, (name, offer) in enumerate(zip(self._tensors, offers, strict=True)):
+                known = len(self._spectra[name].values) if name in self._leading else 0
+                takes_all = offer.choice.kind == "dense" or sum(count for _, count in offer.choice.widths) == known
+                if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
+                    short = True
+                    self._spectra[name] = self._leading[name].first(2 * known)
+                    self._factors.pop(name, None)
+                    menus[index] = self._menu(name, widths)
+            if not short:
+                return offers
+
+    def _encoded(self, choices: Mapping[str, Choice]) -> EncodedUpdate:
+        return EncodedUpdate.of({name: self._record(name, choice) for name, choice in choices.items()})
+
+    def _record(self, name: str, choice: Choice) -> Record:
+        if (name, choice) not in self._records:
+            self._records[name, choice] = self._made(name, choice)
+        return self._records[name, choice]
+
+    def _made(self, name: str, choice: Choice) -> Record:
+        tensor = self._tensors[name]
+        match choice.kind:
+            case "empty":
+                return Empty(tuple(tensor.shape), 0.0 if self._energies[name] else 1.0)
+            case "dense":
+                return Dense.of(tensor, choice.widths[0][0], self._generator)
+            case _:
+                rank = sum(count for _, count in choice.widths)
+                factors = self._factors.get(name)
+                if factors is None or factors.rank < rank:
+                    factors = self._factors[name] = self._spectra[name].to_rank(rank)
+                return Factored.of(tuple(tensor.shape), factors.leading(rank), choice.widths, self._generator)
+
+    def _no_more_than_dense(self, encoded: EncodedUpdate) -> EncodedUpdate:
+        if encoded.nbytes <= sum(4 * tensor.numel() for tensor in self._tensors.values()):
+            return encoded
+        return min(encoded, EncodedUpdate.dense(self._tensors), key=lambda candidate: candidate.nbytes)
+
+
+def _may_shrink(tensor: Tensor) -> bool:
+    return tensor.numel() > sum(matrix_shape(tuple(tensor.shape)))

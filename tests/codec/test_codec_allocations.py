@@ -1,0 +1,144 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_codec import updates
+from torch import Tensor
+
+from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, TotalEnergy, UpdateCodec
+from fedkd_flwr.codec.quantize import WIDTHS
+from fedkd_flwr.codec.wire import pack
+
+widths = st.sampled_from([None, *WIDTHS])
+
+
+def uneven(seed: int = 0) -> dict[str, Tensor]:
+    """Matrices whose spectra fall at very different speeds, as those of real updates do, and vectors."""
+    generator = torch.Generator().manual_seed(seed)
+    update = {}
+    for index, (out, rest, decay) in enumerate([(96, 96, 0.3), (96, 96, 3.0), (192, 96, 1.0), (96, 192, 2.0)]):
+        u, _, v = torch.linalg.svd(torch.randn(out, rest, generator=generator), full_matrices=False)
+        update[f"layer.{index}.weight"] = u @ torch.diag(torch.logspace(0, -decay, min(out, rest))) @ v
+        update[f"layer.{index}.bias"] = 0.01 * torch.randn(out, generator=generator)
+    return update
+
+
+def norm2(update: dict[str, Tensor]) -> float:
+    return sum(float(tensor.double().square().sum()) for tensor in update.values())
+
+
+def kept(update: dict[str, Tensor], encoded: EncodedUpdate) -> float:
+    """Share of the energy that really arrives."""
+    decoded = EncodedUpdate.from_bytes(encoded.to_bytes()).decode()
+    return 1 - norm2({name: tensor.float() - decoded[name] for name, tensor in update.items()}) / norm2(update)
+
+
+def dense_nbytes(update: dict[str, Tensor]) -> int:
+    return EncodedUpdate.dense({name: tensor.float() for name, tensor in update.items()}).nbytes
+
+
+@settings(max_examples=150, deadline=None)
+@given(update=updates, share=st.floats(0, 1.5), bits=widths, seed=st.one_of(st.none(), st.integers(0, 9)))
+def test_never_over_budget_never_over_dense(
+    update: dict[str, Tensor], share: float, bits: int | None, seed: int | None
+) -> None:
+    nbytes = max(1, int(share * dense_nbytes(update)))
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    try:
+        encoded = UpdateCodec(allocation=Budget(nbytes), bits=bits).encode(update, generator)
+    except CodecError as error:
+        assert "budget" in str(error)
+        nothing = EncodedUpdate.of(UpdateCodec().encode({n: torch.zeros(t.shape) for n, t in update.items()})._records)
+        assert nothing.nbytes > nbytes
+        return
+    assert encoded.nbytes == len(encoded.to_bytes()) <= min(nbytes, dense_nbytes(update))
+    received = EncodedUpdate.from_bytes(encoded.to_bytes())
+    received.require({name: tensor.shape for name, tensor in update.items()})
+    for name, tensor in received.decode().items():
+        assert torch.equal(tensor, encoded.decode()[name])
+    assert pack(received._records) == encoded.to_bytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(update=updates, share=st.floats(0.05, 1), bits=widths)
+def test_total_energy_is_kept(update: dict[str, Tensor], share: float, bits: int | None) -> None:
+    encoded = UpdateCodec(allocation=TotalEnergy(share), bits=bits).encode(update)
+    assert encoded.nbytes <= dense_nbytes(update)
+    energies = [float(tensor.double().square().sum()) for tensor in update.values()]
+    claimed = sum((1 - (row.energy or 0)) * energy for row, energy in zip(encoded.rows(), energies, strict=True))
+    assert claimed <= (1 - share) * sum(energies)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.98, 0.999])
+@pytest.mark.parametrize("bits", [None, 32, 8, 4])
+def test_total_energy_arrives_in_fewer_bytes_than_each_for_itself(share: float, bits: int | None) -> None:
+    update = uneven()
+    encoded = UpdateCodec(allocation=TotalEnergy(share), bits=bits).encode(update)
+    assert kept(update, encoded) > share - 0.02 * (1 - share)
+    alone = UpdateCodec(share, bits=bits or 32).encode(update)
+    if kept(update, alone) >= share:
+        assert encoded.nbytes < alone.nbytes
+
+
+@pytest.mark.parametrize("energy", [0.3, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("bits", [32, 16, 8, 6, 4])
+def test_at_equal_bytes_a_budget_keeps_no_less_than_each_for_itself(energy: float, bits: int) -> None:
+    update = uneven()
+    alone = UpdateCodec(energy, bits=bits).encode(update)
+    together = UpdateCodec(allocation=Budget(alone.nbytes), bits=bits).encode(update)
+    mixed = UpdateCodec(allocation=Budget(alone.nbytes)).encode(update)
+    assert max(together.nbytes, mixed.nbytes) <= alone.nbytes
+    lost, lost_together, lost_mixed = (1 - kept(update, encoded) for encoded in (alone, together, mixed))
+    # Where a whole matrix no longer fits, the bytes left over buy a little less: see `spend`.
+    assert lost_together <= 1.03 * lost
+    assert lost_mixed <= 1.03 * lost_together
+
+
+def test_more_bytes_keep_more_and_are_used() -> None:
+    update = uneven()
+    before = -1.0
+    for nbytes in (400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200):
+        encoded = UpdateCodec(allocation=Budget(nbytes)).encode(update)
+        assert 0.9 * nbytes < encoded.nbytes <= nbytes
+        assert kept(update, encoded) > before
+        before = kept(update, encoded)
+
+
+def test_a_budget_for_the_names_alone_sends_nothing_and_less_is_refused() -> None:
+    update = uneven()
+    nothing = UpdateCodec().encode({name: torch.zeros_like(tensor) for name, tensor in update.items()})
+    encoded = UpdateCodec(allocation=Budget(nothing.nbytes)).encode(update)
+    assert encoded.nbytes == nothing.nbytes
+    assert not any(tensor.any() for tensor in encoded.decode().values())
+    assert all(row.energy == 0 for row in encoded.rows())
+    with pytest.raises(CodecError, match=f"names and shapes of the update take {nothing.nbytes}"):
+        UpdateCodec(allocation=Budget(nothing.nbytes - 1)).encode(update)
+
+
+def test_a_budget_beyond_all_sends_all() -> None:
+    update = uneven()
+    encoded = UpdateCodec(allocation=Budget(10**9)).encode(update)
+    assert all(torch.equal(tensor, update[name]) for name, tensor in encoded.decode().items())
+
+
+@pytest.mark.parametrize("bits", [16, 8, 6, 5, 4, 3])
+def test_quantised_factors_of_the_paper_keep_its_ranks(bits: int) -> None:
+    update = uneven()
+    exact, coded = UpdateCodec(0.9).encode(update), UpdateCodec(0.9, bits=bits).encode(update)
+    assert exact.ranks == coded.ranks
+    assert coded.nbytes < exact.nbytes * (bits + 1) / 32 + 400
+    assert [row.bits for row in coded.rows() if row.name.endswith("bias")] == [max(bits, 8)] * 4
+    assert kept(update, coded) > kept(update, exact) - {16: 1e-6, 8: 1e-3, 6: 5e-3, 5: 0.01, 4: 0.04, 3: 0.2}[bits]
+
+
+def test_random_rounding_repeats_with_the_seed() -> None:
+    update = uneven()
+    codec = UpdateCodec(allocation=Budget(5000))
+    first, again, other = (codec.encode(update, torch.Generator().manual_seed(seed)).to_bytes() for seed in (0, 0, 1))
+    assert first == again != other
+    assert codec.encode(update).to_bytes() == codec.encode(update).to_bytes()
+
+
+def test_bits_out_of_range() -> None:
+    with pytest.raises(CodecError, match="bits must be one of 32, 16"):
+        UpdateCodec(bits=7)

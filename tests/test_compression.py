@@ -1,0 +1,61 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedkd_flwr.codec import Budget, Energy
+from fedkd_flwr.compression import build_codec, codec_settings
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError
+
+STUDENT = 1_000_000
+
+
+def config(defaults: dict[str, Any], **changes: Any) -> RunConfig:
+    return RunConfig.parse(defaults | {key.replace("_", "-"): value for key, value in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [("100x", 10_000), ("12.5x", 80_000), ("300B", 300), ("1.5kB", 1500), ("40kB/run", 10_000), ("0.5x", STUDENT)],
+)
+def test_a_budget_is_a_ratio_or_bytes_of_an_update_or_of_the_run(
+    defaults: dict[str, Any], budget: str, expected: int
+) -> None:
+    run = config(defaults, codec="budget", budget=budget, budget_front=1.0, num_rounds=4)
+    assert [codec_settings(run, round, STUDENT).budget for round in range(1, 5)] == [expected] * 4
+
+
+@given(front=st.floats(0.1, 10), rounds=st.integers(1, 20))
+def test_a_runs_budget_is_spent_to_the_byte_and_falls_as_asked(
+    defaults: dict[str, Any], front: float, rounds: int
+) -> None:
+    run = config(defaults, codec="budget", budget="50kB/run", budget_front=front, num_rounds=rounds)
+    shares = [codec_settings(run, round, STUDENT).budget or 0 for round in range(1, rounds + 1)]
+    assert sum(shares) == 50_000
+    assert shares[0] / shares[-1] == pytest.approx(front if rounds > 1 else 1.0, rel=0.02)
+
+
+def test_energy_rises_from_the_first_round_to_the_last(defaults: dict[str, Any]) -> None:
+    run = config(defaults, codec="energy", energy_start=0.9, energy_end=0.98, num_rounds=5)
+    energies = [codec_settings(run, round, STUDENT).energy for round in range(1, 6)]
+    assert energies == pytest.approx([0.9, 0.92, 0.94, 0.96, 0.98])
+    assert codec_settings(config(defaults, codec="energy", num_rounds=1), 1, STUDENT).energy == 0.95
+
+
+def test_settings_make_the_codec_that_they_describe(defaults: dict[str, Any]) -> None:
+    paper = build_codec(codec_settings(config(defaults, method="fedkd-paper"), 1, STUDENT))
+    assert (paper.allocation, paper.bits) == (Energy(0.95), 32)
+    ours = build_codec(codec_settings(config(defaults, codec="budget", budget="1kB", bits=4), 1, STUDENT))
+    assert (ours.allocation, ours.bits) == (Budget(1000), 4)
+
+
+@pytest.mark.parametrize(("feedback", "up"), [("none", False), ("up", True), ("down", False), ("both", True)])
+def test_nodes_are_told_of_their_own_direction_only(defaults: dict[str, Any], feedback: str, up: bool) -> None:
+    assert codec_settings(config(defaults, error_feedback=feedback), 1, STUDENT).feedback_up is up
+
+
+def test_a_budget_of_nothing_is_refused(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="'budget' is '3B/run': that is less than a byte a round"):
+        codec_settings(config(defaults, codec="budget", budget="3B/run", num_rounds=5), 1, STUDENT)
