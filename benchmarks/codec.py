@@ -4,12 +4,14 @@
     python -m benchmarks.codec /tmp/update.safetensors --threads 2
 
 One table for each update: a recorded one, and students of 4 layers, 768 wide, and 2 layers, 1024 wide, with singular
-values like k^-0.7 (rank 168 of 768 holds 95 %). `times` is numpy's time over this one's, `goal` what it should be at least.
+values like k^-0.7 (rank 168 of 768 holds 95 %). `times` is numpy's time over this one's, `goal` the least
+that it should be.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,7 +82,7 @@ def table(title: str, update: Update, repeats: int) -> None:
     ]
     for ratio in (8, 32, 128):
         codec = UpdateCodec(allocation=Budget(dense // ratio))
-        rows.append((f"ours, budget {ratio}x", "energy" if ratio == 128 else "", lambda c=codec: c.encode(update)))
+        rows.append((f"ours, budget {ratio}x", "energy" if ratio == 128 else "", partial(codec.encode, update)))
     print(f"\n{title}: {len(update)} tensors, {dense / 1e6:.1f} MB dense")
     heads = f"{'encode s':>9}{'times':>7}{'goal':>7}{'decode s':>9}{'/ GEMM':>7}{'bytes':>11}{'ratio':>7}{'error':>8}"
     print(f"{'':28}{heads}")
@@ -90,12 +92,16 @@ def table(title: str, update: Update, repeats: int) -> None:
         reference = reference or seconds
         decode_seconds, decoded = fastest(encoded.decode, repeats)
         factors = [record.factors() for record in encoded._records.values() if isinstance(record, Factored)]
-        floor, _ = fastest(lambda pairs=factors: [left @ right for left, right in pairs], repeats)
+        floor, _ = fastest(partial(multiplied, factors), repeats)
         error = sum(float((decoded[n] - t).double().square().sum()) for n, t in update.items()) / total
         print(
             f"{label:28}{seconds:9.3f}{reference / seconds:7.1f}{goal:>7}{decode_seconds:9.3f}"
             f"{decode_seconds / max(floor, 1e-9):7.1f}{encoded.nbytes:11,}{dense / encoded.nbytes:7.1f}{error:8.4f}"
         )
+
+
+def multiplied(factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    return [left @ right for left, right in factors]
 
 
 def fastest(run: Callable[[], Result], repeats: int) -> tuple[float, Result]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd_flwr import tensors
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.distillation import Nested, Pair, TeacherStudent, Weights, trainable, trainable_parameters
+from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models import build_classifier, head_parameter_names
 
@@ -24,14 +24,16 @@ class PairModels:
 
     Attributes:
         pair: what is trained.
-        teacher: the model that a node keeps.
+        teacher: the model that a node keeps; None: all that it trains travels.
+        teacher_bytes: of sending all trainable tensors of a teacher once, as float32.
         heads: names, as in `trainable_parameters(pair)`, of what learns at the head learning rate.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
     """
 
     pair: Pair
-    teacher: "PreTrainedModel"
+    teacher: "PreTrainedModel | None"
+    teacher_bytes: int
     heads: frozenset[str]
     initial_shared: Mapping[str, Tensor]
     initial_private: Mapping[str, Tensor]
@@ -53,8 +55,8 @@ def loss_weights(config: RunConfig) -> Weights:
 def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
     """The initial student: the same on every machine that has the checkpoint and the seed."""
     return build_classifier(
-        config.student or config.teacher,
-        num_layers=config.student_layers,
+        config.teacher if config.parts.whole else config.student or config.teacher,
+        num_layers=None if config.parts.whole else config.student_layers,
         labels=labels,
         pooling=config.pooling,
         attentions=loss_weights(config).attention,
@@ -75,7 +77,11 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
     )
     student = build_student(config, labels)
     pair: Pair
-    if config.architecture == "nested":
+    trains = config.parts.trains
+    if len(trains) == 1:
+        travels = "student" in trains
+        pair = Single(student if travels else teacher, travels)
+    elif config.architecture == "nested":
         try:
             pair = Nested(teacher, student)
         except ValueError as error:
@@ -87,7 +93,8 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
     parts = {"teacher": teacher, "student": student}
     return PairModels(
         pair=pair,
-        teacher=teacher,
+        teacher=teacher if "teacher" in trains else None,
+        teacher_bytes=tensors.dense_bytes(trainable(teacher)),
         heads=frozenset(f"{part}.{name}" for part, model in parts.items() for name in head_parameter_names(model))
         & trainable_parameters(pair).keys(),
         initial_shared=tensors.snapshot(pair.shared()),

@@ -23,7 +23,10 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     """
     feedback = config.error_feedback
     settings = CodecSettings(bits=config.bits or None, feedback_up=feedback in ("up", "both"))
-    if config.codec == "energy":
+    codec = config.parts.codec if config.codec == "auto" else config.codec
+    if codec == "dense":
+        return settings
+    if codec == "energy":
         share = (round - 1) / max(1, config.num_rounds - 1)
         energy = EnergySchedule(config.energy_start, config.energy_end)(share)
         return settings.model_copy(update={"energy": energy})

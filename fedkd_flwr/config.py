@@ -1,6 +1,7 @@
 """The one description of a run: every run-config key, validated; no other module reads raw run-config."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -9,25 +10,49 @@ from fedkd_flwr.errors import ConfigError
 
 Value = bool | int | float | str
 
-METHODS: dict[str, dict[str, Value]] = {
-    "fedkd": {},
-    "fedkd-paper": {
-        "architecture": "separate",
-        "loss": "paper",
-        "teacher-kl-weight": 1.0,
-        "student-kl-weight": 1.0,
-        "teacher-hidden-weight": 1.0,
-        "student-hidden-weight": 1.0,
-        "teacher-attention-weight": 1.0,
-        "student-attention-weight": 1.0,
-        "codec": "energy",
-        "energy-start": 0.95,
-        "energy-end": 0.98,
-        "bits": 32,
-        "error-feedback": "none",
-    },
+
+@dataclass(frozen=True)
+class Method:
+    """What a method is made of.
+
+    Attributes:
+        trains: the models that a node trains; what of them is the student travels.
+        whole: the student is the whole teacher checkpoint, whatever `student-layers` says.
+        codec: what `codec = "auto"` means.
+        fixes: keys that are not the user's.
+    """
+
+    trains: frozenset[str] = frozenset({"teacher", "student"})
+    whole: bool = False
+    codec: str = "dense"
+    fixes: Mapping[str, Value] = field(default_factory=dict)
+
+
+METHODS = {
+    "fedkd": Method(codec="budget"),
+    "fedkd-paper": Method(
+        codec="energy",
+        fixes={
+            "architecture": "separate",
+            "loss": "paper",
+            "teacher-kl-weight": 1.0,
+            "student-kl-weight": 1.0,
+            "teacher-hidden-weight": 1.0,
+            "student-hidden-weight": 1.0,
+            "teacher-attention-weight": 1.0,
+            "student-attention-weight": 1.0,
+            "codec": "energy",
+            "energy-start": 0.95,
+            "energy-end": 0.98,
+            "bits": 32,
+            "error-feedback": "none",
+        },
+    ),
+    "fml": Method(),
+    "fedavg": Method(trains=frozenset({"student"}), whole=True),
+    "fedavg-student": Method(trains=frozenset({"student"})),
+    "local": Method(trains=frozenset({"teacher"}), fixes={"codec": "dense"}),
 }
-"""The keys that a method fixes; all others are the user's."""
 
 # What may differ between a run and the run that resumes it: none of it changes the result.
 _FREE_ON_RESUME = {
@@ -51,7 +76,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
-    method: Literal["fedkd", "fedkd-paper"]
+    method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -94,7 +119,7 @@ class RunConfig(BaseModel):
     teacher_attention_weight: float = Field(ge=0)
     student_attention_weight: float = Field(ge=0)
 
-    codec: Literal["budget", "energy"]
+    codec: Literal["auto", "budget", "energy", "dense"]
     budget: str = Field(
         pattern=r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(x|[kMG]?B(/run)?)$",
         description="a ratio to the dense student (128x), bytes of an update (100kB) or of a run (5MB/run)",
@@ -148,9 +173,9 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: one line with every offending key and what it allows.
         """
-        fixed = METHODS.get(str(raw.get("method")), {})
+        method = METHODS.get(str(raw.get("method")), Method())
         try:
-            return cls.model_validate({**raw, **fixed})
+            return cls.model_validate({**raw, **method.fixes})
         except ValidationError as error:
             raise ConfigError("; ".join(_line(problem) for problem in error.errors())) from None
 
@@ -179,6 +204,11 @@ class RunConfig(BaseModel):
             for key in mine
             if key not in _FREE_ON_RESUME and mine[key] != theirs[key]
         ]
+
+    @property
+    def parts(self) -> Method:
+        """What the method is made of."""
+        return METHODS[self.method]
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class GlobalStudent:
         self.tensors = apply_refresh(self.tensors, Refresh.of("updates", self.version + 1, encoded.to_bytes()))
         self.version += 1
         self.updates.append(encoded.to_bytes())
-        while sum(map(len, self.updates)) >= self.snapshot_bytes:
+        while self.updates and sum(map(len, self.updates)) >= self.snapshot_bytes:
             self.updates.pop(0)
         return encoded
 

@@ -128,8 +128,10 @@ def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, 
     return {"round": wall, **parts, "server": server, "flower": max(0.0, wall - busiest - server)}
 
 
-def _mean(weighted: Iterable[tuple[int, Scores]]) -> Scores:
-    pairs = list(weighted)
+def _mean(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:
+    pairs = [(weight, scores) for weight, scores in weighted if scores is not None]
+    if not pairs:
+        return None
     total = sum(weight for weight, _ in pairs)
     return {name: sum(weight * scores[name] for weight, scores in pairs) / total for name in pairs[0][1]}
 

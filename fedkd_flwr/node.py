@@ -29,7 +29,6 @@ from fedkd_flwr.distillation import (
     build_optimizer,
     load_moments,
     moments,
-    trainable,
     trainable_parameters,
 )
 from fedkd_flwr.errors import ProtocolError, RunError, StateError
@@ -48,7 +47,7 @@ from fedkd_flwr.protocol import (
     pack,
     unpack,
 )
-from fedkd_flwr.tasks import Task, build_task
+from fedkd_flwr.tasks import Scores, Task, build_task
 
 
 @lru_cache(maxsize=16)
@@ -109,7 +108,7 @@ class Node:
             version=state.version,
             digest=tensors.digest(state.student),
             frozen_digest=self._models.frozen_digest,
-            teacher_bytes=tensors.dense_bytes(trainable(self._models.teacher)),
+            teacher_bytes=self._models.teacher_bytes,
             device=str(self._device),
             notes=notes,
         )
@@ -150,7 +149,7 @@ class Node:
             version=request.refresh.version,
             examples=len(self._prepared.train),
             evaluation=evaluation,
-            losses={"teacher": summary.teacher_loss, "student": summary.student_loss},
+            losses=dict(summary.losses),
             seconds={},
             worker=_worker(),
             update=encoded.to_bytes(),
@@ -181,7 +180,8 @@ class Node:
             if request.refresh.version != state.version:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
-            export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
+            if self._models.teacher is not None:
+                export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,
@@ -222,7 +222,7 @@ class Node:
 
     def _evaluate(self) -> Evaluation:
         with self._clock("evaluate"):
-            teacher, student = self._prepared.task.scores(), self._prepared.task.scores()
+            scores: dict[str, Scores] = {}
             pair = self._models.pair.eval()
             examples = self._prepared.test
             device, autocast = self._device.device, self._device.autocast
@@ -230,10 +230,12 @@ class Node:
                 for batch in self._prepared.task.batches(examples, 2 * self._config.batch_size):
                     batch = {name: tensor.to(device) for name, tensor in batch.items()}
                     with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                        by_teacher, by_student = pair(batch)
-                    teacher.update(by_teacher.logits, batch["labels"])
-                    student.update(by_student.logits, batch["labels"])
-            return Evaluation(student=student.compute(), teacher=teacher.compute(), examples=len(examples))
+                        outputs = dict(zip(("teacher", "student"), pair(batch), strict=True))
+                    for name, output in outputs.items():
+                        if output is not None:
+                            scores.setdefault(name, self._prepared.task.scores()).update(output.logits, batch["labels"])
+            found = {name: score.compute() for name, score in scores.items()}
+            return Evaluation(student=found.get("student"), teacher=found.get("teacher"), examples=len(examples))
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
         config, pair = self._config, self._models.pair

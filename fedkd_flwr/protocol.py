@@ -144,10 +144,10 @@ class EvaluateRequest(_Body):
 
 
 class Evaluation(_Body):
-    """Scores on a node's held-out examples: the student as received and the node's own teacher."""
+    """Scores on a node's held-out examples: the student as received and the node's own teacher, where there is one."""
 
-    student: Scores
-    teacher: Scores
+    student: Scores | None
+    teacher: Scores | None
     examples: Count
 
 

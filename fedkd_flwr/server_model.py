@@ -25,7 +25,7 @@ class ServerModel:
     """The student of one run, built from checkpoint, seed and labels as every node builds it.
 
     Attributes:
-        initial: its trainable tensors before any training, float32 on the CPU.
+        initial: what travels of it, before any training, float32 on the CPU; {}: nothing does.
         frozen_digest: SHA-256 of the tensors that never travel.
     """
 
@@ -33,14 +33,15 @@ class ServerModel:
         self._config = config
         self._model = build_student(config, labels)
         self._task = build_task(config, labels)
-        self.initial = tensors.snapshot(trainable(self._model))
+        travels = "student" in config.parts.trains
+        self.initial = tensors.snapshot(trainable(self._model)) if travels else {}
         self.frozen_digest = frozen_digest(self._model)
         source = config.server_test_data
         self._test = self._task.encode(with_labels(load_examples(source, config), labels, source)) if source else None
 
     def score(self, student: Mapping[str, Tensor]) -> Scores | None:
-        """Scores on the server's test data; None where the run has none."""
-        if self._test is None:
+        """Scores on the server's test data; None where the run has none, or no student."""
+        if self._test is None or not student:
             return None
         device = choose_device("auto", "fp32").device
         model = self._load(student).to(device).eval()
@@ -54,8 +55,9 @@ class ServerModel:
         return scores.compute()
 
     def export(self, student: Mapping[str, Tensor], folder: Path) -> None:
-        """Write a `from_pretrained` folder of the student."""
-        export(self._load(student), self._task.tokenizer, folder)
+        """Write a `from_pretrained` folder of the student, where the run has one."""
+        if student:
+            export(self._load(student), self._task.tokenizer, folder)
 
     def _load(self, student: Mapping[str, Tensor]) -> "PreTrainedModel":
         with torch.no_grad():

@@ -132,7 +132,7 @@ class FedKD(Strategy):
             codec=codec.model_dump(),
             losses={
                 name: sum(w * r.losses[name] for w, (_, r, _) in zip(weights, updates, strict=True)) / sum(weights)
-                for name in ("teacher", "student")
+                for name in updates[0][1].losses
             },
             asked=len(self._asked),
             trained=len(updates),
@@ -197,7 +197,7 @@ class FedKD(Strategy):
     def finish(self, grid: Grid, folder: Path) -> None:
         """Export the student; where the run that is resumed had only its last evaluation to do, do it first."""
         last = self.state.history.after(self.state.round)
-        if last.student is None:
+        if last.nodes is None:
             nothing = ArrayRecord(), ConfigRecord()
             messages = self.configure_evaluate(self.state.round - self._offset, *nothing, grid)
             timeout = self.config.round_timeout_seconds
@@ -311,10 +311,9 @@ def _prefixed(prefix: str, scores: Scores) -> Scores:
 
 
 def _in_words(board: ScoreBoard, round: int) -> str:
-    if board.student is None or board.teachers is None:
-        return ""
-    name = next(iter(board.student))
-    return (
-        f"; after round {round}: {name} of the student {board.student[name]:.3f}, "
-        f"of the teachers {board.teachers[name]:.3f}"
-    )
+    parts = [
+        f"{name} of the {who} {value:.3f}"
+        for who, scores in (("student", board.student), ("teachers", board.teachers))
+        for name, value in list((scores or {}).items())[:1]
+    ]
+    return f"; after round {round}: {', '.join(parts)}" if parts else ""

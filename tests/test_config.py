@@ -76,7 +76,7 @@ def test_a_missing_key_is_named(defaults: dict[str, Any]) -> None:
 
 def test_the_papers_method_fixes_its_loss_and_energies(defaults: dict[str, Any]) -> None:
     paper = RunConfig.parse(defaults | {"method": "fedkd-paper", "teacher-kl-weight": 0.1, "energy-end": 1.0})
-    assert METHODS["fedkd-paper"].items() <= paper.as_run_config().items()
+    assert METHODS["fedkd-paper"].fixes.items() <= paper.as_run_config().items()
     weights = {key: value for key, value in paper.as_run_config().items() if key.endswith("-weight")}
     assert weights and set(weights.values()) == {1.0}
     assert (paper.loss, paper.energy_start, paper.energy_end) == ("paper", 0.95, 0.98)

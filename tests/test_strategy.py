@@ -492,3 +492,39 @@ def test_uniform_and_weighted_means_differ_where_nodes_differ_in_size(
         for kind in ("examples", "uniform")
     }
     assert any(not torch.equal(by["examples"][name], by["uniform"][name]) for name in by["uniform"])
+
+
+def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config) -> None:
+    """Bit for bit, whatever the teachers do beside it."""
+    apart = {"teacher_kl_weight": 0.0, "student_kl_weight": 0.0, "codec": "dense"}
+    fedkd = student(run_server(LoopbackGrid(run_config(run_name="fedkd", **apart), nodes(2))))
+    fedavg = student(run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", codec="dense"), nodes(2))))
+    assert fedkd.keys() == fedavg.keys()
+    assert all(torch.equal(tensor, fedavg[name]) for name, tensor in fedkd.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "who", "layers"),
+    [
+        ("fedkd", {"student", "teachers"}, 2),
+        ("fedkd-paper", {"student", "teachers"}, 2),
+        ("fml", {"student", "teachers"}, 2),
+        ("fedavg", {"student"}, 4),
+        ("fedavg-student", {"student"}, 2),
+        ("local", {"teachers"}, 0),
+    ],
+)
+def test_a_method_is_which_models_learn_which_travel_and_how(
+    run_config: Config, method: str, who: set[str], layers: int
+) -> None:
+    folder = run_server(LoopbackGrid(run_config(method=method, codec="auto", budget="8x"), nodes(2)))
+    found = history(folder)
+    for entry in found["rounds"]:
+        assert {name for name in ("student", "teachers") if entry[name] is not None} == who
+        assert entry["losses"].keys() == {name.removesuffix("s") for name in who}
+    assert len({name.partition("layer.")[2][:1] for name in student(folder) if "layer." in name}) == layers
+    assert (folder / "student").is_dir() == bool(layers)
+    with (folder / "traffic.csv").open() as file:
+        kinds = {row["kind"] for row in csv.DictReader(file)} - {"header", "empty"}
+    dense = method in ("fml", "fedavg", "fedavg-student", "local")
+    assert kinds <= {"dense"} if dense else kinds - {"dense"}

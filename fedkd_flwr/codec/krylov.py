@@ -6,8 +6,8 @@ from torch import Tensor
 from fedkd_flwr.codec.factorize import Spectrum, gram, spectra
 
 _BLOCK = 32
-_CONVERGED = 0.7  # of what may be dropped: capture all but this, so that the Ritz values above it are exact
-_DIMENSIONS_A_RANK = 1.7  # captured for each singular value that is wanted, for the same reason
+_CONVERGED = 0.8  # of what may be dropped: all but this is captured, so that the rank is the smallest or 1 % more
+_DIMENSIONS_A_RANK = 1.7  # captured for each singular value that is wanted, and two blocks more, for the same reason
 _WORTH = 0.42  # of all dimensions; beyond it the full decomposition is faster
 
 
@@ -45,7 +45,7 @@ class LeadingSpectrum:
 
     def first(self, rank: int) -> Spectrum:
         """The leading `rank` values, or all where that is faster."""
-        while self._all is None and self._basis.shape[1] < _DIMENSIONS_A_RANK * rank:
+        while self._all is None and self._basis.shape[1] < _DIMENSIONS_A_RANK * rank + 2 * _BLOCK:
             if self._basis.shape[1] + _BLOCK > _WORTH * len(self._gram):
                 return self._full()
             self._grow()

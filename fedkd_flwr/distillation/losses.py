@@ -3,7 +3,7 @@
 Shapes: B examples, C outputs, L tokens, D hidden width, A attention heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -71,11 +71,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class PairLoss:
-    """Scalars of one batch; `total` is the one to differentiate."""
+    """Scalars of one batch: `total` is the one to differentiate, `tasks` are Eqs 1 and 2 of the models there are."""
 
     total: Tensor
-    teacher_task: Tensor
-    student_task: Tensor
+    tasks: Mapping[str, Tensor]
 
 
 def denominator(own: Tensor, other: Tensor, mode: Mode) -> Tensor:
@@ -134,8 +133,8 @@ def distillation_loss(
 
 
 def pair_loss(
-    teacher: Outputs,
-    student: Outputs,
+    teacher: Outputs | None,
+    student: Outputs | None,
     labels: Tensor,
     mask: Tensor | None,
     losses: TaskLosses,
@@ -148,15 +147,19 @@ def pair_loss(
     the student.
 
     Args:
-        teacher, student: their outputs on the batch.
+        teacher, student: their outputs on the batch; where there is but one, its task loss is the total.
         labels: what `losses.task_loss` takes.
         mask: [B, L], 1 on real tokens; None: all are real.
         losses: the task's own loss and divergence.
         weights: of each term.
         mode: see `denominator`.
     """
-    teacher_task = losses.task_loss(teacher.logits, labels)
-    student_task = losses.task_loss(student.logits, labels)
+    models = {"teacher": teacher, "student": student}
+    tasks = {name: losses.task_loss(own.logits, labels) for name, own in models.items() if own is not None}
+    constants = {name: task.detach() for name, task in tasks.items()}
+    if teacher is None or student is None:
+        return PairLoss(sum(tasks.values(), torch.zeros(())), constants)
+    teacher_task, student_task = tasks["teacher"], tasks["student"]
     teacher_total = teacher_task + distillation_loss(
         teacher,
         student.detach(),
@@ -177,7 +180,7 @@ def pair_loss(
         weights.student_hidden,
         weights.student_attention,
     )
-    return PairLoss(teacher_total + student_total, teacher_task.detach(), student_task.detach())
+    return PairLoss(teacher_total + student_total, constants)
 
 
 def _mean_over_layers(target: Sequence[Tensor], output: Sequence[Tensor], mask: Tensor | None) -> Tensor:

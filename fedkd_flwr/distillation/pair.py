@@ -14,8 +14,8 @@ class Pair(nn.Module, ABC):
     """What local training, node state and protocol need of a teacher and its student, however they are built."""
 
     @abstractmethod
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
-        """Outputs of (teacher, student) on a batch."""
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
+        """Outputs of (teacher, student) on a batch; None where there is no such model."""
 
     @abstractmethod
     def shared(self) -> dict[str, Parameter]:
@@ -24,6 +24,28 @@ class Pair(nn.Module, ABC):
     @abstractmethod
     def private(self) -> dict[str, Parameter]:
         """The other trainable parameters: what never leaves the node."""
+
+
+class Single(Pair):
+    """One model that learns alone: a student, all of which travels, or a teacher, nothing of which does."""
+
+    def __init__(self, model: nn.Module, travels: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._travels = travels
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
+        """Its outputs in the place of the model that it is."""
+        outputs = Outputs(self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits)
+        return (None, outputs) if self._travels else (outputs, None)
+
+    def shared(self) -> dict[str, Parameter]:
+        """All of a student's trainable parameters."""
+        return trainable(self.model) if self._travels else {}
+
+    def private(self) -> dict[str, Parameter]:
+        """All of a teacher's trainable parameters."""
+        return {} if self._travels else {f"teacher.{name}": p for name, p in trainable(self.model).items()}
 
 
 def layer_map(teacher_depth: int, student_depth: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The local loop of a node: teacher and student trained together on private data."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,12 +15,11 @@ from fedkd_flwr.distillation.pair import Pair
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What local training did: optimiser steps, examples seen and the mean task loss of each model."""
+    """What local training did: optimiser steps, examples seen and the mean task loss by model."""
 
     steps: int
     examples: int
-    teacher_loss: float
-    student_loss: float
+    losses: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LocalTraining:
         """
         scaler = torch.GradScaler(device.type, enabled=autocast is torch.float16)
         groups = [list(pair.shared().values()), list(pair.private().values())]
-        sums = torch.zeros(2, device=device)
+        sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0
 
         def step() -> None:
@@ -88,7 +88,7 @@ class LocalTraining:
                     self.mode,
                 )
             torch.autograd.backward(scaler.scale(loss.total / self.accumulation))
-            sums += torch.stack([loss.teacher_task, loss.student_task])
+            sums = {name: sums.get(name, 0) + task for name, task in loss.tasks.items()}
             examples += len(batch["labels"])
             count += 1
             pending += 1
@@ -99,7 +99,8 @@ class LocalTraining:
             step()
             steps += 1
 
-        teacher_loss, student_loss = (sums / max(count, 1)).tolist()
-        if not torch.isfinite(sums).all():
-            raise FloatingPointError(f"training loss is not finite (teacher {teacher_loss}, student {student_loss})")
-        return TrainingSummary(steps, examples, teacher_loss, student_loss)
+        losses = {name: float(total) / count for name, total in sums.items()}
+        for name, mean in losses.items():
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the training loss of the {name} is not finite ({mean})")
+        return TrainingSummary(steps, examples, losses)

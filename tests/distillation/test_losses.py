@@ -120,7 +120,7 @@ def test_the_loss_is_the_formula(mode: str = "stable") -> None:
     expected = task_t + task_s + (kl_t + kl_s + 2 * h) / (task_t + task_s)
     loss = pair_loss(teacher, student, LABELS, MASK, losses, Weights(), "stable")
     assert loss.total.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert (loss.teacher_task.item(), loss.student_task.item()) == (task_t.item(), task_s.item())
+    assert loss.tasks == {"teacher": task_t, "student": task_s}
 
 
 @given(st.floats(-1e3, 1e3))

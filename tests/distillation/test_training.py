@@ -64,7 +64,7 @@ def test_both_models_learn_and_the_summary_counts() -> None:
     first = training.run(pair, optimizer, data[:2], CPU)
     last = training.run(pair, optimizer, data, CPU)
     assert (first.steps, first.examples, last.steps, last.examples) == (2, 12, 60, 360)
-    assert last.teacher_loss < first.teacher_loss and last.student_loss < first.student_loss
+    assert all(last.losses[name] < first.losses[name] for name in ("teacher", "student"))
 
 
 def test_accumulated_batches_are_one_step_of_the_joined_batch() -> None:
