@@ -1,5 +1,6 @@
 """One label per text."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -121,7 +122,7 @@ class TextClassification:
 
 
 class ClassificationScores:
-    """Accuracy, macro F1 and mean cross-entropy.
+    """Accuracy, macro F1 and mean cross-entropy; of two classes also F1 and average precision of the second.
 
     Macro F1 is the mean F1 of the classes that are among the gold labels or the predictions: a class that is in
     neither does not count, one that is only predicted counts 0.
@@ -129,7 +130,12 @@ class ClassificationScores:
 
     def __init__(self, classes: int) -> None:
         from torchmetrics import MeanMetric, MetricCollection
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+        from torchmetrics.classification import (
+            BinaryAveragePrecision,
+            BinaryF1Score,
+            MulticlassAccuracy,
+            MulticlassF1Score,
+        )
 
         self._decisions = MetricCollection(
             {
@@ -137,24 +143,40 @@ class ClassificationScores:
                 "macro-f1": MulticlassF1Score(classes, average="macro", validate_args=False),
             }
         )
+        self._positive = BinaryF1Score(validate_args=False) if classes == 2 else None
+        self._ranking = BinaryAveragePrecision(validate_args=False) if classes == 2 else None
         self._loss = MeanMetric(nan_strategy="disable")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
         logits, labels = _full(logits.detach()).cpu(), labels.cpu()
         self._decisions.update(logits.argmax(dim=-1), labels)
+        if self._positive is not None and self._ranking is not None:
+            self._positive.update(logits.argmax(dim=-1), labels)
+            self._ranking.update(logits.softmax(dim=-1)[:, 1], labels)
         self._loss.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self) -> dict[str, float]:
-        """`accuracy`, `macro-f1` and `loss` of all examples so far, of which there is at least one.
+        """Scores of all examples so far, of which there is at least one.
+
+        Returns:
+            `accuracy`, `macro-f1` and `loss`; of two classes also `f1` and `average-precision`, 0 where no
+            example is of the second.
 
         Raises:
             RunError: the loss is not finite.
         """
         loss = float(self._loss.compute())
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
-        return {name: float(value) for name, value in self._decisions.compute().items()} | {"loss": loss}
+        scores = {name: float(value) for name, value in self._decisions.compute().items()}
+        if self._positive is not None and self._ranking is not None:
+            ranking = float(self._ranking.compute())
+            scores |= {
+                "f1": float(self._positive.compute()),
+                "average-precision": ranking if math.isfinite(ranking) else 0.0,
+            }
+        return scores | {"loss": loss}
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -143,6 +143,22 @@ def test_scores_are_those_of_all_examples_however_batched(data: st.DataObject) -
     assert all(type(value) is float and math.isfinite(value) for value in computed.values())
 
 
+def test_of_two_classes_the_second_is_the_positive_one() -> None:
+    scores = ClassificationScores(2)
+    margins = torch.tensor([3.0, 2.0, 1.0, -1.0, -2.0])
+    scores.update(torch.stack([-margins, margins], dim=1), torch.tensor([1, 0, 1, 1, 0]))
+    computed = scores.compute()
+    assert computed["f1"] == pytest.approx(2 * 2 / (3 + 3))
+    assert computed["average-precision"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+def test_without_positive_examples_the_scores_are_finite() -> None:
+    scores = ClassificationScores(2)
+    scores.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert scores.compute()["average-precision"] == scores.compute()["f1"] == 0
+
+
 def test_a_class_that_is_neither_there_nor_predicted_does_not_count() -> None:
     scores = ClassificationScores(3)
     scores.update(torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]]), torch.tensor([0, 1]))
