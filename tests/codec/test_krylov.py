@@ -64,7 +64,8 @@ def test_codec_of_large_matrices_keeps_the_energy_with_at_most_2_percent_more_by
     encoded = UpdateCodec(energy).encode(large())
     for name, rank in encoded.ranks.items():
         smallest = factorize(large()[name], energy).rank
-        assert smallest <= rank <= 1.02 * smallest + 1
+        if smallest * sum(large()[name].shape) < large()[name].numel():
+            assert smallest <= rank <= 1.02 * smallest + 1
     decoded = encoded.decode()
     for name, tensor in large().items():
         assert float((decoded[name] - tensor).square().sum() / tensor.square().sum()) < 1 - energy
