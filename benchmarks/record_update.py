@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_node_data
-from fedkd_flwr.models import build_classifier, trainable
+from fedkd_flwr.models import build_classifier
 from fedkd_flwr.tasks import build_task
 
 ROOT = Path(__file__).parent.parent
@@ -33,16 +33,16 @@ def record(steps: int, rounds: int, layers: int, learning_rate: float) -> dict[s
     torch.manual_seed(config.seed)
     order = torch.randint(len(data.train), (16 * steps * rounds,)).tolist()
     batches = task.batches(examples, 16, order)
-    shared = trainable(model)
+    shared = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(shared.values(), lr=learning_rate)
-    updates = {}
+    updates: dict[str, torch.Tensor] = {}
     for round in range(rounds):
         before = {name: parameter.detach().clone() for name, parameter in shared.items()}
         for _ in range(steps):
             batch = next(batches)
             labels = batch.pop("labels")
             loss = task.task_loss(model(**batch).logits, labels)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
         updates |= {f"{round}/{name}": parameter.detach() - before[name] for name, parameter in shared.items()}

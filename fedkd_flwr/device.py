@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from fedkd_flwr.errors import DeviceError
 
@@ -48,8 +49,10 @@ def choose_device(device: Literal["auto", "cpu", "cuda"], precision: Literal["au
 
 
 def set_threads(threads: int) -> None:
-    """Let PyTorch use `threads` CPU threads; 0: the CPUs that a simulation gives this node, or all cores."""
-    torch.set_num_threads(threads or _simulation_cpus() or os.cpu_count() or 1)
+    """Let PyTorch and numpy use `threads` CPU threads; 0: the CPUs that a simulation gives this node, or all cores."""
+    threads = threads or _simulation_cpus() or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _simulation_cpus() -> int:

@@ -1,6 +1,6 @@
 """The student as the server knows it: its version, and what brings a node from an older version to it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -77,14 +77,22 @@ def apply_refresh(student: Mapping[str, Tensor], refresh: Refresh) -> Mapping[st
     return student
 
 
-def weighted_mean(weighted: Iterable[tuple[float, Mapping[str, Tensor]]], total: float) -> dict[str, Tensor]:
-    """sum(weight * tensors) / total, in the order given; one set of tensors is held at a time besides the sum."""
-    mean: dict[str, Tensor] = {}
-    for weight, update in weighted:
-        share = weight / total
-        for name, tensor in update.items():
-            if name in mean:
-                mean[name].add_(tensor, alpha=share)
+class WeightedMean:
+    """Mean of named tensors that come one after the other; only their sum is held."""
+
+    def __init__(self) -> None:
+        self._sum: dict[str, Tensor] = {}
+        self._weight = 0.0
+
+    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
+        """Take in float32 tensors, the same names and shapes each time; the order decides the last bits."""
+        self._weight += weight
+        for name, tensor in tensors.items():
+            if name in self._sum:
+                self._sum[name].add_(tensor, alpha=weight)
             else:
-                mean[name] = tensor * share
-    return mean
+                self._sum[name] = tensor * weight
+
+    def compute(self) -> dict[str, Tensor]:
+        """sum(weight * tensors) / sum(weight)."""
+        return {name: tensor / self._weight for name, tensor in self._sum.items()}

@@ -29,8 +29,8 @@ class ScoreBoard:
     def record(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Fill in what the nodes found."""
         if evaluations:
-            self.student = _mean((e.examples, e.student) for e in evaluations.values())
-            self.teachers = _mean((e.examples, e.teacher) for e in evaluations.values())
+            self.student = mean_scores((e.examples, e.student) for e in evaluations.values())
+            self.teachers = mean_scores((e.examples, e.teacher) for e in evaluations.values())
             self.nodes = {
                 node: {"student": e.student, "teacher": e.teacher, "test-examples": e.examples}
                 for node, e in evaluations.items()
@@ -128,12 +128,16 @@ def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, 
     return {"round": wall, **parts, "server": server, "flower": max(0.0, wall - busiest - server)}
 
 
-def _mean(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:
-    pairs = [(weight, scores) for weight, scores in weighted if scores is not None]
-    if not pairs:
-        return None
-    total = sum(weight for weight, _ in pairs)
-    return {name: sum(weight * scores[name] for weight, scores in pairs) / total for name in pairs[0][1]}
+def mean_scores(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:
+    """Weighted mean of each score over those that have it; None where nobody has any."""
+    columns: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for weight, scores in weighted:
+        for name, value in (scores or {}).items():
+            columns[name].append((weight, value))
+    return {
+        name: sum(weight * value for weight, value in column) / sum(weight for weight, _ in column)
+        for name, column in columns.items()
+    } or None
 
 
 def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
-from fedkd_flwr.global_student import GlobalStudent, weighted_mean
-from fedkd_flwr.history import RoundEntry, ScoreBoard, TrafficRow, seconds_by_part, traffic_rows
+from fedkd_flwr.global_student import GlobalStudent, WeightedMean
+from fedkd_flwr.history import RoundEntry, ScoreBoard, TrafficRow, mean_scores, seconds_by_part, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
     CodecSettings,
@@ -104,46 +104,38 @@ class FedKD(Strategy):
         """
         round = server_round + self._offset
         received = time.perf_counter()
-        good, failed = self._collected(replies, TrainReply)
-        updates: list[tuple[Member, TrainReply, EncodedUpdate]] = []
-        for member, reply in good:
+        replied, failed = self._collected(replies, TrainReply)
+        taken: list[TrainReply] = []
+        mean = WeightedMean()
+        for member, reply in replied:
             try:
-                updates.append((member, reply, self._checked(reply, round)))
+                self._take(member, reply, round, mean)
+                taken.append(reply)
             except (ProtocolError, CodecError) as error:
                 failed[member.info.node] = str(error)
         for node, reason in failed.items():
             self._membership.forget(node)
             log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
-        self._require(round, len(updates), failed)
+        self._require(round, len(taken), failed)
 
-        weights = [1.0 if self.config.aggregation == "uniform" else r.examples for _, r, _ in updates]
-        decoded = (encoded.decode() for _, _, encoded in updates)
-        mean = weighted_mean(zip(weights, decoded, strict=True), sum(weights))
         codec = self._codec(round)
-        self._student.advance(mean, build_codec(codec), self.config.error_feedback in ("down", "both"))
-
-        evaluations = {m.info.node: r.evaluation for m, r, _ in updates if r.evaluation is not None}
-        self.state.history.after(round - 1).record(evaluations)
-        for member, reply, encoded in updates:
-            member.version = reply.version
-            self._traffic += traffic_rows(round, member.info.node, "up", encoded)
+        feedback = self.config.error_feedback in ("down", "both")
+        self._student.advance(mean.compute(), build_codec(codec), feedback)
+        self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
             codec=codec.model_dump(),
-            losses={
-                name: sum(w * r.losses[name] for w, (_, r, _) in zip(weights, updates, strict=True)) / sum(weights)
-                for name in updates[0][1].losses
-            },
+            losses=mean_scores((reply.examples, reply.losses) for reply in taken) or {},
             asked=len(self._asked),
-            trained=len(updates),
+            trained=len(taken),
             failed=failed,
-            bytes_up=sum(encoded.nbytes for _, _, encoded in updates),
+            bytes_up=sum(len(reply.update) for reply in taken),
             server=self._model.score(self._student.tensors) if self._evaluates_after(round) else None,
         )
         self.state.history.rounds.append(entry)
         self.state.round = round
         now = time.perf_counter()
-        entry.seconds = seconds_by_part([r for _, r, _ in updates], now - self._sent_at, now - received)
+        entry.seconds = seconds_by_part(taken, now - self._sent_at, now - received)
         self._keep()
         log.info(
             "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
@@ -274,7 +266,10 @@ class FedKD(Strategy):
             {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
-    def _checked(self, reply: TrainReply, round: int) -> EncodedUpdate:
+    def _take(self, member: Member, reply: TrainReply, round: int, mean: WeightedMean) -> None:
+        """Check an update and add it to the mean; one that does not fit leaves no trace."""
+        if reply.node != member.info.node:
+            raise ProtocolError(f"its update says that it is of {reply.node}")
         if (reply.round, reply.version) != (round, self._student.version):
             raise ProtocolError(
                 f"its update is of round {reply.round} from version {reply.version}, "
@@ -282,7 +277,9 @@ class FedKD(Strategy):
             )
         encoded = EncodedUpdate.from_bytes(reply.update)
         encoded.require(tensors.shapes(self._student.tensors))
-        return encoded
+        mean.add(encoded.decode(), 1.0 if self.config.aggregation == "uniform" else reply.examples)
+        member.version = reply.version
+        self._traffic += traffic_rows(round, reply.node, "up", encoded)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config

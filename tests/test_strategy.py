@@ -175,8 +175,9 @@ NAME = "head.weight"
         (lambda reply: reply.model_copy(update={"update": b""}), "update"),
         (lambda reply: reply.model_copy(update={"version": reply.version + 1}), "version"),
         (lambda reply: reply.model_copy(update={"round": reply.round + 1}), "round"),
+        (lambda reply: reply.model_copy(update={"node": "partition-0"}), "partition-0"),
     ],
-    ids=["missing", "extra", "shape", "bit flip", "empty", "version", "round"],
+    ids=["missing", "extra", "shape", "bit flip", "empty", "version", "round", "another's name"],
 )
 def test_a_bad_update_is_dropped_by_name_and_the_mean_is_that_of_the_others(
     run_config: Config, change: Change, named: str
