@@ -160,10 +160,14 @@ class RunConfig(BaseModel):
     def _nested_is_one_model(self) -> Self:
         if self.architecture == "nested":
             if self.student or self.pooling != "mean":
-                raise ValueError("architecture 'nested' needs an empty student and pooling 'mean'")
+                raise ValueError(
+                    "architecture 'nested' needs an empty student and pooling 'mean': or set it to 'separate'"
+                )
             for key, value in self.as_run_config().items():
                 if key.endswith(("-hidden-weight", "-attention-weight")) and value != 0:
-                    raise ValueError(f"architecture 'nested' has no layers to match: set {key} to 0.0")
+                    raise ValueError(
+                        f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'"
+                    )
         return self
 
     @classmethod

@@ -54,7 +54,7 @@ def test_relative_paths_are_the_users(tmp_path: Path) -> None:
     (tmp_path / "bert").mkdir()
     config = gather(
         REPOSITORY,
-        ['dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert" student="org/name"'],
+        ['dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert" student="org/name" architecture="separate"'],
     ).config
     assert config.dataset == f"csv:{tmp_path}/data/a.csv"
     assert config.server_test_data == f"json:{tmp_path}/t.json"
@@ -78,7 +78,7 @@ def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -
 
 
 def test_resume_refuses_another_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"learning-rate was 0\.0002, is 0\.1"):
+    with pytest.raises(ConfigError, match=r"learning-rate was 0\.0005, is 0\.1"):
         gather(REPOSITORY, ["learning-rate=0.1"], past_run(tmp_path / "old"))
 
 

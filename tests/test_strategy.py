@@ -499,7 +499,9 @@ def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config) 
     """Bit for bit, whatever the teachers do beside it."""
     apart = {"teacher_kl_weight": 0.0, "student_kl_weight": 0.0, "codec": "dense"}
     fedkd = student(run_server(LoopbackGrid(run_config(run_name="fedkd", **apart), nodes(2))))
-    fedavg = student(run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", codec="dense"), nodes(2))))
+    fedavg = student(
+        run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", codec="dense"), nodes(2)))
+    )
     assert fedkd.keys() == fedavg.keys()
     assert all(torch.equal(tensor, fedavg[name]) for name, tensor in fedkd.items())
 
