@@ -54,7 +54,10 @@ def test_relative_paths_are_the_users(tmp_path: Path) -> None:
     (tmp_path / "bert").mkdir()
     config = gather(
         REPOSITORY,
-        ['dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert" student="org/name" architecture="separate"'],
+        [
+            'dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert"',
+            'student="org/name" architecture="separate"',
+        ],
     ).config
     assert config.dataset == f"csv:{tmp_path}/data/a.csv"
     assert config.server_test_data == f"json:{tmp_path}/t.json"
