@@ -14,7 +14,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, FedKDError
 from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.processes import Interrupted
-from fedkd_flwr.run_arguments import Arguments, gather
+from fedkd_flwr.run_arguments import Arguments, gather, nodes_of
 from fedkd_flwr.summary import as_table, read_summary
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 _FAILED, _BAD_INPUT = 1, 2
+_NODES = 6
 _SILENCE_MARGIN_SECONDS = 600
 
 _out = Console(soft_wrap=True, highlight=False)
@@ -35,7 +36,7 @@ _err = Console(stderr=True, soft_wrap=True, highlight=False)
 @app.command()
 def run(
     app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
-    nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 6,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Simulated nodes: 6, or those of the resumed run.")] = None,
     cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of a node; decides how many run at once.")] = 1,
     gpus_per_node: Annotated[float, typer.Option(min=0.0, help="GPUs of a node; 0.25: four share one.")] = 0.0,
     run_config: Annotated[
@@ -51,6 +52,7 @@ def run(
     """
     with _one_line_errors(_BAD_INPUT):
         arguments = gather(app_folder, run_config or [], resume)
+        nodes = nodes or (resume and nodes_of(resume)) or _NODES
         _check_machine(arguments.config, nodes, cpus_per_node, gpus_per_node)
         _check_models(arguments.config)
     job = Job(

@@ -29,6 +29,10 @@ class StateError(FedKDError):
     """State on disk (node state, run folder, checkpoint) cannot be read or written."""
 
 
+class DamagedStateError(StateError):
+    """State on disk can be read but is not what was written."""
+
+
 class RunError(FedKDError):
     """A run cannot go on: too few nodes, too few good replies."""
 

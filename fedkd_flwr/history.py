@@ -116,6 +116,11 @@ def traffic_rows(round: int, node: str, direction: str, encoded: EncodedUpdate) 
     ]
 
 
+def dropped_row(round: int, node: str, nbytes: int) -> TrafficRow:
+    """The row of an update that travelled but was not taken."""
+    return TrafficRow(round, node, "up", "(dropped)", "dropped", 0, 8, nbytes, None)
+
+
 def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, server: float) -> dict[str, float]:
     """Where a round's time went; see `RoundEntry.seconds`."""
     parts: dict[str, float] = defaultdict(float)

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -16,6 +16,9 @@ from fedkd_flwr.protocol import JoinReply, JoinRequest, collect, to_records
 log = getLogger("flwr")
 
 _POLL_SECONDS = 1.0
+_LISTEN_SECONDS = 0.2
+_NEWCOMER_SECONDS = 10.0
+"""How long a round waits for newcomers to answer when there are enough members without them."""
 
 
 @dataclass
@@ -42,7 +45,12 @@ class Membership:
     """The nodes of a run; asks each new one once who it is, and forgets those that are gone."""
 
     def __init__(
-        self, lineage: str, admit: Callable[[JoinReply], int | None], minimum: int, wait_seconds: float
+        self,
+        lineage: str,
+        admit: Callable[[JoinReply], int | None],
+        minimum: int,
+        wait_seconds: float,
+        answer_seconds: float,
     ) -> None:
         """Start with nobody.
 
@@ -50,14 +58,19 @@ class Membership:
             lineage: of the run.
             admit: decides which version a node really holds (None: unknown); a ProtocolError refuses it.
             minimum: how many nodes a round needs.
-            wait_seconds: how long to wait for them.
+            wait_seconds: how long to wait for so many to be online.
+            answer_seconds: how long to wait for them to say who they are; once they have, a round does not
+                wait for others.
         """
         self._lineage = lineage
         self._admit = admit
         self._minimum = minimum
         self._wait_seconds = wait_seconds
+        self._answer_seconds = answer_seconds
         self._members: dict[str, Member] = {}
+        self._asked: dict[int, Message] = {}
         self._refused: dict[int, str] = {}
+        self._displaced: set[int] = set()
 
     def present(self, grid: Grid) -> list[Member]:
         """The members that are online, in order, newcomers among them; waits until there are enough.
@@ -65,25 +78,22 @@ class Membership:
         Raises:
             RunError: too few nodes are there after the wait, or too few of those that are there can take part.
         """
-        deadline = time.monotonic() + self._wait_seconds
+        start = time.monotonic()
         self._refused.clear()
+        first = not self._members
         while True:
             online = set(grid.get_node_ids())
-            known = {member.node_id for member in self._members.values()} | self._refused.keys()
-            if newcomers := sorted(online - known):
-                self._join(grid, newcomers)
-            members = sorted(
-                (member for member in self._members.values() if member.node_id in online),
-                key=lambda member: member.order,
-            )
-            if len(members) >= self._minimum:
-                return members
-            refusals = [reason for node_id, reason in self._refused.items() if node_id in online]
-            if len(online) >= self._minimum or time.monotonic() >= deadline:
+            self._greet(grid, online)
+            patience = _NEWCOMER_SECONDS if self._enough(online) and not first else self._answer_seconds
+            self._listen(grid, online, patience)
+            if self._enough(online):
+                return self._online(online)
+            refusals = dict.fromkeys(reason for node_id, reason in self._refused.items() if node_id in online)
+            if len(online) >= self._minimum or time.monotonic() >= start + self._wait_seconds:
                 raise RunError(
-                    f"{len(members)} nodes can take part, min-train-nodes is {self._minimum}"
-                    + ("".join(f"; {reason}" for reason in dict.fromkeys(refusals)))
-                    + ("" if refusals else f" (waited {self._wait_seconds:.0f} s: start more SuperNodes)")
+                    f"{len(self._online(online))} nodes can take part, min-train-nodes is {self._minimum}"
+                    + "".join(f"; {reason}" for reason in refusals)
+                    + ("" if refusals else f" (waited {time.monotonic() - start:.0f} s: start more SuperNodes)")
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -91,30 +101,62 @@ class Membership:
         """A node failed: before it is asked again it must say what it holds."""
         self._members.pop(node, None)
 
-    def _join(self, grid: Grid, node_ids: Iterable[int]) -> None:
+    def _online(self, online: set[int]) -> list[Member]:
+        members = (member for member in self._members.values() if member.node_id in online)
+        return sorted(members, key=lambda member: member.order)
+
+    def _enough(self, online: set[int]) -> bool:
+        return len(self._online(online)) >= self._minimum
+
+    def _greet(self, grid: Grid, online: set[int]) -> None:
+        """Ask those who are new who they are."""
+        self._asked = {node_id: message for node_id, message in self._asked.items() if node_id in online}
+        known = {member.node_id for member in self._members.values()} | self._asked.keys() | self._refused.keys()
         request = to_records(JoinRequest(lineage=self._lineage))
-        messages = [Message(request, dst_node_id=node_id, message_type="query") for node_id in node_ids]
-        replies = grid.send_and_receive(messages, timeout=self._wait_seconds)
-        answers, failures = collect(messages, replies, JoinReply)
-        for node_id, reason in failures.items():
-            self._refuse(node_id, reason)
-        for node_id, info in sorted(answers.items(), key=lambda item: (item[1].partition, item[1].node)):
-            try:
-                twin = self._members.get(info.node)
-                if twin is not None and twin.node_id in answers:
-                    raise ProtocolError(
-                        f"two nodes are called {info.node}: give each SuperNode a partition-id or name of its own"
-                    )
-                self._members[info.node] = Member(node_id, info, self._admit(info))
-            except ProtocolError as error:
-                self._refuse(node_id, str(error))
-                continue
-            log.info(
-                "fedkd: %s joined: %s, %d training examples, %s", info.node, info.title,
-                info.train_examples, info.device,
-            )  # fmt: skip
-            for note in info.notes:
-                log.warning("fedkd: %s: %s", info.node, note)
+        messages = [
+            Message(request, dst_node_id=node_id, message_type="query", ttl=self._answer_seconds)
+            for node_id in sorted(online - known)
+        ]
+        ids = grid.push_messages(messages)
+        self._asked |= {m.metadata.dst_node_id: m for m, pushed in zip(messages, ids, strict=True) if pushed}
+
+    def _listen(self, grid: Grid, online: set[int], patience: float) -> None:
+        """Take the answers that come; whoever is silent for longer is heard before a later round."""
+        deadline = time.monotonic() + patience
+        alive = set(self._displaced)
+        while self._asked:
+            by_message = {m.metadata.message_id: node_id for node_id, m in self._asked.items()}
+            replies = list(grid.pull_messages(by_message))
+            heard = [by_message[reply.metadata.reply_to_message_id] for reply in replies]
+            answers, failures = collect([self._asked.pop(node_id) for node_id in heard], replies, JoinReply)
+            for node_id, reason in failures.items():
+                self._refuse(node_id, reason)
+            for node_id, info in sorted(answers.items(), key=lambda item: (item[1].partition, item[1].node)):
+                try:
+                    self._welcome(node_id, info, online, alive)
+                except ProtocolError as error:
+                    self._refuse(node_id, str(error))
+                alive.add(node_id)
+            if not self._asked or time.monotonic() >= deadline:
+                return
+            time.sleep(_LISTEN_SECONDS)
+
+    def _welcome(self, node_id: int, info: JoinReply, online: set[int], alive: set[int]) -> None:
+        """A node that comes back under a new id takes the place of the old one, unless that one answers too."""
+        twin = self._members.get(info.node)
+        if twin is not None and twin.node_id in online:
+            if {node_id, twin.node_id} & alive:
+                raise ProtocolError(
+                    f"two nodes are called {info.node}: give each SuperNode a partition-id or name of its own"
+                )
+            self._displaced.add(twin.node_id)
+        self._members[info.node] = Member(node_id, info, self._admit(info))
+        log.info(
+            "fedkd: %s joined: %s, %d training examples, %s",
+            info.node, info.title, info.train_examples, info.device,
+        )  # fmt: skip
+        for note in info.notes:
+            log.warning("fedkd: %s: %s", info.node, note)
 
     def _refuse(self, node_id: int, reason: str) -> None:
         self._refused[node_id] = reason

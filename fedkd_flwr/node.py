@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from fedkd_flwr import tensors
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
 from fedkd_flwr.clock import Clock
-from fedkd_flwr.codec import ErrorFeedback
+from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import load_node_data
@@ -31,7 +31,7 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import ProtocolError, RunError, StateError
+from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.models import export
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -86,6 +86,7 @@ class Node:
         partition = node_config.get("partition-id")
         self.name = str(node_config.get("name") or _default_name(partition, self._prepared.title))
         self._partition = int(partition) if partition is not None else 0
+        self._partitions = 0 if "data-path" in node_config else int(node_config["num-partitions"])
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
 
     def join(self, request: JoinRequest) -> JoinReply:
@@ -94,9 +95,8 @@ class Node:
         notes: tuple[str, ...] = ()
         try:
             state = store.load()
-        except StateError as error:
-            store.discard()
-            state, notes = None, (f"{error}; starts afresh from the initial models",)
+        except DamagedStateError as error:
+            state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
         store.prune(self._config.keep_lineages)
         state = state or self._initial_state()
         return JoinReply(
@@ -105,6 +105,8 @@ class Node:
             title=self._prepared.title,
             labels=self._prepared.labels,
             train_examples=len(self._prepared.train),
+            partitions=self._partitions,
+            round=state.round,
             version=state.version,
             digest=tensors.digest(state.student),
             frozen_digest=self._models.frozen_digest,
@@ -121,7 +123,8 @@ class Node:
         with self._clock("state"):
             store = self._store(request.lineage)
             state = store.load() or self._initial_state()
-        if state.round == request.round and state.version == request.refresh.version:
+        is_repeated = state.round == request.round and state.version == request.refresh.version
+        if is_repeated and request.refresh.kind != "snapshot":
             return unpack(state.reply)
         if state.round >= request.round and request.refresh.kind != "snapshot":
             raise ProtocolError(
@@ -140,7 +143,7 @@ class Node:
             update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
             codec, residual = build_codec(request.codec), state.residual
             if request.codec.feedback_up:
-                encoded, residual = ErrorFeedback(codec).encode(update, residual)
+                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken))
             else:
                 encoded = codec.encode(update)
         reply = TrainReply(
@@ -276,6 +279,14 @@ class Node:
         epochs = -(-wanted // n) if wanted else config.local_epochs
         order = np.concatenate([generator.permutation(n) for _ in range(epochs)])
         return [int(index) for index in order[: wanted or None]]
+
+
+def _owed(state: NodeState, taken: int) -> Mapping[str, Tensor]:
+    """What the server still lacks: the residual, and the last update where that was never taken."""
+    if state.round <= taken or not state.reply:
+        return state.residual
+    lost = EncodedUpdate.from_bytes(unpack(state.reply).update).decode()
+    return {name: tensor + lost[name] for name, tensor in state.residual.items()}
 
 
 def _default_name(partition: Value | None, title: str) -> str:

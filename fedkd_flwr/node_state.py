@@ -9,7 +9,9 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd_flwr.disk import flush
-from fedkd_flwr.errors import StateError
+from fedkd_flwr.errors import DamagedStateError, StateError
 
 _FORMAT = 1
 _MANIFEST = "state.json"
@@ -59,7 +61,8 @@ class NodeStore:
         """The newest state; None where there is none.
 
         Raises:
-            StateError: the newest state is damaged; names the file.
+            DamagedStateError: it is not what was written; names the file.
+            StateError: it cannot be read, or another version of this package wrote it.
         """
         newest = self._newest()
         if newest is None:
@@ -70,15 +73,17 @@ class NodeStore:
                 raise StateError(f"{newest} has format {manifest['format']}, this version reads {_FORMAT}")
             for name, expected in manifest["crc32"].items():
                 if _crc32(newest / name) != expected:
-                    raise StateError(f"{newest / name} is damaged: its checksum differs")
+                    raise DamagedStateError(f"{newest / name} is damaged: its checksum differs")
             return NodeState(
                 manifest["round"],
                 manifest["version"],
                 **{name: load_file(newest / f"{name}.safetensors") for name in _TENSORS},
                 reply=(newest / "reply").read_bytes(),
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise StateError(f"{newest} is damaged: {error}") from None
+        except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise DamagedStateError(f"{newest} is damaged: {error}") from None
+        except OSError as error:
+            raise StateError(f"{newest} cannot be read: {error}; the state is left as it is") from None
 
     def save(self, state: NodeState, unchanged: bool = False) -> None:
         """Make `state` the newest one.
@@ -121,9 +126,12 @@ class NodeStore:
             ) from None
         self._sweep(keep=self.folder / f"{number:08d}")
 
-    def discard(self) -> None:
-        """Remove the node's state in this lineage."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def set_aside(self) -> Path:
+        """Move a damaged state out of the way, for its owner to look at; where it is now."""
+        place = next(
+            place for n in count(1) if not (place := self._lineage / f"{self.folder.name}.damaged-{n}").exists()
+        )
+        return self.folder.rename(place)
 
     def prune(self, keep: int) -> None:
         """Remove this node's state in all but the `keep` lineages most recently used, this one among them."""
@@ -132,7 +140,7 @@ class NodeStore:
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in others[keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
-            if not any(path.parent.iterdir()):
+            with suppress(OSError):
                 path.parent.rmdir()
 
     def _newest(self) -> Path | None:

@@ -45,6 +45,8 @@ class JoinReply(_Body):
         partition: its place in the order of sums; equal partitions are ordered by `node`.
         title: its data, for people.
         labels, train_examples: of its data.
+        partitions: among how many nodes the data set is shared out; 0: the data are its own.
+        round: in which it trained last, in this lineage; 0: it holds no state.
         version: of the student that it holds.
         digest: SHA-256 of the student's trainable tensors at that version.
         frozen_digest: SHA-256 of the student's frozen tensors, which never travel.
@@ -58,6 +60,8 @@ class JoinReply(_Body):
     title: str
     labels: tuple[str, ...]
     train_examples: Count
+    partitions: Count
+    round: Count
     version: Count
     digest: str
     frozen_digest: str
@@ -124,12 +128,14 @@ class TrainRequest(_Body):
 
     Attributes:
         round: from 1.
+        taken: the last round of which the server took this node's update; 0: none.
         codec: of the node's update.
         evaluate: score the refreshed student and the teacher before training.
     """
 
     lineage: str
     round: Annotated[int, Field(ge=1)]
+    taken: Count = 0
     codec: CodecSettings
     evaluate: bool
     refresh: Refresh

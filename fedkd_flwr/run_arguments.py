@@ -50,6 +50,14 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None) -> A
     return _named(config)
 
 
+def nodes_of(run: Path) -> int | None:
+    """How many nodes share the data set of a run; None where none has joined yet, or each has its own data."""
+    try:
+        return json.loads((run / "history.json").read_text(encoding="utf-8"))["partitions"] or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def parse_overrides(text: str) -> dict[str, Any]:
     """The mapping of a `key=value key2=value2` text with TOML values, or of a TOML file.
 

@@ -3,7 +3,7 @@
 RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
-RUN/checkpoints/00000003/ the server after round 3: student, newest updates, history
+RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
 RUN/student/              the student after the last round, a `from_pretrained` folder
 """
 
@@ -11,7 +11,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -28,7 +28,7 @@ from fedkd_flwr.history import History, TrafficRow
 _FORMAT = 1
 _KEEP_CHECKPOINTS = 2
 _STATE, _STUDENT, _RESIDUAL, _UPDATES = "state.json", "student.safetensors", "residual.safetensors", "updates.bin"
-_COLUMNS = [field.name for field in fields(TrafficRow)]
+_COLUMNS = [column.name for column in fields(TrafficRow)]
 
 
 @dataclass
@@ -41,6 +41,8 @@ class RunState:
         labels: of the task; empty until the first node has joined.
         student: None until then.
         teacher_bytes: of sending a teacher once, dense; of the first node.
+        partitions: among how many nodes the data set is shared out; None until a node has joined.
+        taken: node -> the last round of which its update was taken.
     """
 
     lineage: str
@@ -49,6 +51,8 @@ class RunState:
     student: GlobalStudent | None
     history: History
     teacher_bytes: int = 0
+    partitions: int | None = None
+    taken: dict[str, int] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -100,6 +104,7 @@ class RunFolder:
                 f"run-config key 'num-rounds' is {config.num_rounds} but {path} has finished {state.round} rounds"
             )
         write_json(path / "config.json", config.as_run_config() | {"resume": ""})
+        folder.write_history(state, config)
         return folder, state
 
     def checkpoint(self, state: RunState, traffic: Sequence[TrafficRow], config: RunConfig) -> None:
@@ -112,6 +117,7 @@ class RunFolder:
         try:
             with self._traffic.open("a", newline="") as file:
                 csv.writer(file).writerows(asdict(row).values() for row in traffic)
+            flush(self._traffic)
             parent = self.path / "checkpoints"
             fresh = parent / ".new"
             shutil.rmtree(fresh, ignore_errors=True)
@@ -128,15 +134,17 @@ class RunFolder:
                 "digest": state.student.digest,
                 "updates": [len(update) for update in state.student.updates],
                 "teacher-bytes": state.teacher_bytes,
+                "partitions": state.partitions,
+                "taken": state.taken,
                 "traffic-bytes": self._traffic.stat().st_size,
                 "history": state.history.as_dict(),
             }
             write_json(fresh / _STATE, body)
             for path in [*fresh.iterdir(), fresh]:
                 flush(path)
-            target = parent / f"{state.round:08d}"
-            shutil.rmtree(target, ignore_errors=True)
-            fresh.rename(target)
+            newest = max(parent.glob("[0-9]" * 8), default=None)
+            number = int(newest.name) + 1 if newest else 1
+            fresh.rename(parent / f"{number:08d}")
             flush(parent)
             self.write_history(state, config)
             for old in sorted(parent.glob("[0-9]" * 8))[:-_KEEP_CHECKPOINTS]:
@@ -153,6 +161,7 @@ class RunFolder:
             "config": config.as_run_config(),
             "lineage": state.lineage,
             "labels": state.labels,
+            "partitions": state.partitions,
             "sizes": {
                 "teacher-bytes": state.teacher_bytes,
                 "student-bytes": state.student.snapshot_bytes if state.student else 0,
@@ -187,6 +196,8 @@ class RunFolder:
                 student=student,
                 history=History.from_dict(body["history"]),
                 teacher_bytes=body["teacher-bytes"],
+                partitions=body["partitions"],
+                taken=body["taken"],
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise StateError(

@@ -43,7 +43,7 @@ class ServerModel:
         """Scores on the server's test data; None where the run has none, or no student."""
         if self._test is None or not student:
             return None
-        device = choose_device("auto", "fp32").device
+        device = choose_device("cpu" if self._config.device == "cpu" else "auto", "fp32").device
         model = self._load(student).to(device).eval()
         scores = self._task.scores()
         with torch.inference_mode():

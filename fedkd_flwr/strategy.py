@@ -16,7 +16,15 @@ from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent, WeightedMean
-from fedkd_flwr.history import RoundEntry, ScoreBoard, TrafficRow, mean_scores, seconds_by_part, traffic_rows
+from fedkd_flwr.history import (
+    RoundEntry,
+    ScoreBoard,
+    TrafficRow,
+    dropped_row,
+    mean_scores,
+    seconds_by_part,
+    traffic_rows,
+)
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
     CodecSettings,
@@ -55,7 +63,13 @@ class FedKD(Strategy):
         self._folder = folder
         self._server_model: ServerModel | None = None
         self._offset = state.round
-        self._membership = Membership(state.lineage, self._admit, config.min_train_nodes, config.node_wait_seconds)
+        self._membership = Membership(
+            state.lineage,
+            self._admit,
+            config.min_train_nodes,
+            config.node_wait_seconds,
+            config.round_timeout_seconds,
+        )
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
         self._traffic: list[TrafficRow] = []
@@ -85,9 +99,10 @@ class FedKD(Strategy):
         return self._ask(
             chosen,
             "train",
-            lambda refresh: TrainRequest(
+            lambda member, refresh: TrainRequest(
                 lineage=self.state.lineage,
                 round=round,
+                taken=self.state.taken.get(member.info.node, 0),
                 codec=self._codec(round),
                 evaluate=self._evaluates_after(round - 1),
                 refresh=refresh,
@@ -113,6 +128,7 @@ class FedKD(Strategy):
                 taken.append(reply)
             except (ProtocolError, CodecError) as error:
                 failed[member.info.node] = str(error)
+                self._traffic.append(dropped_row(round, reply.node, len(reply.update)))
         for node, reason in failed.items():
             self._membership.forget(node)
             log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
@@ -129,7 +145,7 @@ class FedKD(Strategy):
             asked=len(self._asked),
             trained=len(taken),
             failed=failed,
-            bytes_up=sum(len(reply.update) for reply in taken),
+            bytes_up=sum(len(reply.update) for _, reply in replied),
             server=self._model.score(self._student.tensors) if self._evaluates_after(round) else None,
         )
         self.state.history.rounds.append(entry)
@@ -160,7 +176,7 @@ class FedKD(Strategy):
         return self._ask(
             self._membership.present(grid),
             "evaluate",
-            lambda refresh: EvaluateRequest(lineage=self.state.lineage, round=round, refresh=refresh),
+            lambda member, refresh: EvaluateRequest(lineage=self.state.lineage, round=round, refresh=refresh),
         )
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -223,6 +239,15 @@ class FedKD(Strategy):
                 "server's; use the same files everywhere"
             )
         state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
+        if state.partitions is None:
+            state.partitions = info.partitions
+        if info.partitions not in (0, state.partitions):
+            raise ProtocolError(
+                f"{info.node} is one of {info.partitions} nodes, this run was started with {state.partitions}: "
+                "its data would be other data; start as many nodes as before"
+            )
+        if info.node in state.taken and info.round == 0:
+            log.warning("fedkd: %s has no state of this run: its teacher starts afresh", info.node)
         known = {0: tensors.digest(self._model.initial), state.student.version: state.student.digest}
         if info.version > state.student.version or known.get(info.version, info.digest) != info.digest:
             log.warning(
@@ -240,14 +265,19 @@ class FedKD(Strategy):
         self,
         members: Sequence[Member],
         message_type: str,
-        request: Callable[[Refresh], TrainRequest | EvaluateRequest],
+        request: Callable[[Member, Refresh], TrainRequest | EvaluateRequest],
     ) -> list[Message]:
         self._asked = []
         self._sent_at = time.perf_counter()
         board = self.state.history.after(self.state.round)
         for member in members:
             refresh = self._student.refresh_from(member.version)
-            message = Message(to_records(request(refresh)), dst_node_id=member.node_id, message_type=message_type)
+            message = Message(
+                to_records(request(member, refresh)),
+                dst_node_id=member.node_id,
+                message_type=message_type,
+                ttl=self.config.round_timeout_seconds,
+            )
             self._asked.append((message, member))
             board.bytes_down += refresh.nbytes
             for payload in refresh.payloads:
@@ -279,12 +309,14 @@ class FedKD(Strategy):
         encoded.require(tensors.shapes(self._student.tensors))
         mean.add(encoded.decode(), 1.0 if self.config.aggregation == "uniform" else reply.examples)
         member.version = reply.version
+        self.state.taken[reply.node] = round
         self._traffic += traffic_rows(round, reply.node, "up", encoded)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config
         if good >= config.min_train_nodes and good >= config.min_success_share * len(self._asked):
             return
+        self._keep()
         reasons = "; ".join(f"{node}: {reason}" for node, reason in failed.items())
         raise RunError(
             f"round {round}: {good} of {len(self._asked)} nodes gave a good answer, needed are "

@@ -23,7 +23,7 @@ def test_fp16_on_a_cpu_is_an_error_in_words() -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_auto_takes_the_gpu_and_bf16_where_it_can(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
     assert choose_device("auto", "auto") == Device(torch.device("cuda"), torch.bfloat16 if bf16 else None)
     assert choose_device("cpu", "auto") == Device(CPU, None)
     if not bf16:

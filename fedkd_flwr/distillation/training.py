@@ -12,6 +12,9 @@ from torch.optim import AdamW
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.pair import Pair
 
+_INITIAL_SCALE = 2.0**10
+"""Of float16 gradients; PyTorch's own start of 2^16 would cost a round of few steps most of them to come down."""
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -60,7 +63,8 @@ class LocalTraining:
         Raises:
             FloatingPointError: a loss is not finite; the pair is then spoilt.
         """
-        scaler = torch.GradScaler(device.type, enabled=autocast is torch.float16)
+        scaler = torch.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=autocast is torch.float16)
+        optimizer.zero_grad()
         groups = [list(pair.shared().values()), list(pair.private().values())]
         sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0

@@ -46,6 +46,6 @@ def test_two_supernodes_train_as_one_process_does(
 
     nodes = [{"partition-id": i, "num-partitions": 2} for i in range(2)]
     loopback = run_server(LoopbackGrid(run_config(run_name="loopback", state_dir=str(tmp_path / "state")), nodes))
-    real, expected = (load_file(path / "checkpoints/00000002/student.safetensors") for path in (folder, loopback))
+    real, expected = (load_file(path / "student/model.safetensors") for path in (folder, loopback))
     assert real.keys() == expected.keys()
     assert all(torch.equal(real[name], expected[name]) for name in real)
