@@ -33,7 +33,13 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="*", help="tweets, adr-iid, adr-dirichlet; default: all there are")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    common = {"num-rounds": 6 if arguments.quick else 12, "local-steps": 8, "batch-size": 16, "evaluate-every": 2}
+    common = {
+        "num-rounds": 6 if arguments.quick else 12,
+        "local-steps": 8,
+        "batch-size": 16,
+        "learning-rate": 2e-4,
+        "evaluate-every": 2,
+    }
     scenarios = tweets() | (adr(arguments.adr) if arguments.adr else {})
     scenarios = {name: place for name, place in scenarios.items() if name in (arguments.scenarios or scenarios)}
     seeds = range(1 if arguments.quick else arguments.seeds)
