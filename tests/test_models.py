@@ -79,9 +79,10 @@ def batch(reference: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def check(defaults: dict[str, Any]) -> Callable[..., None]:
-    """check_models on the default run with some keys changed."""
+    """check_models on the default run, of two models, with some keys changed."""
+    apart = defaults | {"architecture": "separate"}
     return lambda **changes: check_models(
-        RunConfig.parse(defaults | {key.replace("_", "-"): value for key, value in changes.items()})
+        RunConfig.parse(apart | {key.replace("_", "-"): value for key, value in changes.items()})
     )
 
 
