@@ -1,7 +1,7 @@
 """Encode and decode: seconds, bytes and error, against the SVD that the published code calls.
 
-    python -m benchmarks.record_update /tmp/update.safetensors
-    python -m benchmarks.codec /tmp/update.safetensors --threads 2
+    python -m benchmarks.record_update update.safetensors
+    python -m benchmarks.codec update.safetensors --threads 2
 
 One table for each update: a recorded one, and students of 4 layers, 768 wide, and 2 layers, 1024 wide, with singular
 values like k^-0.7 (rank 168 of 768 holds 95 %). `times` is numpy's time over this one's, `goal` the least

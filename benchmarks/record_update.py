@@ -1,6 +1,6 @@
 """Record real updates of a student: the first layers of MiniLM, trained on the tweets as one node would.
 
-    python -m benchmarks.record_update /tmp/update.safetensors --steps 10 --rounds 2
+    python -m benchmarks.record_update update.safetensors --steps 10 --rounds 2
 
 The file holds, for each round r and trained tensor NAME, "r/NAME": weights after minus weights before, float32.
 """

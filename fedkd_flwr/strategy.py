@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedkd_flwr import tensors
+from fedkd_flwr.admission import Admission
 from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
@@ -30,7 +31,6 @@ from fedkd_flwr.protocol import (
     CodecSettings,
     EvaluateReply,
     EvaluateRequest,
-    JoinReply,
     Refresh,
     Scores,
     TrainReply,
@@ -39,7 +39,6 @@ from fedkd_flwr.protocol import (
     to_records,
 )
 from fedkd_flwr.run_folder import RunFolder, RunState
-from fedkd_flwr.server_model import ServerModel
 
 log = getLogger("flwr")
 _Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
@@ -61,11 +60,11 @@ class FedKD(Strategy):
         self.config = config
         self.state = state
         self._folder = folder
-        self._server_model: ServerModel | None = None
+        self._admission = Admission(config, state)
         self._offset = state.round
         self._membership = Membership(
             state.lineage,
-            self._admit,
+            self._admission,
             config.min_train_nodes,
             config.node_wait_seconds,
             config.round_timeout_seconds,
@@ -146,7 +145,7 @@ class FedKD(Strategy):
             trained=len(taken),
             failed=failed,
             bytes_up=sum(len(reply.update) for _, reply in replied),
-            server=self._model.score(self._student.tensors) if self._evaluates_after(round) else None,
+            server=self._admission.model.score(self._student.tensors) if self._evaluates_after(round) else None,
         )
         self.state.history.rounds.append(entry)
         self.state.round = round
@@ -210,56 +209,12 @@ class FedKD(Strategy):
             messages = self.configure_evaluate(self.state.round - self._offset, *nothing, grid)
             timeout = self.config.round_timeout_seconds
             self.aggregate_evaluate(self.state.round - self._offset, grid.send_and_receive(messages, timeout=timeout))
-        self._model.export(self._student.tensors, folder)
+        self._admission.model.export(self._student.tensors, folder)
 
     @property
     def _student(self) -> GlobalStudent:
         assert self.state.student is not None, "no node has joined yet"
         return self.state.student
-
-    @property
-    def _model(self) -> ServerModel:
-        if self._server_model is None:
-            self._server_model = ServerModel(self.config, self.state.labels)
-        return self._server_model
-
-    def _admit(self, info: JoinReply) -> int | None:
-        """The version that a newcomer really holds; None: it needs a snapshot."""
-        state = self.state
-        state.labels = state.labels or self.config.label_names or info.labels
-        if info.labels != state.labels:
-            raise ProtocolError(
-                f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
-                "set the run-config key 'labels' to all labels, in one order"
-            )
-        state.student = state.student or GlobalStudent(self._model.initial)
-        if info.frozen_digest != self._model.frozen_digest:
-            raise ProtocolError(
-                f"{info.node} has another student checkpoint: its frozen tensors (embeddings) differ from the "
-                "server's; use the same files everywhere"
-            )
-        state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
-        if state.partitions is None:
-            state.partitions = info.partitions
-        if info.partitions not in (0, state.partitions):
-            raise ProtocolError(
-                f"{info.node} is one of {info.partitions} nodes, this run was started with {state.partitions}: "
-                "its data would be other data; start as many nodes as before"
-            )
-        if info.node in state.taken and info.round == 0:
-            log.warning("fedkd: %s has no state of this run: its teacher starts afresh", info.node)
-        known = {0: tensors.digest(self._model.initial), state.student.version: state.student.digest}
-        if info.version > state.student.version or known.get(info.version, info.digest) != info.digest:
-            log.warning(
-                "fedkd: %s holds a student (version %d, digest %.12s) that differs from the server's "
-                "(version %d): it gets a snapshot",
-                info.node,
-                info.version,
-                info.digest,
-                state.student.version,
-            )
-            return None
-        return info.version
 
     def _ask(
         self,

@@ -1,0 +1,56 @@
+"""What tests ask of a federation and its run folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+from loopback import LoopbackGrid
+from safetensors.torch import load_file
+
+from fedkd_flwr.protocol import EvaluateRequest, TrainReply, TrainRequest, from_records, to_records
+
+Config = Callable[..., dict[str, Any]]
+
+
+Change = Callable[[TrainReply], TrainReply]
+
+
+def nodes(count: int) -> list[dict[str, Any]]:
+    return [{"partition-id": i, "num-partitions": count} for i in range(count)]
+
+
+def history(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "history.json").read_text(), parse_constant=pytest.fail))
+
+
+def student(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((folder / "checkpoints").iterdir()) / "student.safetensors")
+
+
+def refreshes(grid: LoopbackGrid, node_id: int) -> list[tuple[str, int, int]]:
+    """Kind, version and number of payloads of every refresh that a node was sent."""
+    found = []
+    for destination, kind, content in grid.log:
+        if destination == node_id and kind != "query":
+            request = from_records(TrainRequest if kind == "train" else EvaluateRequest, content)
+            found.append((request.refresh.kind, request.refresh.version, len(request.refresh.payloads)))
+    return found
+
+
+def tamper(node_id: int, change: Change, rounds: set[int] | None = None) -> Any:
+    """A fault that rewrites the training replies of one node."""
+
+    def fault(message: Message, deliver: Callable[[], Message]) -> Message:
+        reply = deliver()
+        if message.metadata.dst_node_id != node_id or message.metadata.message_type != "train":
+            return reply
+        honest = from_records(TrainReply, reply.content)
+        if rounds is not None and honest.round not in rounds:
+            return reply
+        return Message(to_records(change(honest)), reply_to=message)
+
+    return fault
