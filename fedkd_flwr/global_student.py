@@ -24,7 +24,7 @@ class GlobalStudent:
     updates: list[bytes] = field(default_factory=list)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec, feedback: bool = False) -> EncodedUpdate:
+    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec, feedback: bool = False) -> None:
         """Encode the mean update and apply exactly what is sent, as every node will.
 
         With `feedback`, what earlier encodings dropped is added before, and what this one drops is kept.
@@ -38,7 +38,6 @@ class GlobalStudent:
         self.updates.append(encoded.to_bytes())
         while self.updates and sum(map(len, self.updates)) >= self.snapshot_bytes:
             self.updates.pop(0)
-        return encoded
 
     def refresh_from(self, held: int | None) -> Refresh:
         """The cheapest way from version `held` (None: unknown) to the current one."""

@@ -32,6 +32,7 @@ from fedkd_flwr.distillation import (
     trainable_parameters,
 )
 from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError
+from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.models import export
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -47,7 +48,7 @@ from fedkd_flwr.protocol import (
     pack,
     unpack,
 )
-from fedkd_flwr.tasks import Scores, Task, build_task
+from fedkd_flwr.tasks import Task, build_task
 
 
 @lru_cache(maxsize=16)
@@ -123,10 +124,9 @@ class Node:
         with self._clock("state"):
             store = self._store(request.lineage)
             state = store.load() or self._initial_state()
-        is_repeated = state.round == request.round and state.version == request.refresh.version
-        if is_repeated and request.refresh.kind != "snapshot":
-            return unpack(state.reply)
         if state.round >= request.round and request.refresh.kind != "snapshot":
+            if (state.round, state.version) == (request.round, request.refresh.version):
+                return unpack(state.reply)
             raise ProtocolError(
                 f"node {self.name} has trained round {state.round} of this lineage, it cannot train {request.round}"
             )
@@ -225,20 +225,9 @@ class Node:
 
     def _evaluate(self) -> Evaluation:
         with self._clock("evaluate"):
-            scores: dict[str, Scores] = {}
-            pair = self._models.pair.eval()
-            examples = self._prepared.test
-            device, autocast = self._device.device, self._device.autocast
-            with torch.inference_mode():
-                for batch in self._prepared.task.batches(examples, 2 * self._config.batch_size):
-                    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-                    with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                        outputs = dict(zip(("teacher", "student"), pair(batch), strict=True))
-                    for name, output in outputs.items():
-                        if output is not None:
-                            scores.setdefault(name, self._prepared.task.scores()).update(output.logits, batch["labels"])
-            found = {name: score.compute() for name, score in scores.items()}
-            return Evaluation(student=found.get("student"), teacher=found.get("teacher"), examples=len(examples))
+            examples, task = self._prepared.test, self._prepared.task
+            scores = evaluate(self._models.pair, task, examples, 2 * self._config.batch_size, self._device)
+            return Evaluation(student=scores.get("student"), teacher=scores.get("teacher"), examples=len(examples))
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
         config, pair = self._config, self._models.pair

@@ -12,7 +12,8 @@ from fedkd_flwr.assembly import build_student, frozen_digest
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_examples, with_labels
 from fedkd_flwr.device import choose_device
-from fedkd_flwr.distillation import trainable
+from fedkd_flwr.distillation import Single, trainable
+from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.models import export
 from fedkd_flwr.protocol import Scores
 from fedkd_flwr.tasks import build_task
@@ -43,16 +44,11 @@ class ServerModel:
         """Scores on the server's test data; None where the run has none, or no student."""
         if self._test is None or not student:
             return None
-        device = choose_device("cpu" if self._config.device == "cpu" else "auto", "fp32").device
-        model = self._load(student).to(device).eval()
-        scores = self._task.scores()
-        with torch.inference_mode():
-            for batch in self._task.batches(self._test, 2 * self._config.batch_size):
-                batch = {name: tensor.to(device) for name, tensor in batch.items()}
-                labels = batch.pop("labels")
-                scores.update(model(**batch).logits, labels)
-        model.to("cpu")
-        return scores.compute()
+        place = choose_device("cpu" if self._config.device == "cpu" else "auto", "fp32")
+        pair = Single(self._load(student), travels=True).to(place.device)
+        scores = evaluate(pair, self._task, self._test, 2 * self._config.batch_size, place)
+        pair.to("cpu")
+        return scores["student"]
 
     def export(self, student: Mapping[str, Tensor], folder: Path) -> None:
         """Write a `from_pretrained` folder of the student, where the run has one."""

@@ -132,6 +132,7 @@ class FedKD(Strategy):
             self._membership.forget(node)
             log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
         self._require(round, len(taken), failed)
+        self.state.taken.update({reply.node: round for reply in taken})
 
         codec = self._codec(round)
         feedback = self.config.error_feedback in ("down", "both")
@@ -225,8 +226,10 @@ class FedKD(Strategy):
         self._asked = []
         self._sent_at = time.perf_counter()
         board = self.state.history.after(self.state.round)
+        refreshes = {version: self._student.refresh_from(version) for version in {m.version for m in members}}
+        encoded = {v: [EncodedUpdate.from_bytes(payload) for payload in r.payloads] for v, r in refreshes.items()}
         for member in members:
-            refresh = self._student.refresh_from(member.version)
+            refresh = refreshes[member.version]
             message = Message(
                 to_records(request(member, refresh)),
                 dst_node_id=member.node_id,
@@ -235,9 +238,8 @@ class FedKD(Strategy):
             )
             self._asked.append((message, member))
             board.bytes_down += refresh.nbytes
-            for payload in refresh.payloads:
-                encoded = EncodedUpdate.from_bytes(payload)
-                self._traffic += traffic_rows(self.state.round, member.info.node, "down", encoded)
+            for update in encoded[member.version]:
+                self._traffic += traffic_rows(self.state.round, member.info.node, "down", update)
         return [message for message, _ in self._asked]
 
     def _collected(
@@ -264,7 +266,6 @@ class FedKD(Strategy):
         encoded.require(tensors.shapes(self._student.tensors))
         mean.add(encoded.decode(), 1.0 if self.config.aggregation == "uniform" else reply.examples)
         member.version = reply.version
-        self.state.taken[reply.node] = round
         self._traffic += traffic_rows(round, reply.node, "up", encoded)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:

@@ -18,15 +18,6 @@ def classifier(layers: int, seed: int) -> MeanPooledClassifier:
     return MeanPooledClassifier(config, BertModel(config, add_pooling_layer=False))
 
 
-@pytest.fixture
-def batch() -> dict[str, Tensor]:
-    return {
-        "input_ids": torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]),
-        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-        "labels": torch.tensor([0, 2]),
-    }
-
-
 def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tensor]) -> None:
     pair = Nested(classifier(4, 0), classifier(2, 1)).eval()
     teacher, student = pair(batch)

@@ -22,15 +22,6 @@ def bert(layers: int, width: int) -> BertForSequenceClassification:
     return BertForSequenceClassification(config).eval()
 
 
-@pytest.fixture
-def batch() -> dict[str, Tensor]:
-    return {
-        "input_ids": torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]),
-        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-        "labels": torch.tensor([0, 2]),
-    }
-
-
 @given(st.integers(1, 48), st.integers(1, 48))
 def test_the_layer_map_rises_ends_at_the_last_layer_and_is_near_the_proportion(a: int, b: int) -> None:
     student, teacher = sorted((a, b))
