@@ -13,10 +13,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import settings
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_examples
 from fedkd_flwr.models import load_tokenizer
+
+# Hypothesis' deadline is an assertion on time; a first call that imports a library may take longer.
+settings.register_profile("fedkd", deadline=None)
+settings.load_profile("fedkd")
 
 ROOT = Path(__file__).parent.parent
 
