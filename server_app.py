@@ -30,7 +30,7 @@ def main(grid: Grid, context: Context) -> None:
             num_rounds=config.num_rounds - state.round,
             timeout=config.round_timeout_seconds,
         )
-        strategy.finish(grid, folder.path / "student")
+        strategy.finish(grid, folder.path)
     except FedKDError as error:
         getLogger("flwr").error("fedkd: the run failed: %s", error)
         raise

@@ -64,10 +64,9 @@ def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
     )
 
 
-@lru_cache(maxsize=1)
-def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
-    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node."""
-    teacher = build_classifier(
+def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
+    """The initial teacher."""
+    return build_classifier(
         config.teacher,
         num_layers=None,
         labels=labels,
@@ -75,32 +74,47 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
         attentions=loss_weights(config).attention,
         seed=config.seed,
     )
-    student = build_student(config, labels)
+
+
+def build_global(config: RunConfig, labels: Sequence[str], student: "PreTrainedModel") -> Single | Nested:
+    """What the server holds of a pair: the student, under a teacher only where layers of that travel, too."""
+    if config.parts.trains == {"teacher", "student"} and config.shared_layers > config.student_layers:
+        return _nested(config, build_teacher(config, labels), student)
+    return Single(student, travels="student" in config.parts.trains)
+
+
+@lru_cache(maxsize=1)
+def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
+    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node."""
+    teacher, student = build_teacher(config, labels), build_student(config, labels)
     pair: Pair
     trains = config.parts.trains
     if len(trains) == 1:
         travels = "student" in trains
         pair = Single(student if travels else teacher, travels)
     elif config.architecture == "nested":
-        try:
-            pair = Nested(teacher, student)
-        except ValueError as error:
-            raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
+        pair = _nested(config, teacher, student)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
-    parts = {"teacher": teacher, "student": student}
+    heads = {id(model.get_parameter(name)) for model in (teacher, student) for name in head_parameter_names(model)}
     return PairModels(
         pair=pair,
         teacher=teacher if "teacher" in trains else None,
         teacher_bytes=tensors.dense_bytes(trainable(teacher)),
-        heads=frozenset(f"{part}.{name}" for part, model in parts.items() for name in head_parameter_names(model))
-        & trainable_parameters(pair).keys(),
+        heads=frozenset(name for name, parameter in trainable_parameters(pair).items() if id(parameter) in heads),
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),
         frozen_digest=frozen_digest(student),
     )
+
+
+def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
+    try:
+        return Nested(teacher, student, config.shared_layers)
+    except ValueError as error:
+        raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 
 
 def frozen_digest(student: "PreTrainedModel") -> str:

@@ -34,6 +34,7 @@ METHODS = {
         codec="energy",
         fixes={
             "architecture": "separate",
+            "shared-layers": 0,
             "loss": "paper",
             "teacher-kl-weight": 1.0,
             "student-kl-weight": 1.0,
@@ -83,6 +84,7 @@ class RunConfig(BaseModel):
     teacher: str = Field(min_length=1)
     student: str
     student_layers: int = Field(ge=1)
+    shared_layers: int = Field(ge=0)
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
@@ -168,6 +170,18 @@ class RunConfig(BaseModel):
                     raise ValueError(
                         f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _more_of_the_teacher_than_the_student(self) -> Self:
+        if self.shared_layers:
+            if self.architecture != "nested":
+                raise ValueError("shared-layers is for architecture 'nested': set it to 0")
+            if self.shared_layers < self.student_layers:
+                raise ValueError(
+                    f"shared-layers is {self.shared_layers}, the student has {self.student_layers} layers and all of "
+                    "them travel: set it to 0, or to more"
+                )
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The student as the server knows it: its version, and what brings a node from an older version to it."""
+"""What travels, as the server knows it: its version, and what brings a node from an older version to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,15 @@ from torch import Tensor
 
 from fedkd_flwr import tensors
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback, UpdateCodec
+from fedkd_flwr.distillation import TEACHER
 from fedkd_flwr.protocol import Refresh
 
 
 @dataclass
 class GlobalStudent:
-    """Shared tensors (float32, CPU) after `version` updates, with the newest updates as they were sent.
+    """The student after `version` updates, with the newest updates as they were sent.
 
+    `tensors`, float32 on the CPU, are its own and those of a teacher that travel with it.
     `residual` is what the encodings of the mean have dropped so far.
     `updates` ends with the one that led to `version`. Old ones are dropped once the rest is as large as a
     snapshot: no node is ever sent more bytes than that.
@@ -57,6 +59,11 @@ class GlobalStudent:
     def snapshot_bytes(self) -> int:
         """Bytes of the tensors as float32."""
         return tensors.dense_bytes(self.tensors)
+
+    @property
+    def student_bytes(self) -> int:
+        """Bytes of the student alone, without the layers of a teacher that travel with it."""
+        return tensors.dense_bytes({n: t for n, t in self.tensors.items() if not n.startswith(TEACHER)})
 
 
 def apply_refresh(student: Mapping[str, Tensor], refresh: Refresh) -> Mapping[str, Tensor]:

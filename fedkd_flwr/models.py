@@ -42,7 +42,7 @@ def check_models(config: RunConfig) -> None:
     """Whether the models of a run exist and fit together; reads configs and tokenizers, no weights.
 
     Raises:
-        ConfigError: `student-layers` is more than the teacher or the student's checkpoint has.
+        ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
         ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
     """
     student = config.student or config.teacher
@@ -52,6 +52,11 @@ def check_models(config: RunConfig) -> None:
                 f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {layers} "
                 f"layers: set it to 1 ... {layers}"
             )
+    if config.shared_layers > layers:
+        raise ConfigError(
+            f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {layers} "
+            f"layers: set it to 0 ... {layers}"
+        )
     vocabulary = load_tokenizer(config.teacher).get_vocab()
     if config.student and load_tokenizer(student).get_vocab() != vocabulary:
         raise ModelError(

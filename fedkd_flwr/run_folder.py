@@ -4,7 +4,8 @@ RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
 RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
-RUN/student/              the student after the last round, a `from_pretrained` folder
+RUN/student/              the student after the last round, a `from_pretrained` folder; so is
+RUN/teacher/              where all layers of the teacher travel
 """
 
 import csv
@@ -164,7 +165,7 @@ class RunFolder:
             "partitions": state.partitions,
             "sizes": {
                 "teacher-bytes": state.teacher_bytes,
-                "student-bytes": state.student.snapshot_bytes if state.student else 0,
+                "student-bytes": state.student.student_bytes if state.student else 0,
             },
             **state.history.as_dict(),
         }

@@ -203,7 +203,7 @@ class FedKD(Strategy):
         )
 
     def finish(self, grid: Grid, folder: Path) -> None:
-        """Export the student; where the run that is resumed had only its last evaluation to do, do it first."""
+        """Export the models into the run's folder, after the last evaluation where a resumed run still lacks it."""
         last = self.state.history.after(self.state.round)
         if last.nodes is None:
             nothing = ArrayRecord(), ConfigRecord()

@@ -47,9 +47,18 @@ def defaults() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT without dropout: 4 layers, 16 wide, the tokenizer of MiniLM."""
+    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert"), dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_with_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with dropout."""
+    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert-dropout"), dropout=0.1)
+
+
+def _tiny_bert(folder: Path, dropout: float) -> Path:
     from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     tokenizer = load_tokenizer("minilm-l6")
     torch.manual_seed(0)
     BertModel(
@@ -60,8 +69,8 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_attention_heads=2,
             intermediate_size=32,
             max_position_embeddings=64,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
         )
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -85,6 +85,30 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
         assert any("layer.3." in name for name in teacher)
 
 
+@pytest.mark.parametrize("shared_layers", [3, 4])
+def test_layers_of_a_teacher_that_travel_are_the_same_everywhere(
+    run_config: Config, tmp_path: Path, shared_layers: int
+) -> None:
+    """With all of them the teacher is one, and the server has it, too."""
+    changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "shared_layers": shared_layers}
+    straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
+    folder = run_server(LoopbackGrid(run_config(**changes | {"num_rounds": 1}), nodes(2)))
+    run_server(LoopbackGrid(run_config(resume=str(folder), **changes), nodes(2)))
+    expected = student(straight)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in student(folder).items())
+    lineage = tmp_path / "state" / history(folder)["lineage"]
+    one, other = (load_file(path) for path in sorted(lineage.glob("*/teacher/model.safetensors")))
+    same = {name for name in one if torch.equal(one[name], other[name])}
+    trained = {name for name in one if ".layer." in name or name.startswith("head.")}
+    assert {name for name in trained if f"teacher.{name}" in expected or name in expected} - same <= {
+        "head.weight", "head.bias"
+    }  # fmt: skip
+    assert (trained <= same) == (shared_layers == 4) == (folder / "teacher").is_dir()
+    if shared_layers == 4:
+        at_server = load_file(folder / "teacher" / "model.safetensors")
+        assert all(torch.equal(one[name], at_server[name]) for name in one)
+
+
 def test_the_server_scores_the_student_on_data_of_its_own(run_config: Config, tweets_csv: Path) -> None:
     found = history(run_server(LoopbackGrid(run_config(server_test_data=f"csv:{tweets_csv}"), nodes(2))))
     assert all(0 < entry["server"]["accuracy"] <= 1 for entry in found["rounds"])
@@ -105,13 +129,12 @@ def test_uniform_and_weighted_means_differ_where_nodes_differ_in_size(
     assert any(not torch.equal(by["examples"][name], by["uniform"][name]) for name in by["uniform"])
 
 
-def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config) -> None:
-    """Bit for bit, whatever the teachers do beside it."""
-    apart = {"teacher_kl_weight": 0.0, "student_kl_weight": 0.0, "codec": "dense"}
-    fedkd = student(run_server(LoopbackGrid(run_config(run_name="fedkd", **apart), nodes(2))))
-    fedavg = student(
-        run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", codec="dense"), nodes(2)))
-    )
+def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, tiny_bert_with_dropout: Path) -> None:
+    """Bit for bit, whatever the teachers do and draw beside it."""
+    common = {"codec": "dense", "teacher": str(tiny_bert_with_dropout)}
+    apart = {"teacher_kl_weight": 0.0, "student_kl_weight": 0.0}
+    fedkd = student(run_server(LoopbackGrid(run_config(run_name="fedkd", **apart, **common), nodes(2))))
+    fedavg = student(run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", **common), nodes(2))))
     assert fedkd.keys() == fedavg.keys()
     assert all(torch.equal(tensor, fedavg[name]) for name, tensor in fedkd.items())
 

@@ -3,10 +3,11 @@
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import Nested
 from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
-from fedkd_flwr.distillation.pair import Pair, Single, TeacherStudent, layer_map, trainable
+from fedkd_flwr.distillation.pair import TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
 __all__ = [
+    "TEACHER",
     "LocalTraining",
     "Nested",
     "Outputs",

@@ -7,18 +7,25 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
-from fedkd_flwr.distillation.pair import Pair, trainable
+from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, trainable
 
 
 class Nested(Pair):
     """A teacher whose lower layers are the student's, trained by both losses; above them its own layers and head.
 
+    Of the upper layers, none travel (FedKD), or the lowest, or all with the head (FedAvg with an exit).
+
     The models are Hugging Face classifiers of one family. The student has `classify(hidden, mask)`, which turns
     hidden states [B, L, D] into logits, and its encoder's layers must return what a deeper model's do.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Module, shared_layers: int = 0) -> None:
         """Tie every parameter of the student's encoder into the teacher; the teacher's own values are dropped.
+
+        Args:
+            teacher, student: of one family and width.
+            shared_layers: how many of the teacher's layers travel; no fewer than the student has. With all of
+                them its head travels, too.
 
         Raises:
             ValueError: the student's outputs are not those of the teacher's lower layers (a family that
@@ -27,9 +34,12 @@ class Nested(Pair):
         super().__init__()
         self.teacher = teacher
         self.student = student
-        self._exit = int(student.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        self._exit = depth(student)
         _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
         self._check()
+        upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
+        federated = teacher if shared_layers == depth(teacher) else upper
+        self._federated = {id(parameter) for parameter in federated.parameters()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
@@ -40,13 +50,16 @@ class Nested(Pair):
         return Outputs(teacher.logits), Outputs(student)
 
     def shared(self) -> dict[str, Parameter]:
-        """The trainable parameters of trunk and exit head, under the student's own names."""
-        return trainable(self.student)
+        """The trainable parameters of trunk and exit head, and of the upper layers that travel."""
+        student = trainable(self.student)
+        known = {id(parameter) for parameter in student.values()}
+        upper = {f"{TEACHER}{n}": p for n, p in trainable(self.teacher).items() if id(p) in self._federated - known}
+        return student | upper
 
     def private(self) -> dict[str, Parameter]:
-        """The trainable parameters of the teacher's upper layers and head."""
+        """The trainable parameters of the teacher's other layers and head."""
         shared = {id(parameter) for parameter in self.shared().values()}
-        return {f"teacher.{name}": p for name, p in trainable(self.teacher).items() if id(p) not in shared}
+        return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in shared}
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -60,6 +73,11 @@ class Nested(Pair):
         if not torch.allclose(nested, alone, rtol=1e-4, atol=1e-5):
             raise ValueError("the first layers of this teacher, as they are, do not make a student")
         self.train(was_training)
+
+
+def _layers(encoder: nn.Module) -> nn.ModuleList:
+    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    return next(layers for layers in lists if len(layers) == encoder.config.num_hidden_layers)  # type: ignore[union-attr]
 
 
 def _tie(student: nn.Module, teacher: nn.Module) -> None:

@@ -13,8 +13,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
-    """All trainable parameters of a pair; the shared ones are called `student.NAME`."""
-    return {f"student.{name}": p for name, p in pair.shared().items()} | pair.private()
+    """All trainable parameters of a pair; those that travel are called `shared.NAME`."""
+    return {f"shared.{name}": p for name, p in pair.shared().items()} | pair.private()
 
 
 def build_optimizer(

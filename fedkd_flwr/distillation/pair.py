@@ -1,13 +1,17 @@
 """A private teacher and a shared student as one module: which layers meet, what travels, what stays."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
+
+TEACHER = "teacher."
+"""What begins the names of a teacher's tensors, also of those that travel."""
 
 
 class Pair(nn.Module, ABC):
@@ -19,7 +23,7 @@ class Pair(nn.Module, ABC):
 
     @abstractmethod
     def shared(self) -> dict[str, Parameter]:
-        """The student's trainable parameters: what travels."""
+        """The trainable parameters that travel: the student's, under its own names, and `teacher.NAME`."""
 
     @abstractmethod
     def private(self) -> dict[str, Parameter]:
@@ -45,7 +49,7 @@ class Single(Pair):
 
     def private(self) -> dict[str, Parameter]:
         """All of a teacher's trainable parameters."""
-        return {} if self._travels else {f"teacher.{name}": p for name, p in trainable(self.model).items()}
+        return {} if self._travels else {f"{TEACHER}{name}": p for name, p in trainable(self.model).items()}
 
 
 def layer_map(teacher_depth: int, student_depth: int) -> tuple[int, ...]:
@@ -76,15 +80,19 @@ class TeacherStudent(Pair):
         self.student = student
         self._hidden = hidden
         self._attention = attention
-        self._layers = layer_map(_depth(teacher), _depth(student))
+        self._layers = layer_map(depth(teacher), depth(student))
         self.projections = nn.ModuleList(_projection(_width(student), _width(teacher)) for _ in self._layers if hidden)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
-        """Outputs of (teacher, student) on the tensors of `batch`, their matched layers side by side."""
+        """Outputs of (teacher, student) on the tensors of `batch`, their matched layers side by side.
+
+        The teacher's dropout draws from a stream of its own: the student trains as it would alone.
+        """
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
-        teacher = self.teacher(**inputs, **wanted)
         student = self.student(**inputs, **wanted)
+        with _another_stream(student.logits.device):
+            teacher = self.teacher(**inputs, **wanted)
         return (
             Outputs(
                 teacher.logits,
@@ -118,8 +126,17 @@ def trainable(model: nn.Module) -> dict[str, Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _depth(model: nn.Module) -> int:
+def depth(model: nn.Module) -> int:
+    """Number of layers."""
     return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+
+@contextmanager
+def _another_stream(device: torch.device) -> Iterator[None]:
+    """Random numbers inside do not move the generator outside."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, ())))
+        yield
 
 
 def _width(model: nn.Module) -> int:

@@ -6,7 +6,7 @@ from test_losses import NONE, Classification
 from torch import Tensor
 from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedModel
 
-from fedkd_flwr.distillation import Nested, Weights, pair_loss
+from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable, trainable_parameters
 from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
 
@@ -29,12 +29,18 @@ def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tenso
     assert torch.allclose(teacher.logits, upper.eval()(**inputs).logits, atol=1e-6)
 
 
-def test_every_trainable_parameter_is_either_shared_or_private(batch: dict[str, Tensor]) -> None:
-    pair = Nested(classifier(4, 0), classifier(2, 1))
+@pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 4)])
+def test_every_trainable_parameter_is_either_shared_or_private(shared_layers: int, travel: int) -> None:
+    """The lowest layers travel; the teacher's head does so with the last of them."""
+    pair = Nested(classifier(4, 0), classifier(2, 1), shared_layers)
     shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
     assert not shared & private
     assert shared | private == {id(p) for p in pair.parameters()}
-    assert not any(f"layer.{i}." in name for name in pair.private() for i in (0, 1))
+    for layer in range(4):
+        assert any(f"layer.{layer}." in name for name in pair.shared()) == (layer < travel)
+        assert any(f"layer.{layer}." in name for name in pair.private()) == (layer >= travel)
+    assert ("teacher.head.weight" in pair.shared()) == (travel == 4)
+    assert trainable(pair.student).keys() == {n for n in pair.shared() if not n.startswith("teacher.")}
 
 
 @pytest.mark.parametrize("term", ["teacher_kl", "student_kl"])
@@ -46,12 +52,12 @@ def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], t
         teacher, student = pair(batch)
         loss = pair_loss(teacher, student, batch["labels"], batch["attention_mask"], Classification(), weights)
         torch.autograd.backward(loss.total)
-        found = {f"student.{n}": p for n, p in pair.shared().items()} | pair.private()
+        found = trainable_parameters(pair)
         return {name: p.grad for name, p in found.items() if p.grad is not None}
 
     alone, taught = gradients(NONE), gradients(replace(NONE, **{term: 1.0}))
     changed = {name for name in alone if not torch.equal(alone[name], taught[name])}
-    assert ("student.head.weight" in changed) == (term == "student_kl")
+    assert ("shared.head.weight" in changed) == (term == "student_kl")
     assert ("teacher.head.weight" in changed) == (term == "teacher_kl")
     assert any("layer.3." in name for name in changed) == (term == "teacher_kl")
     assert any("layer.0." in name for name in changed)

@@ -118,7 +118,7 @@ def test_gradients_are_clipped_per_model() -> None:
     parameters = trainable_parameters(pair)
     optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
     LocalTraining(Classification(), Weights(), max_grad_norm=1e-3).run(pair, optimizer, batches(1), CPU)
-    for prefix in ("student", "teacher"):
+    for prefix in ("shared", "teacher"):
         stored = moments(optimizer, parameters)
         norm = torch.stack([stored[f"{n}/exp_avg"].norm() for n in parameters if n.startswith(prefix)]).norm()
         assert norm.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
