@@ -135,7 +135,8 @@ class RunConfig(BaseModel):
     fraction_train: float = Field(gt=0, le=1)
     min_train_nodes: int = Field(ge=1)
     min_success_share: float = Field(gt=0, le=1)
-    aggregation: Literal["examples", "uniform"]
+    aggregation: Literal["examples", "uniform", "median"]
+    max_update_norm: float = Field(ge=0)
     evaluate_every: int = Field(ge=1)
     node_wait_seconds: int = Field(ge=1)
     round_timeout_seconds: int = Field(ge=1)
@@ -182,6 +183,14 @@ class RunConfig(BaseModel):
                     f"shared-layers is {self.shared_layers}, the student has {self.student_layers} layers and all of "
                     "them travel: set it to 0, or to more"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _medians_need_no_clipping(self) -> Self:
+        if self.max_update_norm and self.aggregation == "median":
+            raise ValueError("max-update-norm is for the means: set it to 0.0, or aggregation to 'examples'")
+        if 0 < self.max_update_norm < 1:
+            raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
         return self
 
     @classmethod

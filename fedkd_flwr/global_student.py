@@ -81,24 +81,3 @@ def apply_refresh(student: Mapping[str, Tensor], refresh: Refresh) -> Mapping[st
         else:
             student = {name: tensor + decoded[name] for name, tensor in student.items()}
     return student
-
-
-class WeightedMean:
-    """Mean of named tensors that come one after the other; only their sum is held."""
-
-    def __init__(self) -> None:
-        self._sum: dict[str, Tensor] = {}
-        self._weight = 0.0
-
-    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
-        """Take in float32 tensors, the same names and shapes each time; the order decides the last bits."""
-        self._weight += weight
-        for name, tensor in tensors.items():
-            if name in self._sum:
-                self._sum[name].add_(tensor, alpha=weight)
-            else:
-                self._sum[name] = tensor * weight
-
-    def compute(self) -> dict[str, Tensor]:
-        """sum(weight * tensors) / sum(weight)."""
-        return {name: tensor / self._weight for name, tensor in self._sum.items()}

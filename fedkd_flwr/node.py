@@ -147,6 +147,7 @@ class Node:
             else:
                 encoded = codec.encode(update)
         reply = TrainReply(
+            lineage=request.lineage,
             node=self.name,
             round=request.round,
             version=request.refresh.version,

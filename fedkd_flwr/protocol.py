@@ -22,7 +22,8 @@ _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
 _REFUSED = 100
 """Error code of a reply whose node says in words why it could not answer."""
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""Whole numbers that are exact as floats: none that a node claims can overflow a sum."""
 Scores = dict[str, float]
 """Metric name -> value, as `Task` metrics give them."""
 
@@ -186,10 +187,11 @@ class TrainReply(_Body):
         update: the encoded update; it travels in the message's Array.
     """
 
+    lineage: str
     node: str
     round: Annotated[int, Field(ge=1)]
     version: Count
-    examples: Annotated[int, Field(ge=1)]
+    examples: Annotated[Count, Field(ge=1)]
     evaluation: Evaluation | None
     losses: Scores
     seconds: dict[str, float]

@@ -1,5 +1,6 @@
 """FedKD as a Flower strategy: whom to ask, what they hold already, how their replies become the next student."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
@@ -12,11 +13,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedkd_flwr import tensors
 from fedkd_flwr.admission import Admission
+from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm
 from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
-from fedkd_flwr.global_student import GlobalStudent, WeightedMean
+from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import (
     RoundEntry,
     ScoreBoard,
@@ -120,10 +122,10 @@ class FedKD(Strategy):
         received = time.perf_counter()
         replied, failed = self._collected(replies, TrainReply)
         taken: list[TrainReply] = []
-        mean = WeightedMean()
+        aggregation = build_aggregation(self.config)
         for member, reply in replied:
             try:
-                self._take(member, reply, round, mean)
+                self._take(member, reply, round, aggregation)
                 taken.append(reply)
             except (ProtocolError, CodecError) as error:
                 failed[member.info.node] = str(error)
@@ -136,7 +138,16 @@ class FedKD(Strategy):
 
         codec = self._codec(round)
         feedback = self.config.error_feedback in ("down", "both")
-        self._student.advance(mean.compute(), build_codec(codec), feedback)
+        update = aggregation.compute()
+        for node, times in aggregation.shortened().items():
+            log.warning(
+                "fedkd: round %d: the update of %s is %.1f times as long as the median one: shortened to %g times",
+                round,
+                node,
+                times,
+                self.config.max_update_norm,
+            )
+        self._student.advance(update, build_codec(codec), feedback)
         self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
@@ -253,10 +264,12 @@ class FedKD(Strategy):
             {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
-    def _take(self, member: Member, reply: TrainReply, round: int, mean: WeightedMean) -> None:
-        """Check an update and add it to the mean; one that does not fit leaves no trace."""
+    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> None:
+        """Check an update and add it to the round's; one that does not fit leaves no trace."""
         if reply.node != member.info.node:
             raise ProtocolError(f"its update says that it is of {reply.node}")
+        if reply.lineage != self.state.lineage:
+            raise ProtocolError(f"its update is of lineage {reply.lineage}, this run has {self.state.lineage}")
         if (reply.round, reply.version) != (round, self._student.version):
             raise ProtocolError(
                 f"its update is of round {reply.round} from version {reply.version}, "
@@ -264,7 +277,10 @@ class FedKD(Strategy):
             )
         encoded = EncodedUpdate.from_bytes(reply.update)
         encoded.require(tensors.shapes(self._student.tensors))
-        mean.add(encoded.decode(), 1.0 if self.config.aggregation == "uniform" else reply.examples)
+        update = encoded.decode()
+        if not math.isfinite(norm(update)):
+            raise ProtocolError("its update is too long to be added to others")
+        aggregation.add(reply.node, update, 1.0 if self.config.aggregation == "uniform" else reply.examples)
         member.version = reply.version
         self._traffic += traffic_rows(round, reply.node, "up", encoded)
 

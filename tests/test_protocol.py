@@ -28,6 +28,7 @@ PAYLOADS = st.lists(st.binary(max_size=20), max_size=4)
 
 def reply(update: bytes = b"update") -> TrainReply:
     return TrainReply(
+        lineage="l",
         node="n",
         round=1,
         version=0,

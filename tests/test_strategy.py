@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
+from fedkd_flwr.aggregation import norm
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.history import History
@@ -74,13 +76,28 @@ NAME = "head.weight"
         (poisoned(lambda t: {k: v for k, v in t.items() if k != NAME}), NAME),
         (poisoned(lambda t: t | {"extra": torch.ones(1)}), "extra"),
         (poisoned(lambda t: t | {NAME: torch.ones(7, 7)}), NAME),
+        (poisoned(lambda t: t | {NAME: torch.full_like(t[NAME], 1e30)}), "too long"),
+        (lambda reply: reply.model_copy(update={"lineage": "another"}), "lineage another"),
+        (lambda reply: reply.model_copy(update={"examples": 10**400}), "examples"),
         (damaged, "checksum"),
         (lambda reply: reply.model_copy(update={"update": b""}), "update"),
         (lambda reply: reply.model_copy(update={"version": reply.version + 1}), "version"),
         (lambda reply: reply.model_copy(update={"round": reply.round + 1}), "round"),
         (lambda reply: reply.model_copy(update={"node": "partition-0"}), "partition-0"),
     ],
-    ids=["missing", "extra", "shape", "bit flip", "empty", "version", "round", "another's name"],
+    ids=[
+        "missing",
+        "extra",
+        "shape",
+        "huge",
+        "lineage",
+        "examples",
+        "bit flip",
+        "empty",
+        "version",
+        "round",
+        "another's name",
+    ],
 )
 def test_a_bad_update_is_dropped_by_name_and_the_mean_is_that_of_the_others(
     run_config: Config, change: Change, named: str
@@ -96,6 +113,27 @@ def test_a_bad_update_is_dropped_by_name_and_the_mean_is_that_of_the_others(
     without = LoopbackGrid(raw | {"run-name": "without"}, nodes(3)[:2])
     expected = student(run_server(without))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in student(folder).items())
+
+
+@pytest.mark.parametrize("defence", [{"max_update_norm": 2.0}, {"aggregation": "median"}])
+def test_a_huge_update_harms_little_where_the_run_defends_itself(
+    run_config: Config, defence: dict[str, float | str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Held against the run in which every node is honest."""
+
+    def run(name: str, huge: bool, **changes: Any) -> dict[str, torch.Tensor]:
+        grid = LoopbackGrid(run_config(num_rounds=1, codec="dense", run_name=name, **changes), nodes(4))
+        if huge:
+            grid.fault = tamper(103, poisoned(lambda t: {n: 1e4 * tensor for n, tensor in t.items()}))
+        return student(run_server(grid))
+
+    honest = run("honest", huge=False)
+    open_, defended = (
+        norm({name: tensor - honest[name] for name, tensor in found.items()})
+        for found in (run("open", huge=True), run("defended", huge=True, **defence))
+    )
+    assert defended < 1e-2 * open_
+    assert ("update of partition-3 is" in caplog.text) == ("max_update_norm" in defence)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
