@@ -109,8 +109,13 @@ class Membership:
         return len(self._online(online)) >= self._minimum
 
     def _greet(self, grid: Grid, online: set[int]) -> None:
-        """Ask those who are new who they are."""
-        self._asked = {node_id: message for node_id, message in self._asked.items() if node_id in online}
+        """Ask those who are new, or whose answer was lost, who they are."""
+        now = time.time()
+        self._asked = {
+            node_id: message
+            for node_id, message in self._asked.items()
+            if node_id in online and now < message.metadata.created_at + message.metadata.ttl
+        }
         known = {member.node_id for member in self._members.values()} | self._asked.keys() | self._refused.keys()
         request = to_records(JoinRequest(lineage=self._lineage))
         messages = [

@@ -250,13 +250,15 @@ def collect(
     """What came back for `messages`, by the id of the node that was asked.
 
     Returns:
-        The replies that are a `kind`, and for every other node why it has none, in words.
+        The first reply of each node that is a `kind`, and for every other node why it has none, in words.
     """
     asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
     answers: dict[int, _Received] = {}
     failures = dict.fromkeys(asked.values(), "no answer in time, or the node could not be reached")
     for reply in replies:
         node_id = asked[reply.metadata.reply_to_message_id]
+        if node_id in answers:
+            continue
         if reply.has_error():
             failures[node_id] = reply.error.reason or f"Flower error {reply.error.code}"
             continue

@@ -139,6 +139,7 @@ def test_every_node_that_was_asked_has_an_answer_or_a_reason() -> None:
         Message(to_records(good), reply_to=asked[0]),
         Message(Error(code=5, reason="gone"), reply_to=asked[1]),
         Message(to_records(reply()), reply_to=asked[2]),
+        Message(to_records(good.model_copy(update={"title": "twice"})), reply_to=asked[0]),
     ]
     answers, failures = collect(asked, replies, JoinReply)
     assert answers == {1: good}
