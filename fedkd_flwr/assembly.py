@@ -26,7 +26,7 @@ class PairModels:
         pair: what is trained.
         teacher: the model that a node keeps; None: all that it trains travels.
         teacher_bytes: of sending all trainable tensors of a teacher once, as float32.
-        heads: names, as in `trainable_parameters(pair)`, of what learns at the head learning rate.
+        learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
     """
@@ -34,7 +34,7 @@ class PairModels:
     pair: Pair
     teacher: "PreTrainedModel | None"
     teacher_bytes: int
-    heads: frozenset[str]
+    learning_rates: Mapping[str, float]
     initial_shared: Mapping[str, Tensor]
     initial_private: Mapping[str, Tensor]
     frozen_digest: str
@@ -98,16 +98,29 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
-    heads = {id(model.get_parameter(name)) for model in (teacher, student) for name in head_parameter_names(model)}
     return PairModels(
         pair=pair,
         teacher=teacher if "teacher" in trains else None,
         teacher_bytes=tensors.dense_bytes(trainable(teacher)),
-        heads=frozenset(name for name, parameter in trainable_parameters(pair).items() if id(parameter) in heads),
+        learning_rates=_learning_rates(config, pair, teacher, student),
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),
         frozen_digest=frozen_digest(student),
     )
+
+
+def _learning_rates(
+    config: RunConfig, pair: Pair, teacher: "PreTrainedModel", student: "PreTrainedModel"
+) -> dict[str, float]:
+    """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads learn faster."""
+    heads = {id(model.get_parameter(name)) for model in (teacher, student) for name in head_parameter_names(model)}
+    of_student, of_teacher = ({id(parameter) for parameter in model.parameters()} for model in (student, teacher))
+    teachers = of_student if config.parts.whole else of_teacher - of_student
+    return {
+        name: (config.teacher_learning_rate if id(parameter) in teachers else config.learning_rate)
+        * (config.head_learning_rate_factor if id(parameter) in heads else 1.0)
+        for name, parameter in trainable_parameters(pair).items()
+    }
 
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:

@@ -109,6 +109,7 @@ class RunConfig(BaseModel):
     local_steps: int = Field(ge=0)
     local_epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    teacher_learning_rate: float = Field(gt=0)
     head_learning_rate_factor: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0)

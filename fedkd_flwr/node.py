@@ -234,13 +234,7 @@ class Node:
         config, pair = self._config, self._models.pair
         with self._clock("state"):
             parameters = trainable_parameters(pair)
-            optimizer = build_optimizer(
-                parameters,
-                self._models.heads,
-                config.learning_rate,
-                config.head_learning_rate_factor,
-                config.weight_decay,
-            )
+            optimizer = build_optimizer(parameters, self._models.learning_rates, config.weight_decay)
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
             losses=self._prepared.task,

@@ -105,6 +105,7 @@ def run_config(
             "local-steps": 3,
             "batch-size": 8,
             "learning-rate": 5e-3,
+            "teacher-learning-rate": 5e-3,
             "architecture": "separate",
             "codec": "energy",
             "error-feedback": "none",

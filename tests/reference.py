@@ -34,7 +34,8 @@ class ReferenceNode:
             heads = head_parameter_names(network)
             for name, parameter in network.named_parameters():
                 if parameter.requires_grad:
-                    rate = config.learning_rate * (config.head_learning_rate_factor if name in heads else 1)
+                    own = config.teacher_learning_rate if network is self.teacher else config.learning_rate
+                    rate = own * (config.head_learning_rate_factor if name in heads else 1)
                     decay = config.weight_decay if parameter.ndim > 1 else 0.0
                     groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
         groups.append({"params": self.maps, "lr": config.learning_rate, "weight_decay": config.weight_decay})

@@ -19,7 +19,9 @@ def test_the_system_is_fedkd_in_plain_loops(run_config: Callable[..., dict[str, 
         for pupil in ("teacher", "student")
         for term, weight in (("kl", 1.0), ("hidden", 1.0), ("attention", 1.0))
     }
-    raw = run_config(num_rounds=rounds, learning_rate=1e-3, energy_start=0.8, energy_end=0.95, **weights)
+    raw = run_config(
+        num_rounds=rounds, learning_rate=1e-3, teacher_learning_rate=5e-4, energy_start=0.8, energy_end=0.95, **weights
+    )
     partitions = 3
     grid = LoopbackGrid(raw, [{"partition-id": i, "num-partitions": partitions} for i in range(partitions)])
     folder = run_server(grid)

@@ -1,6 +1,6 @@
 """AdamW over both models of a pair, and its moments as named tensors that can be stored."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,32 +18,22 @@ def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
 
 
 def build_optimizer(
-    parameters: Mapping[str, Parameter],
-    heads: Collection[str],
-    learning_rate: float,
-    head_factor: float = 1.0,
-    weight_decay: float = 0.0,
+    parameters: Mapping[str, Parameter], learning_rates: Mapping[str, float], weight_decay: float = 0.0
 ) -> AdamW:
-    """AdamW in which `heads` learn at `learning_rate * head_factor`, and only matrices decay.
+    """AdamW in which every parameter learns at a rate of its own, and only matrices decay.
 
     Args:
         parameters: by name, as `trainable_parameters` gives them.
-        heads: names of those that learn faster.
-        learning_rate: of all others.
-        head_factor: head learning rate / learning rate.
+        learning_rates: by the same names.
         weight_decay: of tensors with two or more dimensions.
     """
-    groups: dict[tuple[bool, bool], list[Parameter]] = {}
+    groups: dict[tuple[float, bool], list[Parameter]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault((name in heads, parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((learning_rates[name], parameter.ndim > 1), []).append(parameter)
     return AdamW(
         [
-            {
-                "params": members,
-                "lr": learning_rate * (head_factor if head else 1.0),
-                "weight_decay": weight_decay if matrix else 0.0,
-            }
-            for (head, matrix), members in groups.items()
+            {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+            for (rate, matrix), members in groups.items()
         ],
         fused=True,
     )

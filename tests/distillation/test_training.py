@@ -5,6 +5,7 @@ import torch
 from test_losses import Classification
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.optim import AdamW
 
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -38,6 +39,11 @@ class LinearPair(Pair):
         return {f"teacher.{name}": p for name, p in self.teacher.named_parameters()}
 
 
+def optimizer_of(pair: Pair) -> AdamW:
+    parameters = trainable_parameters(pair)
+    return build_optimizer(parameters, dict.fromkeys(parameters, 0.05))
+
+
 def batches(count: int, size: int = 6) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     return [
@@ -51,14 +57,14 @@ def batches(count: int, size: int = 6) -> list[dict[str, Tensor]]:
 
 def trained(data: list[dict[str, Tensor]], weights: Weights | None = None, **settings: float) -> LinearPair:
     pair = LinearPair()
-    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     LocalTraining(Classification(), weights or Weights(), **settings).run(pair, optimizer, data, CPU)  # type: ignore[arg-type]
     return pair
 
 
 def test_both_models_learn_and_the_summary_counts() -> None:
     pair = LinearPair()
-    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     training = LocalTraining(Classification(), Weights())
     data = batches(2) * 30
     first = training.run(pair, optimizer, data[:2], CPU)
@@ -79,7 +85,7 @@ def test_accumulated_batches_are_one_step_of_the_joined_batch() -> None:
 
 def test_a_last_incomplete_accumulation_still_steps() -> None:
     pair = LinearPair()
-    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     summary = LocalTraining(Classification(), Weights(), accumulation=4).run(pair, optimizer, batches(6), CPU)
     assert summary.steps == 2
 
@@ -90,20 +96,20 @@ def test_moments_stored_and_loaded_continue_as_if_never_stopped() -> None:
 
     pair = LinearPair()
     parameters = trainable_parameters(pair)
-    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     training = LocalTraining(Classification(), Weights())
     training.run(pair, optimizer, data[:3], CPU)
     stored = {name: tensor.clone() for name, tensor in moments(optimizer, parameters).items()}
-    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     load_moments(optimizer, parameters, stored)
     training.run(pair, optimizer, data[3:], CPU)
     for a, b in zip(straight.parameters(), pair.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_heads_learn_faster_and_only_matrices_decay() -> None:
+def test_each_learns_at_its_rate_and_only_matrices_decay() -> None:
     parameters = {"w": Parameter(torch.ones(2, 2)), "b": Parameter(torch.ones(2)), "head": Parameter(torch.ones(2, 2))}
-    optimizer = build_optimizer(parameters, {"head"}, learning_rate=0.1, head_factor=10, weight_decay=0.5)
+    optimizer = build_optimizer(parameters, {"w": 0.1, "b": 0.1, "head": 1.0}, weight_decay=0.5)
     settings = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert {name: settings[id(p)] for name, p in parameters.items()} == {
         "w": (0.1, 0.5),
@@ -116,7 +122,7 @@ def test_gradients_are_clipped_per_model() -> None:
     """Adam forgets the scale of a gradient, so clipping shows in the moments."""
     pair = LinearPair()
     parameters = trainable_parameters(pair)
-    optimizer = build_optimizer(parameters, heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     LocalTraining(Classification(), Weights(), max_grad_norm=1e-3).run(pair, optimizer, batches(1), CPU)
     for prefix in ("shared", "teacher"):
         stored = moments(optimizer, parameters)
@@ -133,7 +139,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_bf16_autocast_trains_full_precision_weights() -> None:
     pair = LinearPair()
-    optimizer = build_optimizer(trainable_parameters(pair), heads=(), learning_rate=0.05)
+    optimizer = optimizer_of(pair)
     LocalTraining(Classification(), Weights()).run(pair, optimizer, batches(3), CPU, torch.bfloat16)
     reference = trained(batches(3))
     for a, b in zip(pair.parameters(), reference.parameters(), strict=True):

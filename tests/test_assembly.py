@@ -1,0 +1,37 @@
+from collections.abc import Mapping
+
+import pytest
+from federation import Config
+
+from fedkd_flwr.assembly import build_pair
+from fedkd_flwr.config import RunConfig
+
+LABELS = ("negative", "neutral", "positive")
+
+
+def rates(raw: dict[str, object]) -> Mapping[str, float]:
+    return build_pair(RunConfig.parse(raw), LABELS).learning_rates
+
+
+@pytest.mark.parametrize(
+    ("changes", "student", "teacher"),
+    [
+        ({}, "shared.", "teacher."),
+        ({"architecture": "nested"}, "shared.", "teacher."),
+        ({"architecture": "nested", "shared_layers": 3}, "shared.", ("shared.teacher.", "teacher.")),
+        ({"method": "fedavg-student"}, "shared.", ()),
+        ({"method": "fedavg"}, (), "shared."),
+        ({"method": "local"}, (), "teacher."),
+    ],
+)
+def test_students_and_teachers_learn_at_rates_of_their_own(
+    run_config: Config, changes: dict[str, object], student: str, teacher: str
+) -> None:
+    raw = run_config(learning_rate=1.0, teacher_learning_rate=10.0, head_learning_rate_factor=3.0, **changes)
+    found = rates(raw)
+    of = {who: {name for name in found if name.startswith(names)} for who, names in (("s", student), ("t", teacher))}
+    of["s"] -= {name for name in found if name.startswith("shared.teacher.")}
+    assert of["s"] | of["t"] | {name for name in found if "projections" in name} >= found.keys()
+    for who, rate in (("s", 1.0), ("t", 10.0)):
+        for name in of[who]:
+            assert found[name] == rate * (3.0 if ".head." in name else 1.0), name
