@@ -1,22 +1,27 @@
-"""Federations in one process each, for benchmarks: real apps, codec and state, no Ray; resumable, two at a time.
+"""Federations in one process each, for benchmarks: real apps, codec and state, no Ray.
 
-A run is (scenario, variant, seed) and lives in OUT/SCENARIO/VARIANT/seed-N; one that is finished is not run
-again, one that was stopped goes on after its last finished round.
+A study is a table of runs: scenario (data and how they are shared out) x variant (settings) x seed. What a run gave is
+a line of benchmarks/results/STUDY.jsonl; a run whose line stands there, made with the same settings, is not run again.
+Its folder is OUT/SCENARIO/VARIANT/seed-N; a run that was stopped goes on there after its last finished round.
 """
 
+import argparse
 import json
 import os
+import shutil
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -29,58 +34,117 @@ class Scenario:
 
     nodes: int
     settings: Settings
+    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One federation of a benchmark."""
+    """One federation of a study."""
 
     scenario: str
     variant: str
     seed: int
-    nodes: int
     settings: Settings
-    folder: Path
 
 
-def adr(path: Path) -> dict[str, Scenario]:
-    """The ADE sentences in four folds, as in the paper, and skewed."""
-    data = {"dataset": f"csv:{path.resolve() / 'train.csv'}", "max-test-examples": 250, "max-length": 64}
-    return {
-        "adr-iid": Scenario(4, data | {"partition": "iid"}),
-        "adr-dirichlet": Scenario(4, data | {"partition": "dirichlet", "dirichlet-alpha": 0.5}),
-    }
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: for each evaluated round its number, MB a node so far, and scores of student and teachers."""
+
+    scenario: str
+    variant: str
+    seed: int
+    settings: Settings
+    date: str
+    rounds: list[dict[str, Any]]
 
 
-def tweets() -> dict[str, Scenario]:
-    """The tweets by source."""
-    return {"tweets": Scenario(6, {"max-test-examples": 200})}
-
-
-def run_all(
-    out: Path,
-    scenarios: Mapping[str, Scenario],
-    variants: Mapping[str, Settings],
-    seeds: Iterable[int],
-    common: Settings,
-    jobs: int,
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Histories by (scenario, variant), one for each seed."""
-    runs = [
-        Run(scenario, variant, seed, place.nodes, {**place.settings, **common, **settings}, out / scenario / variant)
-        for seed in seeds
-        for scenario, place in scenarios.items()
-        for variant, settings in variants.items()
-    ]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for run, history in zip(runs, pool.map(federate, runs), strict=True):
-            print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
-            found.setdefault((run.scenario, run.variant), []).append(history)
+def scenarios(adr: Path | None) -> dict[str, Scenario]:
+    """The tweets by source; with a folder that holds train.csv, the ADE sentences in four folds, even and skewed."""
+    found = {"tweets": Scenario(6, {}, ("accuracy", "macro-f1", "loss"))}
+    if adr is not None:
+        data = {"dataset": f"csv:{adr.resolve() / 'train.csv'}", "max-length": 64}
+        metrics = ("average-precision", "f1", "loss")
+        found["adr-iid"] = Scenario(4, data | {"partition": "iid"}, metrics)
+        found["adr-dirichlet"] = Scenario(4, data | {"partition": "dirichlet", "dirichlet-alpha": 0.5}, metrics)
     return found
 
 
-def federate(run: Run) -> dict[str, Any]:
+def study(name: str, description: str, variants: Mapping[str, Settings], common: Settings) -> None:
+    """The command line of a study: run what is missing, print a table for each scenario.
+
+    Args:
+        name: of its results file; studies may share one.
+        description: for --help.
+        variants: name -> settings on top of `common`.
+        common: settings on top of the defaults of pyproject.toml, in which nothing that matters is left to them.
+    """
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--adr", type=Path, help="folder with train.csv: sentences (text) and whether (label)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--scenarios", nargs="*", help="tweets, adr-iid, adr-dirichlet; default: all there are")
+    parser.add_argument("--variants", nargs="*", choices=list(variants), default=list(variants))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
+    arguments = parser.parse_args()
+    places = scenarios(arguments.adr)
+    wanted = [
+        Run(scenario, variant, seed, {**common, **variants[variant]})
+        for seed in arguments.seeds
+        for scenario in arguments.scenarios or places
+        for variant in arguments.variants
+    ]
+    results = Results(name)
+    if not arguments.table:
+        run_missing(wanted, results, places, arguments.out, arguments.jobs)
+    for scenario, place in scenarios(Path()).items():
+        lines = list(table(results, scenario, place.metrics, {v: {**common, **s} for v, s in variants.items()}))
+        if lines:
+            head = ["run", "seeds", "round", "MB/node"]
+            head += [f"{who} {metric}" for who in ("student", "teachers") for metric in place.metrics]
+            print(f"\n## {scenario}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+class Results:
+    """The lines of a results file."""
+
+    def __init__(self, name: str) -> None:
+        self._path = RESULTS / f"{name}.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._results = [Result(**json.loads(line)) for line in lines]
+
+    def of(self, scenario: str, variant: str, settings: Settings) -> list[Result]:
+        """What the seeds gave, so far."""
+        key = (scenario, variant, dict(settings))
+        found = [r for r in self._results if (r.scenario, r.variant, dict(r.settings)) == key]
+        return sorted(found, key=lambda result: result.seed)
+
+    def has(self, run: Run) -> bool:
+        """Whether a run has been made."""
+        return any(result.seed == run.seed for result in self.of(run.scenario, run.variant, run.settings))
+
+    def add(self, result: Result) -> None:
+        """Write a line; one of the same run with other settings goes."""
+        key = (result.scenario, result.variant, result.seed)
+        self._results = [r for r in self._results if (r.scenario, r.variant, r.seed) != key] + [result]
+        self._results.sort(key=lambda r: (r.scenario, r.variant, r.seed))
+        self._path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self._results))
+
+
+def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
+    """Make the runs that have no result yet, several at a time."""
+    missing = [run for run in wanted if not results.has(run)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(federate, run, places[run.scenario], out) for run in missing]
+        for run, task in zip(missing, tasks, strict=True):
+            rounds = list(summarised(task.result(), places[run.scenario].nodes))
+            results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds))
+            print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
+
+
+def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     """Run, or go on with, one federation; its history."""
     import logging
 
@@ -91,54 +155,59 @@ def federate(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     logging.getLogger("flwr").setLevel("ERROR")
-    name = f"seed-{run.seed}"
-    folder = run.folder / name
-    if not (folder / "student").exists() and not (folder / "done").exists():
-        defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-        place = {
-            "seed": run.seed,
-            "threads": 1,
-            "runs-dir": str(run.folder),
-            "run-name": name,
-            "state-dir": str(run.folder / f"state-{run.seed}"),
-            "resume": str(folder) if any(folder.glob("checkpoints/0*")) else "",
-        }
-        nodes = [{"partition-id": i, "num-partitions": run.nodes} for i in range(run.nodes)]
-        run_server(LoopbackGrid({**defaults, **run.settings, **place}, nodes))
-        (folder / "done").touch()
+    parent = out / run.scenario / run.variant
+    folder, name = parent / f"seed-{run.seed}", f"seed-{run.seed}"
+    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    settings = {**defaults, **place.settings, **run.settings, "seed": run.seed, "threads": 1}
+    if (folder / "config.json").exists():
+        stored = json.loads((folder / "config.json").read_text())
+        if any(stored.get(key) != value for key, value in settings.items() if key in run.settings):
+            shutil.rmtree(folder)
+    places = {
+        "runs-dir": str(parent),
+        "run-name": name,
+        "state-dir": str(parent / f"state-{run.seed}"),
+        "resume": str(folder) if any(folder.glob("checkpoints/0*")) else "",
+    }
+    if folder.exists() and not places["resume"]:
+        shutil.rmtree(folder)
+    nodes = [{"partition-id": i, "num-partitions": place.nodes} for i in range(place.nodes)]
+    run_server(LoopbackGrid({**settings, **places}, nodes))
+    shutil.rmtree(places["state-dir"])
     return dict(json.loads((folder / "history.json").read_text()))
+
+
+def summarised(history: Mapping[str, Any], nodes: int) -> Iterator[dict[str, Any]]:
+    """The evaluated rounds of a history."""
+    sent = history["initial"]["bytes-down"]
+    for entry in history["rounds"]:
+        sent += entry["bytes-up"] + entry["bytes-down"]
+        if entry["nodes"] is not None:
+            scores = {who: _rounded(entry[who]) for who in ("student", "teachers")}
+            yield {"round": entry["round"], "mb": round(sent / nodes / 1e6, 3), **scores}
+
+
+def table(
+    results: Results, scenario: str, metrics: Sequence[str], variants: Mapping[str, Settings]
+) -> Iterator[list[str]]:
+    """A line for each variant and evaluated round: mean and standard error over the seeds."""
+    for variant, settings in variants.items():
+        found = results.of(scenario, variant, settings)
+        for entries in zip(*(result.rounds for result in found), strict=True):
+            line = [variant, str(len(found)), str(entries[0]["round"]), f"{mean(e['mb'] for e in entries):.2f}"]
+            for who in ("student", "teachers"):
+                for metric in metrics:
+                    line.append(mean_and_error(e[who][metric] for e in entries if e[who]))
+            yield line
 
 
 def mean_and_error(values: Iterable[float]) -> str:
     """Mean and standard error of what the seeds gave."""
     values = list(values)
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "-"
     return f"{mean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
 
 
-def score(board: Mapping[str, Any], who: str, metric: str) -> float | None:
-    """A score of one model, None where there is no such model or metric."""
-    return (board[who] or {}).get(metric)
-
-
-def megabytes(history: Mapping[str, Any], until: int, nodes: int) -> float:
-    """Encoded MB up and down of one node, all rounds to `until`."""
-    sent = history["initial"]["bytes-down"]
-    sent += sum(entry["bytes-up"] + entry["bytes-down"] for entry in history["rounds"][:until])
-    return float(sent) / nodes / 1e6
-
-
-def rows(histories: list[dict[str, Any]], nodes: int, metrics: Iterable[str]) -> Iterator[list[str]]:
-    """A line for each evaluated round: round, MB a node, then each metric of student and teachers."""
-    metrics = list(metrics)
-    for index, entry in enumerate(histories[0]["rounds"]):
-        if entry["nodes"] is None:
-            continue
-        line = [str(entry["round"]), f"{mean(megabytes(h, index + 1, nodes) for h in histories):.2f}"]
-        for who in ("student", "teachers"):
-            for metric in metrics:
-                values = [score(h["rounds"][index], who, metric) for h in histories]
-                known = [value for value in values if value is not None]
-                line.append(mean_and_error(known) if known else "-")
-        yield line
+def _rounded(scores: Mapping[str, float] | None) -> dict[str, float] | None:
+    return scores and {name: round(value, 4) for name, value in scores.items()}

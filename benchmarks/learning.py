@@ -1,57 +1,42 @@
 """How fast students and teachers learn, by method, at equal local steps.
 
-    python benchmarks/learning.py --out OUT [--adr FOLDER] [--quick] [--seeds 3] [--scenarios NAME ...] [--jobs 2]
+    python benchmarks/learning.py --out OUT [--adr FOLDER] [--seeds 0 1 2] [--scenarios NAME ...] [--jobs 2]
 
-FOLDER holds train.csv with the columns text and label (ADE sentences: does it report an adverse drug reaction?).
-Stopped, the same command goes on where it was.
+With `--seeds 0` it is the quick form. Results: benchmarks/results/methods.jsonl, shared with traffic.py.
 """
 
-import argparse
-from datetime import date
-from pathlib import Path
+from common import study
 
-from common import adr, rows, run_all, tweets
-
-APART = {"architecture": "separate"}
-VARIANTS = {
-    "fedavg teacher": {"method": "fedavg"},
-    "fedavg student": {"method": "fedavg-student"},
-    "local teachers": {"method": "local"},
-    "paper": {"method": "fedkd-paper"},
-    "ours separate": {"method": "fedkd", "codec": "dense", **APART},
-    "ours nested": {"method": "fedkd", "codec": "dense", "architecture": "nested"},
+STEPS = {
+    "num-rounds": 6,
+    "evaluate-every": 2,
+    "local-steps": 8,
+    "batch-size": 16,
+    "learning-rate": 5e-4,
+    "teacher-learning-rate": 2e-4,
+    "max-test-examples": 150,
+    "precision": "bf16",
 }
-METRICS = ("f1", "average-precision", "accuracy", "macro-f1", "loss")
+"""Of every run: 48 steps of 16 examples at each node."""
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--adr", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one seed, few rounds: within an hour on 2 cores")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scenarios", nargs="*", help="tweets, adr-iid, adr-dirichlet; default: all there are")
-    parser.add_argument("--jobs", type=int, default=2)
-    arguments = parser.parse_args()
-    common = {
-        "num-rounds": 6 if arguments.quick else 12,
-        "local-steps": 8,
-        "batch-size": 16,
-        "learning-rate": 2e-4,
-        "evaluate-every": 2,
-    }
-    scenarios = tweets() | (adr(arguments.adr) if arguments.adr else {})
-    scenarios = {name: place for name, place in scenarios.items() if name in (arguments.scenarios or scenarios)}
-    seeds = range(1 if arguments.quick else arguments.seeds)
-    found = run_all(arguments.out, scenarios, VARIANTS, seeds, common, arguments.jobs)
-    print(f"{date.today()}, {len(seeds)} seeds, {common}")
-    for scenario, place in scenarios.items():
-        head = ["round", "MB/node", *(f"{who} {metric}" for who in ("student", "teachers") for metric in METRICS)]
-        print(f"\n## {scenario}\n\n| method | {' | '.join(head)} |\n|---{'|---' * len(head)}|")
-        for variant in VARIANTS:
-            for line in rows(found[scenario, variant], place.nodes, METRICS):
-                print(f"| {variant} | {' | '.join(line)} |")
-
+KL = ("teacher-kl-weight", "student-kl-weight")
+BUDGET = {"codec": "budget", "budget": "222kB", "error-feedback": "both"}
+NO_KL = dict.fromkeys(KL, 0.0)
+NESTED = {"method": "fedkd", "architecture": "nested", "shared-layers": 0, **BUDGET, **dict.fromkeys(KL, 1.0)}
+SEPARATE = NESTED | {"architecture": "separate"}
+ALL = NESTED | {"shared-layers": 6}
+VARIANTS = {
+    "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
+    "FedAvg on the student": {"method": "fedavg-student", "codec": "dense"},
+    "teachers alone": {"method": "local"},
+    "the paper": {"method": "fedkd-paper"},
+    "separate": SEPARATE,
+    "nested, no KL": NESTED | NO_KL,
+    "nested, KL into the student": NESTED | {"teacher-kl-weight": 0.0},
+    "nested": NESTED,
+    "nested, all layers travel, no KL": ALL | NO_KL,
+    "nested, all layers travel, KL into the student": ALL | {"teacher-kl-weight": 0.0},
+}
 
 if __name__ == "__main__":
-    main()
+    study("methods", __doc__ or "", VARIANTS, STEPS)

@@ -74,6 +74,16 @@ class History:
         """Where the scores of the models after `round` (0: before the first) belong."""
         return self.rounds[round - 1] if round else self.initial
 
+    def in_words(self, round: int) -> str:
+        """The first score of student and teachers after a round, for the log; empty where there is none."""
+        board = self.after(round)
+        parts = [
+            f"{name} of the {who} {value:.3f}"
+            for who, scores in (("student", board.student), ("teachers", board.teachers))
+            for name, value in list((scores or {}).items())[:1]
+        ]
+        return f"; after round {round}: {', '.join(parts)}" if parts else ""
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values with kebab-case keys."""
         return {
@@ -143,6 +153,11 @@ def mean_scores(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:
         name: sum(weight * value for weight, value in column) / sum(weight for weight, _ in column)
         for name, column in columns.items()
     } or None
+
+
+def prefixed(prefix: str, scores: Scores | None) -> Scores:
+    """The same scores under longer names; none of none."""
+    return {f"{prefix}-{name}": value for name, value in (scores or {}).items()}
 
 
 def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:

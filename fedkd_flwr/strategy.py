@@ -21,10 +21,10 @@ from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import (
     RoundEntry,
-    ScoreBoard,
     TrafficRow,
     dropped_row,
     mean_scores,
+    prefixed,
     seconds_by_part,
     traffic_rows,
 )
@@ -34,7 +34,6 @@ from fedkd_flwr.protocol import (
     EvaluateReply,
     EvaluateRequest,
     Refresh,
-    Scores,
     TrainReply,
     TrainRequest,
     collect,
@@ -172,10 +171,10 @@ class FedKD(Strategy):
             entry.asked,
             entry.bytes_up / entry.trained / 1e6,
             entry.seconds["round"],
-            _in_words(self.state.history.after(round - 1), round - 1),
+            self.state.history.in_words(round - 1),
         )
         arrays = ArrayRecord(dict(self._student.tensors)) if round == self.config.num_rounds else None
-        return arrays, MetricRecord({"bytes-up": entry.bytes_up, **_prefixed("train-loss", entry.losses)})
+        return arrays, MetricRecord({"bytes-up": entry.bytes_up, **prefixed("train-loss", entry.losses)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -208,10 +207,8 @@ class FedKD(Strategy):
         for member, reply in good:
             member.version = reply.version
         self._keep()
-        log.info("fedkd: finished%s", _in_words(board, round))
-        return MetricRecord(
-            {**_prefixed("student", board.student or {}), **_prefixed("teachers", board.teachers or {})}
-        )
+        log.info("fedkd: finished%s", self.state.history.in_words(round))
+        return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
     def finish(self, grid: Grid, folder: Path) -> None:
         """Export the models into the run's folder, after the last evaluation where a resumed run still lacks it."""
@@ -305,16 +302,3 @@ class FedKD(Strategy):
     def _keep(self) -> None:
         self._folder.checkpoint(self.state, self._traffic, self.config)
         self._traffic = []
-
-
-def _prefixed(prefix: str, scores: Scores) -> Scores:
-    return {f"{prefix}-{name}": value for name, value in scores.items()}
-
-
-def _in_words(board: ScoreBoard, round: int) -> str:
-    parts = [
-        f"{name} of the {who} {value:.3f}"
-        for who, scores in (("student", board.student), ("teachers", board.teachers))
-        for name, value in list((scores or {}).items())[:1]
-    ]
-    return f"; after round {round}: {', '.join(parts)}" if parts else ""

@@ -1,0 +1,100 @@
+"""The pictures of the README, from the results files.
+
+    BROWSER_PATH=/usr/bin/chromium python benchmarks/plot.py
+
+plotly draws through a Chrome or Chromium; needs the `bench` extra.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle
+from pathlib import Path
+from statistics import mean, stdev
+
+import learning
+import traffic
+from common import ROOT, Results, Settings, scenarios
+from plotly.subplots import make_subplots
+
+PICTURES = ROOT / "docs" / "pictures"
+COLOURS = ("#555555", "#999999", "#c49c6b", "#d62728", "#9467bd", "#1f77b4", "#17becf", "#2ca02c", "#ff7f0e")
+TITLES = {
+    "tweets": "tweets by source",
+    "adr-iid": "ADE sentences, IID",
+    "adr-dirichlet": "ADE sentences, Dirichlet 0.5",
+}
+Point = tuple[float, float, float, float]
+
+
+def main() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    draw(learning.VARIANTS, learning.STEPS, "round", PICTURES / "learning.png")
+    draw(traffic.VARIANTS, traffic.STEPS, "MB a node, up and down", PICTURES / "traffic.png")
+
+
+def draw(variants: Mapping[str, Settings], common: Settings, against: str, path: Path) -> None:
+    """Students above, teachers below, a column for each scenario; bars are standard errors over the seeds."""
+    results = Results("methods")
+    places = {s: place for s, place in scenarios(Path()).items() if any(points(results, s, variants, common))}
+    named: set[str] = set()
+    figure = make_subplots(
+        rows=2,
+        cols=len(places),
+        column_titles=[TITLES[scenario] for scenario in places],
+        row_titles=["student", "teachers"],
+        shared_xaxes=True,
+        vertical_spacing=0.06,
+    )
+    for column, (scenario, place) in enumerate(places.items(), start=1):
+        for row, who in enumerate(("student", "teachers"), start=1):
+            colours = cycle(COLOURS)
+            for variant, settings in variants.items():
+                colour = next(colours)
+                whole = settings.get("method") == "fedavg"
+                model = "student" if whole else who
+                line = list(curve(results, scenario, variant, {**common, **settings}, model, place.metrics[0]))
+                if not line:
+                    continue
+                first = variant not in named
+                named.add(variant)
+                rounds, megabytes, scores, errors = zip(*line, strict=True)
+                by_round = against == "round"
+                figure.add_scatter(
+                    x=rounds if by_round else megabytes[-1:],
+                    y=scores if by_round else scores[-1:],
+                    error_y={"array": errors if by_round else errors[-1:]},
+                    mode="lines+markers" if by_round else "markers",
+                    line={"color": colour, "dash": "dot" if whole else "solid"},
+                    marker={"size": 6 if by_round else 11},
+                    name=variant,
+                    legendgroup=variant,
+                    showlegend=first,
+                    row=row,
+                    col=column,
+                )
+            figure.update_yaxes(title=place.metrics[0].replace("-", " "), row=row, col=column)
+    figure.update_xaxes(title=against, row=2)
+    if against != "round":
+        figure.update_xaxes(type="log")
+    figure.update_layout(template="plotly_white", font={"size": 12}, legend={"orientation": "h", "y": -0.15})
+    figure.write_image(path, width=1200, height=680, scale=1.5)
+
+
+def points(results: Results, scenario: str, variants: Mapping[str, Settings], common: Settings) -> Iterator[Point]:
+    """All points of a scenario."""
+    for variant, settings in variants.items():
+        for who in ("student", "teachers"):
+            yield from curve(results, scenario, variant, {**common, **settings}, who, "loss")
+
+
+def curve(results: Results, scenario: str, variant: str, settings: Settings, who: str, metric: str) -> Iterator[Point]:
+    """(round, MB a node so far, mean, standard error) of the evaluated rounds."""
+    found = results.of(scenario, variant, settings)
+    for entries in zip(*(result.rounds for result in found), strict=True):
+        values = [entry[who][metric] for entry in entries if entry[who]]
+        if values:
+            error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+            yield entries[0]["round"], mean(e["mb"] for e in entries), mean(values), error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What quality costs in bytes: methods and budgets at equal local steps.
+
+    python benchmarks/traffic.py --out OUT [--adr FOLDER] [--seeds 0 1 2] [--scenarios NAME ...] [--jobs 2]
+
+MB/node are encoded bytes up and down of one node, all rounds; kB are the budget of one update. Results:
+benchmarks/results/methods.jsonl, shared with learning.py.
+"""
+
+from common import study
+from learning import ALL, BUDGET, NESTED, STEPS
+from learning import VARIANTS as METHODS
+
+DENSE = ("FedAvg on the teacher", "FedAvg on the student", "the paper")
+FEDAVG = {"method": "fedavg", **BUDGET}
+KILOBYTES = (111, 55)
+VARIANTS = {
+    **{name: METHODS[name] for name in DENSE},
+    "nested": METHODS["nested"],
+    **{f"nested, {kb} kB": NESTED | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "nested, all layers travel, KL into the student": METHODS["nested, all layers travel, KL into the student"],
+    **{f"nested, all layers travel, {kb} kB": ALL | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "FedAvg on the teacher, 222 kB": FEDAVG,
+    **{f"FedAvg on the teacher, {kb} kB": FEDAVG | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+}
+
+if __name__ == "__main__":
+    study("methods", __doc__ or "", VARIANTS, STEPS)
