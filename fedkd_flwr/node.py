@@ -17,7 +17,7 @@ from torch.optim import AdamW
 
 from fedkd_flwr import tensors
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
-from fedkd_flwr.clock import Clock
+from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
@@ -77,6 +77,7 @@ class Node:
             FedKDError: node config, data, device or models are not usable; says which and why.
         """
         self._clock = Clock()
+        self._clock.add("import", start_seconds())
         with self._clock("setup"):
             self._config = config.for_node(node_config)
             set_threads(self._config.threads)
