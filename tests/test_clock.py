@@ -8,6 +8,13 @@ import pytest
 
 from fedkd_flwr.clock import Clock
 
+SCRIPT = """
+from time import sleep
+from fedkd_flwr.clock import start_seconds
+sleep(0.5)
+print(start_seconds())
+"""
+
 
 def test_parts_add_up_and_empty_ones_are_left_out() -> None:
     clock = Clock()
@@ -22,7 +29,7 @@ def test_parts_add_up_and_empty_ones_are_left_out() -> None:
 @pytest.mark.parametrize("command", ["flwr-clientapp", "ray-worker"])
 def test_only_a_process_for_one_message_counts_its_start(command: str, tmp_path: Path) -> None:
     script = tmp_path / command
-    script.write_text("import time; time.sleep(0.5); from fedkd_flwr.clock import start_seconds; print(start_seconds())")
+    script.write_text(SCRIPT)
     begin = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     counted = float(subprocess.check_output([sys.executable, script], env=environment))
