@@ -3,6 +3,7 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+import fedkd_flwr.libraries  # noqa: F401
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.node import Node
 from fedkd_flwr.protocol import EvaluateRequest, JoinRequest, TrainRequest, answer, from_records

@@ -1,6 +1,6 @@
 """Scores of a pair's models on held-out examples, at a node and at the server alike."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,8 +8,13 @@ from fedkd_flwr.device import Device
 from fedkd_flwr.distillation import Pair
 from fedkd_flwr.tasks import Scores, Task
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def evaluate(pair: Pair, task: Task[Any], examples: Any, batch_size: int, place: Device) -> dict[str, dict[str, float]]:
+
+def evaluate(
+    pair: Pair, task: Task, examples: "pa.Table", batch_size: int, place: Device
+) -> dict[str, dict[str, float]]:
     """Scores by model, `teacher` and `student`, of those that the pair has.
 
     Args:

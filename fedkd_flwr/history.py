@@ -48,9 +48,9 @@ class RoundEntry(ScoreBoard):
         asked, trained: nodes that were asked, and whose update was taken.
         failed: node -> why its update was not taken.
         bytes_up: encoded bytes of all updates that came in.
-        seconds: `round` is wall time at the server; `setup`, `state`, `codec`, `evaluate`, `train` are summed
-            over the nodes; `server` is the server's own work; `flower` is wall time in which the busiest worker
-            process had nothing to do.
+        seconds: `round` is wall time at the server; `import` (start of a process for one message, until its
+            handler), `setup`, `state`, `codec`, `evaluate`, `train` are summed over the nodes; `server` is the
+            server's own work; `flower` is wall time in which the busiest worker process had nothing to do.
     """
 
     round: int = 0

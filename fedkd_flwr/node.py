@@ -1,14 +1,12 @@
 """What a node does with a message: knows data, models and state of one node, and nothing of Flower."""
 
 import os
-import re
 import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +15,11 @@ from torch.optim import AdamW
 
 from fedkd_flwr import tensors
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
-from fedkd_flwr.clock import Clock
+from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
 from fedkd_flwr.device import choose_device, set_threads
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -57,14 +55,34 @@ def _prepared(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> 
 
 
 class _Prepared:
-    """Data of a node, tokenised; kept while the process lives."""
+    """Data of a node, encoded once and kept on its disk; in memory while the process lives."""
 
     def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
-        data = load_node_data(config, node_config)
-        self.title, self.labels = data.name, data.labels
-        self.task: Task[Any] = build_task(config, data.labels)
-        self.train = self.task.encode(data.train)
-        self.test = self.task.encode(data.test)
+        self._config, self._node_config = config, node_config
+        self.name = node_name(config, node_config)
+        self._store = EncodedStore(Path(config.state_dir).absolute(), self.name)
+        self._fingerprint = data_fingerprint(config, node_config)
+        self._stored = self._store.load(self._fingerprint)
+        data = self._stored or self._data
+        self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
+
+    @property
+    def _data(self) -> NodeData:
+        return load_node_data(self._config, self._node_config)
+
+    @cached_property
+    def task(self) -> Task:
+        return build_task(self._config, self.labels)
+
+    @cached_property
+    def examples(self) -> EncodedData:
+        """Those of this data as this task encodes them."""
+        task, stored = self.task, self._stored
+        if stored is None or stored.encoding != task.encoding:
+            train, test = (task.encode(part) for part in (self._data.train, self._data.test))
+            stored = EncodedData(self.title, self.labels, task.encoding, train, test)
+            self._store.save(self._fingerprint, stored)
+        return stored
 
 
 class Node:
@@ -77,6 +95,7 @@ class Node:
             FedKDError: node config, data, device or models are not usable; says which and why.
         """
         self._clock = Clock()
+        self._clock.add("import", start_seconds())
         with self._clock("setup"):
             self._config = config.for_node(node_config)
             set_threads(self._config.threads)
@@ -84,8 +103,8 @@ class Node:
             self._prepared = _prepared(self._config, tuple(sorted(node_config.items())))
             self._models: PairModels = build_pair(self._config, self._prepared.labels)
             self._models.pair.to(self._device.device)
+        self.name = self._prepared.name
         partition = node_config.get("partition-id")
-        self.name = str(node_config.get("name") or _default_name(partition, self._prepared.title))
         self._partition = int(partition) if partition is not None else 0
         self._partitions = 0 if "data-path" in node_config else int(node_config["num-partitions"])
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
@@ -105,7 +124,7 @@ class Node:
             partition=self._partition,
             title=self._prepared.title,
             labels=self._prepared.labels,
-            train_examples=len(self._prepared.train),
+            train_examples=self._prepared.train_examples,
             partitions=self._partitions,
             round=state.round,
             version=state.version,
@@ -151,7 +170,7 @@ class Node:
             node=self.name,
             round=request.round,
             version=request.refresh.version,
-            examples=len(self._prepared.train),
+            examples=self._prepared.train_examples,
             evaluation=evaluation,
             losses=dict(summary.losses),
             seconds={},
@@ -194,6 +213,10 @@ class Node:
             worker=_worker(),
         )
 
+    def _examples(self) -> EncodedData:
+        with self._clock("setup"):
+            return self._prepared.examples
+
     def _store(self, lineage: str) -> NodeStore:
         return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)
 
@@ -225,8 +248,8 @@ class Node:
                     parameter.copy_(values[name])
 
     def _evaluate(self) -> Evaluation:
+        examples, task = self._examples().test, self._prepared.task
         with self._clock("evaluate"):
-            examples, task = self._prepared.test, self._prepared.task
             scores = evaluate(self._models.pair, task, examples, 2 * self._config.batch_size, self._device)
             return Evaluation(student=scores.get("student"), teacher=scores.get("teacher"), examples=len(examples))
 
@@ -246,9 +269,10 @@ class Node:
         seed = np.random.SeedSequence([config.seed, round, self._stream])
         torch.manual_seed(int(seed.generate_state(1)[0]))
         order = self._order(np.random.default_rng(seed))
+        examples = self._examples().train
         with self._clock("train"):
             try:
-                batches = self._prepared.task.batches(self._prepared.train, config.batch_size, order)
+                batches = self._prepared.task.batches(examples, config.batch_size, order)
                 summary = training.run(pair.train(), optimizer, batches, self._device.device, self._device.autocast)
             except FloatingPointError as error:
                 raise RunError(
@@ -258,7 +282,7 @@ class Node:
 
     def _order(self, generator: np.random.Generator) -> list[int]:
         """Indices of the round's training examples: whole epochs, or as many as the local steps need."""
-        config, n = self._config, len(self._prepared.train)
+        config, n = self._config, self._prepared.train_examples
         wanted = config.local_steps * config.gradient_accumulation * config.batch_size
         epochs = -(-wanted // n) if wanted else config.local_epochs
         order = np.concatenate([generator.permutation(n) for _ in range(epochs)])
@@ -271,10 +295,6 @@ def _owed(state: NodeState, taken: int) -> Mapping[str, Tensor]:
         return state.residual
     lost = EncodedUpdate.from_bytes(unpack(state.reply).update).decode()
     return {name: tensor + lost[name] for name, tensor in state.residual.items()}
-
-
-def _default_name(partition: Value | None, title: str) -> str:
-    return f"partition-{partition}" if partition is not None else re.sub(r"[^A-Za-z0-9._-]+", "-", title)
 
 
 def _worker() -> str:

@@ -1,6 +1,18 @@
 """Where examples come from and how they are split."""
 
+from fedkd_flwr.data.encoded import EncodedData, EncodedStore
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
-from fedkd_flwr.data.nodes import NodeData, label_names, load_node_data
+from fedkd_flwr.data.nodes import NodeData, data_fingerprint, label_names, load_node_data, node_name
 
-__all__ = ["NodeData", "distinct_labels", "label_names", "load_examples", "load_node_data", "with_labels"]
+__all__ = [
+    "EncodedData",
+    "EncodedStore",
+    "NodeData",
+    "data_fingerprint",
+    "distinct_labels",
+    "label_names",
+    "load_examples",
+    "load_node_data",
+    "node_name",
+    "with_labels",
+]

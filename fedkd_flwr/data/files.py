@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """What differs once a file's content has changed, even where its size and time of change were put back."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
 @dataclass(frozen=True)
 class DataFile:
-    """A file as it is now: it compares equal only while its size and time of change stay the same."""
+    """A file as it is now: it compares equal only while it stays the same."""
 
     kind: str
     path: Path
-    size: int
-    changed_ns: int
+    stamp: tuple[int, ...]
 
     @classmethod
     def find(cls, reference: str) -> "DataFile":
@@ -41,8 +46,7 @@ class DataFile:
             )
         if not path.is_file():
             raise DataError(f"data file {path}: no such file, correct the path in {reference!r}")
-        stat = path.stat()
-        return cls(kind, path, stat.st_size, stat.st_mtime_ns)
+        return cls(kind, path, stamp(path))
 
     def read(self, text_columns: Collection[str]) -> "pa.Table":
         """All rows and columns; in csv files the `text_columns` are kept as they are written (007 stays 007).

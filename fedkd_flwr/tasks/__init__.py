@@ -1,14 +1,12 @@
 """What differs between tasks: how examples become batches, the two losses, the scores."""
 
-from typing import Any
-
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.tasks.base import Scores, Task
 
 __all__ = ["Scores", "Task", "build_task"]
 
 
-def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task[Any]:
+def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     """The task of a run, with its teacher's tokenizer.
 
     Raises:

@@ -1,15 +1,14 @@
 """What training and evaluation need of a task."""
 
-from collections.abc import Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
-
-Examples = TypeVar("Examples", bound=Sized)
 
 
 class Scores(Protocol):
@@ -22,17 +21,21 @@ class Scores(Protocol):
         """Finite scores of everything taken in, by name."""
 
 
-class Task(Protocol[Examples]):
-    """A task on examples that are encoded once and then batched in any order."""
+class Task(Protocol):
+    """A task on examples that are encoded once, kept as Arrow tables, and then batched in any order."""
 
     tokenizer: "PreTrainedTokenizerBase"
     labels: tuple[str, ...]
 
-    def encode(self, dataset: "Dataset") -> Examples:
-        """Examples ready to be batched, as many as rows."""
+    @property
+    def encoding(self) -> str:
+        """Identifies how `encode` works: where it is the same, so is what `encode` returns."""
+
+    def encode(self, dataset: "Dataset") -> "pa.Table":
+        """Examples ready to be batched, a row each; one chunk a column."""
 
     def batches(
-        self, examples: Examples, batch_size: int, order: Sequence[int] | None = None
+        self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
     ) -> Iterator[dict[str, Tensor]]:
         """Batches of the examples at the indices `order`: keyword arguments of a model, and `labels`."""
 

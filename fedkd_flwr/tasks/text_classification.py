@@ -1,39 +1,31 @@
 """One label per text."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from fedkd_flwr.errors import RunError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """Texts as token ids.
-
-    Attributes:
-        tokens: one int64 [length] a text, at most `max_length` long, unpadded.
-        labels: int64 [n].
-    """
-
-    tokens: tuple[Tensor, ...]
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
 
 
 WINDOW = 16
 """Batches among which texts are sorted by length."""
+
+_CHUNK = 4096
+"""Texts tokenised at a time."""
 
 
 class TextClassification:
@@ -51,16 +43,33 @@ class TextClassification:
         self.labels = labels
         self._max_length = max_length
 
-    def encode(self, dataset: "Dataset") -> EncodedTexts:
-        """Tokenise the columns `text` (str) and `label` (int) of a data set."""
-        tokens = self.tokenizer(dataset["text"][:], truncation=True, max_length=self._max_length)
-        return EncodedTexts(
-            tuple(torch.tensor(ids) for ids in tokens["input_ids"]),
-            torch.tensor(dataset["label"][:], dtype=torch.int64),
-        )
+    @cached_property
+    def encoding(self) -> str:
+        """SHA-256 of the tokenizer and of the maximal length."""
+        return hashlib.sha256(f"{self._max_length} {_described(self.tokenizer)}".encode()).hexdigest()
+
+    def encode(self, dataset: "Dataset") -> "pa.Table":
+        """Tokenise the columns `text` (str) and `label` (int) of a data set.
+
+        Returns:
+            Columns `tokens` (int32 ids, unpadded) and `label` (int64).
+        """
+        import pyarrow as pa
+
+        texts, tokens = dataset["text"], []
+        for start in range(0, len(texts), _CHUNK):
+            chunk = self.tokenizer(
+                texts[start : start + _CHUNK],
+                truncation=True,
+                max_length=self._max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
+        return pa.table({"tokens": pa.concat_arrays(tokens), "label": pa.array(dataset["label"][:], pa.int64())})
 
     def batches(
-        self, examples: EncodedTexts, batch_size: int, order: Sequence[int] | None = None
+        self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
     ) -> Iterator[dict[str, Tensor]]:
         """Batches of texts of similar length, padded to their own longest.
 
@@ -76,19 +85,24 @@ class TextClassification:
             `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`,
             int64 [batch]. Segment ids are left out: a single text has one segment, every model's default.
         """
+        texts = _Texts.of(examples)
         order = range(len(examples)) if order is None else order
         window = WINDOW * batch_size
         for start in range(0, len(order), window):
-            for rows in _by_length(examples, list(order[start : start + window]), batch_size):
-                yield self._batch(examples, rows)
+            for rows in _by_length(texts, list(order[start : start + window]), batch_size):
+                yield self._batch(texts, rows)
 
-    def _batch(self, examples: EncodedTexts, rows: list[int]) -> dict[str, Tensor]:
-        tokens = [examples.tokens[row] for row in rows]
-        padding = float(self.tokenizer.pad_token_id)
+    def _batch(self, texts: "_Texts", rows: list[int]) -> dict[str, Tensor]:
+        shape = len(rows), max(map(texts.length, rows))
+        ids = np.full(shape, self.tokenizer.pad_token_id, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for line, row in enumerate(rows):
+            ids[line, : texts.length(row)] = texts.tokens(row)
+            mask[line, : texts.length(row)] = 1
         return {
-            "input_ids": pad_sequence(tokens, batch_first=True, padding_value=padding),
-            "attention_mask": pad_sequence([torch.ones_like(ids) for ids in tokens], batch_first=True),
-            "labels": examples.labels[rows],
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask),
+            "labels": torch.from_numpy(texts.labels[rows]),
         }
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -183,8 +197,38 @@ def _full(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _by_length(examples: EncodedTexts, rows: list[int], batch_size: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Texts:
+    """Encoded texts where they lie, in memory or on disk: the ids of text i are ids[ends[i] : ends[i + 1]]."""
+
+    ids: "NDArray[np.int32]"
+    ends: "NDArray[np.int64]"
+    labels: "NDArray[np.int64]"
+
+    @classmethod
+    def of(cls, examples: "pa.Table") -> "_Texts":
+        (tokens,), (labels,) = (examples[name].chunks for name in ("tokens", "label"))
+        return cls(tokens.values.to_numpy(), tokens.offsets.to_numpy(), labels.to_numpy())
+
+    def length(self, row: int) -> int:
+        return int(self.ends[row + 1] - self.ends[row])
+
+    def tokens(self, row: int) -> "NDArray[np.int32]":
+        return self.ids[self.ends[row] : self.ends[row + 1]]
+
+
+def _described(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """All that decides on a tokenizer's ids; not how its last call cut and padded, which it remembers too."""
+    described: dict[str, Any] = {"class": type(tokenizer).__name__, "init": tokenizer.init_kwargs}
+    if tokenizer.is_fast:
+        described["backend"] = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    else:
+        described["vocabulary"] = tokenizer.get_vocab()
+    return json.dumps(described, sort_keys=True, default=str)
+
+
+def _by_length(texts: _Texts, rows: list[int], batch_size: int) -> list[list[int]]:
     """`rows` cut into batches of similar length; the batch that has the first row comes first, and so on."""
-    places = sorted(range(len(rows)), key=lambda place: len(examples.tokens[rows[place]]))
+    places = sorted(range(len(rows)), key=lambda place: texts.length(rows[place]))
     batches = sorted(sorted(places[i : i + batch_size]) for i in range(0, len(places), batch_size))
     return [[rows[place] for place in batch] for batch in batches]

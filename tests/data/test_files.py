@@ -31,7 +31,7 @@ def test_a_changed_file_is_another_file(tmp_path: Path) -> None:
     before = DataFile.find(str(path))
     assert DataFile.find(str(path)) == before
     path.write_text("text\nb\n")
-    os.utime(path, ns=(0, before.changed_ns + 1))
+    os.utime(path, ns=(0, before.stamp[1]))
     assert DataFile.find(str(path)) != before
 
 

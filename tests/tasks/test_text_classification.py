@@ -1,7 +1,9 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
@@ -13,7 +15,7 @@ from torch import Tensor
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks import Scores, Task, build_task
-from fedkd_flwr.tasks.text_classification import ClassificationScores, EncodedTexts, TextClassification
+from fedkd_flwr.tasks.text_classification import ClassificationScores, TextClassification
 
 TEXTS = ["a", "b c d e f g h i", "c d", "e f g"]
 
@@ -29,26 +31,26 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TextClassification:
 
 
 @pytest.fixture(scope="module")
-def examples(task: TextClassification) -> EncodedTexts:
+def examples(task: TextClassification) -> pa.Table:
     return task.encode(Dataset.from_dict({"text": TEXTS, "label": [0, 1, 0, 1]}))
 
 
 def test_it_is_a_task(task: TextClassification) -> None:
-    checked: Task[EncodedTexts] = task
+    checked: Task = task
     scores: Scores = checked.scores()
     assert (checked.labels, isinstance(scores, ClassificationScores)) == (("no", "yes"), True)
 
 
-def test_texts_are_cut_to_the_maximal_length(task: TextClassification, examples: EncodedTexts) -> None:
-    assert [len(ids) for ids in examples.tokens] == [3, 6, 4, 5]
-    assert task.tokenizer.decode(examples.tokens[1]) == "[CLS] b c d e [SEP]"
+def test_texts_are_cut_to_the_maximal_length(task: TextClassification, examples: pa.Table) -> None:
+    assert [len(ids) for ids in examples["tokens"]] == [3, 6, 4, 5]
+    assert task.tokenizer.decode(examples["tokens"][1].as_py()) == "[CLS] b c d e [SEP]"
     assert len(examples) == 4
 
 
 @settings(deadline=None)
 @given(order=st.lists(st.integers(0, 3), max_size=40), batch_size=st.integers(1, 5))
 def test_batches_hold_every_example_of_the_order_padded_to_their_longest(
-    task: TextClassification, examples: EncodedTexts, order: list[int], batch_size: int
+    task: TextClassification, examples: pa.Table, order: list[int], batch_size: int
 ) -> None:
     seen = []
     sizes = []
@@ -57,9 +59,9 @@ def test_batches_hold_every_example_of_the_order_padded_to_their_longest(
         assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
         assert mask.sum(dim=1).max() == ids.shape[1]
         for row, line in enumerate(ids):
-            (example,) = [i for i in range(4) if examples.tokens[i].tolist() == line[mask[row] == 1].tolist()]
+            (example,) = [i for i in range(4) if examples["tokens"][i].as_py() == line[mask[row] == 1].tolist()]
             assert (line[mask[row] == 0] == task.tokenizer.pad_token_id).all()
-            assert labels[row] == examples.labels[example]
+            assert labels[row] == examples["label"][example].as_py()
             seen.append(example)
         sizes.append(len(labels))
     assert sorted(seen) == sorted(order)
@@ -70,23 +72,23 @@ def test_batches_hold_every_example_of_the_order_padded_to_their_longest(
 @settings(deadline=None)
 @given(order=st.lists(st.integers(0, 3), min_size=8, max_size=8), batch_size=st.sampled_from([2, 4]))
 def test_no_batching_of_a_window_pads_less(
-    task: TextClassification, examples: EncodedTexts, order: list[int], batch_size: int
+    task: TextClassification, examples: pa.Table, order: list[int], batch_size: int
 ) -> None:
     batches = list(task.batches(examples, batch_size, order))
-    lengths = sorted(len(examples.tokens[i]) for i in order)
+    lengths = sorted(len(examples["tokens"][i]) for i in order)
     least = sum(batch_size * max(lengths[i : i + batch_size]) for i in range(0, 8, batch_size))
     assert sum(batch["input_ids"].numel() for batch in batches) == least
 
 
-def test_the_order_decides_which_batch_comes_first(task: TextClassification, examples: EncodedTexts) -> None:
+def test_the_order_decides_which_batch_comes_first(task: TextClassification, examples: pa.Table) -> None:
     short, long = [0, 2], [1, 3]
     for order, first in ((short + long, short), (long + short, long)):
         batch = next(iter(task.batches(examples, 2, order)))
-        assert batch["labels"].tolist() == examples.labels[first].tolist()
-        assert batch["input_ids"].shape[1] == max(len(examples.tokens[i]) for i in first)
+        assert batch["labels"].tolist() == [examples["label"][i].as_py() for i in first]
+        assert batch["input_ids"].shape[1] == max(len(examples["tokens"][i]) for i in first)
 
 
-def test_without_an_order_each_example_comes_once(task: TextClassification, examples: EncodedTexts) -> None:
+def test_without_an_order_each_example_comes_once(task: TextClassification, examples: pa.Table) -> None:
     labels = torch.cat([batch["labels"] for batch in task.batches(examples, 3)])
     assert sorted(labels.tolist()) == [0, 0, 1, 1]
 
@@ -175,4 +177,17 @@ def test_a_diverged_model_is_an_error_not_a_number() -> None:
 def test_build_task_reads_the_tokenizer_of_the_teacher(defaults: dict[str, Any]) -> None:
     task = build_task(RunConfig.parse(defaults | {"max-length": 4}), ("no", "yes"))
     encoded = task.encode(Dataset.from_dict({"text": ["hello world, hello"], "label": [1]}))
-    assert task.tokenizer.decode(encoded.tokens[0]) == "[CLS] hello world [SEP]"
+    assert task.tokenizer.decode(encoded["tokens"][0].as_py()) == "[CLS] hello world [SEP]"
+
+
+def test_the_encoding_is_that_of_the_tokenizer_and_the_length(defaults: dict[str, Any], tiny_bert: Path) -> None:
+    def build(**changes: Any) -> Task:
+        return build_task(RunConfig.parse(defaults | {"teacher": str(tiny_bert)} | changes), ("no", "yes"))
+
+    used = build()
+    used.encode(Dataset.from_dict({"text": ["a long text"], "label": [1]}))
+    assert used.encoding == build().encoding, "a tokenizer remembers its last call"
+    assert used.encoding != build(**{"max-length": 63}).encoding
+    other = build()
+    other.tokenizer.add_tokens(["fedkd"])
+    assert other.encoding != used.encoding

@@ -1,0 +1,226 @@
+"""A node's examples are read and encoded once, and again whenever they would be others."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fedkd_flwr import node as node_module
+from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.data import EncodedData, EncodedStore, data_fingerprint, load_node_data
+from fedkd_flwr.node import Node
+from fedkd_flwr.protocol import JoinRequest
+from fedkd_flwr.tasks import build_task
+from fedkd_flwr.tasks.text_classification import TextClassification
+
+Configure = Callable[..., RunConfig]
+Write = Callable[..., str]
+
+
+def rows(n: int, word: str = "text") -> list[dict[str, Any]]:
+    return [{"text": f"{word} {i:03}", "label": ("ham", "spam")[i % 2]} for i in range(n)]
+
+
+def examples(*texts: int) -> EncodedData:
+    def table(ids: int) -> pa.Table:
+        return pa.table({"tokens": pa.array([[ids] * 500] * 40, pa.large_list(pa.int32())), "label": [ids] * 40})
+
+    return EncodedData("north", ("no", "ja, yes"), "encoding", table(texts[0]), table(texts[1]))
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows were encoded, call by call."""
+    calls: list[int] = []
+    encode = TextClassification.encode
+
+    def counted(self: TextClassification, dataset: Any) -> Any:
+        calls.append(len(dataset))
+        return encode(self, dataset)
+
+    monkeypatch.setattr(TextClassification, "encode", counted)
+    return calls
+
+
+def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
+    """What a node finds in its encoded examples in a process of its own."""
+    node_module._prepared.cache_clear()
+    prepared = Node(config, node_config)._prepared
+    tokenizer = prepared.task.tokenizer
+    tables = (prepared.examples.train, prepared.examples.test)
+    return {tokenizer.decode(ids.as_py(), skip_special_tokens=True) for table in tables for ids in table["tokens"]}
+
+
+def tiny(run_config: Callable[..., dict[str, Any]], **changes: Any) -> RunConfig:
+    return RunConfig.parse(run_config(**changes))
+
+
+def test_what_is_saved_is_loaded_for_the_same_data_only(tmp_path: Path) -> None:
+    store = EncodedStore(tmp_path, "north")
+    assert store.load("data") is None
+    store.save("data", examples(1, 2))
+    assert store.load("data") == examples(1, 2)
+    assert store.load("other data") is None
+    assert EncodedStore(tmp_path, "south").load("data") is None
+    store.save("other data", examples(3, 4))
+    assert store.load("data") is None and store.load("other data") == examples(3, 4)
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == [".lock", "north.arrow"]
+
+
+def test_an_open_table_outlives_the_file_that_replaces_its_own(tmp_path: Path) -> None:
+    store = EncodedStore(tmp_path, "north")
+    store.save("data", examples(1, 2))
+    held = store.load("data")
+    store.save("data", examples(3, 4))
+    assert held == examples(1, 2)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_damaged_file_is_none(tmp_path: Path, keep: int) -> None:
+    store = EncodedStore(tmp_path, "north")
+    store.save("data", examples(1, 2))
+    path = tmp_path / "examples" / "north.arrow"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert store.load("data") is None
+
+
+def test_a_kill_at_any_step_leaves_the_old_examples_or_the_new_ones(tmp_path: Path) -> None:
+    outcomes = []
+    for step in range(1, 60):
+        store = EncodedStore(tmp_path / str(step), "north")
+        store.save("old", examples(1, 2))
+        child = os.fork()
+        if child == 0:
+            count = 0
+
+            def hook(event: str, _: object, step: int = step) -> None:
+                nonlocal count
+                count += event == "open" or event.startswith(("os.", "fcntl."))
+                if count == step:
+                    os._exit(9)
+
+            sys.addaudithook(hook)
+            store.save("new", examples(3, 4))
+            os._exit(0)
+        killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        old, new = store.load("old"), store.load("new")
+        assert (old, new) in ((examples(1, 2), None), (None, examples(3, 4)))
+        outcomes.append(new is not None)
+        store.save("next", examples(5, 6))
+        assert store.load("next") == examples(5, 6)
+        if not killed:
+            break
+    assert not killed and set(outcomes) == {False, True} and sorted(outcomes) == outcomes
+
+
+def save_many(folder: Path, number: int) -> None:
+    for _ in range(20):
+        EncodedStore(folder, "north").save(f"data {number}", examples(number, number))
+
+
+def test_writers_at_the_same_time_leave_whole_files(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=save_many, args=(tmp_path, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    store = EncodedStore(tmp_path, "north")
+    while any(writer.is_alive() for writer in writers):
+        for number in range(3):
+            assert store.load(f"data {number}") in (None, examples(number, number))
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert sum(store.load(f"data {number}") == examples(number, number) for number in range(3)) == 1
+
+
+def test_a_disk_that_refuses_costs_time_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "examples").write_text("in the way")
+    store = EncodedStore(tmp_path, "north")
+    store.save("data", examples(1, 2))
+    assert store.load("data") is None
+    assert "every message encodes them again" in caplog.text
+
+
+def test_a_second_process_neither_reads_nor_encodes(
+    run_config: Callable[..., dict[str, Any]], write: Write, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, node_config = tiny(run_config), {"data-path": write("ward.csv", rows(40))}
+    first = texts_of(config, node_config)
+    assert first == {row["text"] for row in rows(40)} and sum(encoded) == 40
+    monkeypatch.setattr(node_module, "load_node_data", pytest.fail)
+    assert texts_of(config, node_config) == first
+    assert sum(encoded) == 40
+
+
+def test_a_node_that_only_joins_encodes_nothing(
+    run_config: Callable[..., dict[str, Any]], write: Write, encoded: list[int]
+) -> None:
+    node = Node(tiny(run_config), {"data-path": write("ward.csv", rows(40))})
+    reply = node.join(JoinRequest(lineage="lineage"))
+    assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
+    assert encoded == []
+
+
+def test_a_changed_file_is_encoded_again(run_config: Callable[..., dict[str, Any]], write: Write) -> None:
+    """Also one of the same size, with its time of change put back."""
+    path = write("ward.csv", rows(40))
+    config, node_config = tiny(run_config), {"data-path": path}
+    before = Path(path).stat()
+    texts_of(config, node_config)
+    write("ward.csv", rows(40, word="note"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert texts_of(config, node_config) == {row["text"] for row in rows(40, word="note")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_length": 3},
+        {"seed": 1},
+        {"test_fraction": 0.5},
+        {"max_test_examples": 2},
+        {"labels": "spam,ham"},
+    ],
+)
+def test_a_changed_key_is_as_if_nothing_had_been_kept(
+    run_config: Callable[..., dict[str, Any]], write: Write, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    node_config: dict[str, Value] = {"data-path": write("ward.csv", rows(40))}
+    texts_of(tiny(run_config), node_config)
+    changed = [
+        Node(tiny(run_config, state_dir=str(tmp_path / place), **change), node_config)._prepared.examples
+        for place in ("state", "elsewhere")
+    ]
+    assert changed[0] == changed[1]
+
+
+def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure: Configure) -> None:
+    """What reading, sharing out and encoding look up in the config, they find in what the examples are kept under."""
+    looked_up: set[str] = set()
+
+    class Watched:
+        def __init__(self, config: RunConfig) -> None:
+            self._config = config
+
+        def __getattr__(self, key: str) -> Any:
+            looked_up.add(key)
+            return getattr(self._config, key)
+
+    for partition in ("natural", "iid", "dirichlet"):
+        watched: Any = Watched(configure(partition=partition, test_fraction=0.11))
+        data = load_node_data(watched, {"partition-id": 0, "num-partitions": 2})
+        build_task(watched, data.labels)
+    in_encoding, in_place = {"teacher", "max_length"}, {"dataset"}
+    for key in looked_up - in_encoding - in_place - {"label_names"}:
+        value = getattr(configure(), key)
+        others = {"natural": "iid", "text": "body", "label": "class", "source": "owner"}
+        changed = (
+            others.get(value, "a,b") if isinstance(value, str) else value * 2 + 1 if isinstance(value, int) else 0.25
+        )
+        place = {"partition-id": 0, "num-partitions": 2}
+        assert data_fingerprint(configure(**{key: changed}), place) != data_fingerprint(configure(), place), key
+    assert {"seed", "partition", "dirichlet_alpha", "partition_column", "test_fraction"} <= looked_up
