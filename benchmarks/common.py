@@ -12,7 +12,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date
 from multiprocessing import get_context
@@ -137,8 +137,9 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
     """Make the runs that have no result yet, several at a time."""
     missing = [run for run in wanted if not results.has(run)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(federate, run, places[run.scenario], out) for run in missing]
-        for run, task in zip(missing, tasks, strict=True):
+        tasks = {pool.submit(federate, run, places[run.scenario], out): run for run in missing}
+        for task in as_completed(tasks):
+            run = tasks[task]
             rounds = list(summarised(task.result(), places[run.scenario].nodes))
             results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds))
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
