@@ -130,6 +130,7 @@ class Results:
         key = (result.scenario, result.variant, result.seed)
         self._results = [r for r in self._results if (r.scenario, r.variant, r.seed) != key] + [result]
         self._results.sort(key=lambda r: (r.scenario, r.variant, r.seed))
+        self._path.parent.mkdir(exist_ok=True)
         self._path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self._results))
 
 

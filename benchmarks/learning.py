@@ -22,7 +22,14 @@ STEPS = {
 KL = ("teacher-kl-weight", "student-kl-weight")
 BUDGET = {"codec": "budget", "budget": "222kB", "error-feedback": "both"}
 NO_KL = dict.fromkeys(KL, 0.0)
-NESTED = {"method": "fedkd", "architecture": "nested", "shared-layers": 0, **BUDGET, **dict.fromkeys(KL, 1.0)}
+NESTED = {
+    "method": "fedkd",
+    "architecture": "nested",
+    "shared-layers": 0,
+    "trunk-gradient": 1.0,
+    **BUDGET,
+    **dict.fromkeys(KL, 1.0),
+}
 SEPARATE = NESTED | {"architecture": "separate"}
 ALL = NESTED | {"shared-layers": 6}
 VARIANTS = {
