@@ -26,7 +26,6 @@ NESTED = {
     "method": "fedkd",
     "architecture": "nested",
     "shared-layers": 0,
-    "trunk-gradient": 1.0,
     **BUDGET,
     **dict.fromkeys(KL, 1.0),
 }
@@ -41,8 +40,6 @@ VARIANTS = {
     "nested, no KL": NESTED | NO_KL,
     "nested, KL into the student": NESTED | {"teacher-kl-weight": 0.0},
     "nested": NESTED,
-    "nested, trunk gradient 0.3": NESTED | {"trunk-gradient": 0.3},
-    "nested, trunk gradient 0": NESTED | {"trunk-gradient": 0.0},
     "nested, all layers travel, no KL": ALL | NO_KL,
     "nested, all layers travel, KL into the student": ALL | {"teacher-kl-weight": 0.0},
 }

@@ -125,7 +125,7 @@ def _learning_rates(
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
     try:
-        return Nested(teacher, student, config.shared_layers, config.trunk_gradient)
+        return Nested(teacher, student, config.shared_layers)
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 

@@ -85,7 +85,6 @@ class RunConfig(BaseModel):
     student: str
     student_layers: int = Field(ge=1)
     shared_layers: int = Field(ge=0)
-    trunk_gradient: float = Field(ge=0, le=1)
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)

@@ -1,7 +1,6 @@
 """The student is the teacher's own first layers with an exit head: one forward pass gives both outputs."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +19,13 @@ class Nested(Pair):
     hidden states [B, L, D] into logits, and its encoder's layers must return what a deeper model's do.
     """
 
-    def __init__(
-        self, teacher: nn.Module, student: nn.Module, shared_layers: int = 0, trunk_gradient: float = 1.0
-    ) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Module, shared_layers: int = 0) -> None:
         """Tie every parameter of the student's encoder into the teacher; the teacher's own values are dropped.
 
         Args:
             teacher, student: of one family and width.
             shared_layers: how many of the teacher's layers travel; no fewer than the student has. With all of
                 them its head travels, too.
-            trunk_gradient: share of the teacher's gradient that reaches the trunk. 1: the trunk serves both models;
-                0: it is trained as the student alone would be.
 
         Raises:
             ValueError: the student's outputs are not those of the teacher's lower layers (a family that
@@ -42,11 +37,9 @@ class Nested(Pair):
         self._exit = depth(student)
         _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
         self._check()
-        layers = _layers(teacher.base_model)  # type: ignore[arg-type]
-        federated = teacher if shared_layers == depth(teacher) else layers[self._exit : shared_layers]
+        upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
+        federated = teacher if shared_layers == depth(teacher) else upper
         self._federated = {id(parameter) for parameter in federated.parameters()}
-        if trunk_gradient < 1 and self._exit < depth(teacher):
-            layers[self._exit].register_forward_pre_hook(_scale_gradient(trunk_gradient), with_kwargs=True)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
@@ -85,18 +78,6 @@ class Nested(Pair):
 def _layers(encoder: nn.Module) -> nn.ModuleList:
     lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
     return next(layers for layers in lists if len(layers) == encoder.config.num_hidden_layers)  # type: ignore[union-attr]
-
-
-def _scale_gradient(factor: float) -> Callable[[nn.Module, Any, Any], tuple[Any, Any]]:
-    """A hook under which a layer's input, its first argument, stays what it is and its gradient is scaled."""
-
-    def hook(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        hidden, *others = args
-        constant = hidden.detach()
-        scaled = constant + factor * (hidden - constant) if factor else constant
-        return (scaled, *others), kwargs
-
-    return hook
 
 
 def _tie(student: nn.Module, teacher: nn.Module) -> None:

@@ -63,25 +63,6 @@ def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], t
     assert any("layer.0." in name for name in changed)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_so_much_of_the_teachers_gradient_reaches_the_trunk(batch: dict[str, Tensor], share: float) -> None:
-    """And all of it the private layers; no output changes."""
-
-    def gradients(trunk_gradient: float) -> tuple[Tensor, dict[str, Tensor]]:
-        pair = Nested(classifier(4, 0), classifier(2, 1), trunk_gradient=trunk_gradient).eval()
-        teacher, _ = pair(batch)
-        torch.autograd.backward(teacher.logits.square().sum())
-        found = {n: p.grad for n, p in trainable_parameters(pair).items() if p.grad is not None}
-        return teacher.logits, found
-
-    (whole_logits, whole), (logits, found) = gradients(1.0), gradients(share)
-    assert torch.equal(logits, whole_logits)
-    assert (not any(name.startswith("shared.") for name in found)) == (share == 0)
-    for name, gradient in found.items():
-        expected = whole[name] * (share if name.startswith("shared.") else 1.0)
-        assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-7), name
-
-
 def test_a_family_that_normalises_after_its_last_layer_is_refused() -> None:
     def modern(layers: int) -> PreTrainedModel:
         config = ModernBertConfig(
