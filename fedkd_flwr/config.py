@@ -125,7 +125,7 @@ class RunConfig(BaseModel):
     codec: Literal["auto", "budget", "energy", "dense"]
     budget: str = Field(
         pattern=r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(x|[kMG]?B(/run)?)$",
-        description="a ratio to the dense student (128x), bytes of an update (100kB) or of a run (5MB/run)",
+        description="a ratio to what travels, dense (128x), bytes of an update (100kB) or of a run (5MB/run)",
     )
     budget_front: float = Field(gt=0)
     energy_start: float = Field(gt=0, le=1)
