@@ -1,6 +1,7 @@
 """What a run achieved and sent, round by round: read from its history.json, shown as a table."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,15 @@ class Round:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's rounds, and the bytes of sending its teacher or student once, dense."""
+    """A run's rounds, the bytes of sending its teacher or student once, dense, and all rounds' seconds by part.
+
+    The parts are those of `RoundEntry.seconds`.
+    """
 
     rounds: tuple[Round, ...]
     teacher_bytes: int
     student_bytes: int
+    seconds: Mapping[str, float]
 
 
 def read_summary(run: Path) -> Summary:
@@ -73,7 +78,9 @@ def summarise(history: Mapping[str, Any]) -> Summary:
     start = Round(0, student=_scores(initial["student"]), teachers=_scores(initial["teachers"]))
     rounds = [start] if start.student else []
     sent, exchanges = initial["bytes-down"], 0
+    seconds: Counter[str] = Counter()
     for entry in history["rounds"]:
+        seconds.update(entry["seconds"])
         trained, up, down = entry["trained"], entry["bytes-up"], entry["bytes-down"]
         sent += up + down
         exchanges += 2 * trained
@@ -90,7 +97,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
                 versus_student=_ratio(exchanges * student_bytes, sent),
             )
         )
-    return Summary(tuple(rounds), teacher_bytes, student_bytes)
+    return Summary(tuple(rounds), teacher_bytes, student_bytes, seconds)
 
 
 def as_table(summary: Summary) -> Table:
@@ -99,7 +106,7 @@ def as_table(summary: Summary) -> Table:
     table = Table(
         title="Accuracy and macro-F1; MB per node and round, mean over the nodes that took part",
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
-        "× less than that: up to and with the round",
+        f"× less than that: up to and with the round{_where_time_went(summary.seconds)}",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
@@ -121,6 +128,19 @@ def as_table(summary: Summary) -> Table:
             _cell(row.versus_student, 1, 1),
         )
     return table
+
+
+def _where_time_went(seconds: Mapping[str, float]) -> str:
+    """The seconds of a run in words; empty where none were counted."""
+    if not seconds:
+        return ""
+    of_run = {"round", "server", "flower"}
+    nodes = sorted(((s, part) for part, s in seconds.items() if part not in of_run), reverse=True)
+    parts = ", ".join(f"{part} {s:.1f}" for s, part in nodes)
+    return (
+        f"\n{seconds['round']:.1f} s in all rounds: server {seconds['server']:.1f}, flower {seconds['flower']:.1f}, "
+        f"the nodes' own work the rest; summed over nodes: {parts}"
+    )
 
 
 def _scores(metrics: Mapping[str, float] | None) -> Scores | None:

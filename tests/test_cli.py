@@ -17,7 +17,7 @@ TRAFFIC = {"asked": 3, "trained": 2, "bytes-up": 200_000, "bytes-down": 100_000}
 HISTORY = {
     "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
     "initial": {"student": None, "teachers": None, "bytes-down": 0},
-    "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, **TRAFFIC}],
+    "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, "seconds": {}, **TRAFFIC}],
 }
 
 
