@@ -13,13 +13,23 @@ Floats = NDArray[np.float64]
 # Bits that a number takes on the wire, and squared error relative to the square, by width; measured on real updates
 # (benchmarks/codec.py). Only the shares depend on them: what is sent is counted and corrected in the end.
 _FACTORED_RATE = {32: 32.0, 16: 16.0, 8: 7.3, 6: 5.25, 5: 4.2, 4: 3.1, 3: 2.0}
-_FACTORED_LOST = {32: 0.0, 16: 1e-7, 8: 7e-5, 6: 1.2e-3, 5: 5e-3, 4: 2.3e-2, 3: 0.13}  # of both sides together
+FACTORED_LOST = {32: 0.0, 16: 1e-7, 8: 7e-5, 6: 1.2e-3, 5: 5e-3, 4: 2.3e-2, 3: 0.13}  # of both sides together
 _DENSE_RATE = {32: 32.0, 16: 16.0, 8: 7.9, 6: 5.85, 5: 4.8, 4: 3.75, 3: 2.7}
-_DENSE_LOST = {32: 0.0, 16: 1e-7, 8: 2.5e-5, 6: 4e-4, 5: 1.6e-3, 4: 7.5e-3, 3: 4e-2}
+DENSE_LOST = {32: 0.0, 16: 1e-7, 8: 2.5e-5, 6: 4e-4, 5: 1.6e-3, 4: 7.5e-3, 3: 4e-2}
 
 _FACTORED_OVERHEAD = 40  # bytes: a header, the code table of the Huffman coder
 _DENSE_OVERHEAD = 6
 _FINEST = (16, 32)  # where a budget is larger than all codes
+
+
+def component_nbytes(sides: int, bits: int) -> float:
+    """Expected bytes of a component of a matrix whose sides sum to `sides`: its numbers and its scale."""
+    return sides * _FACTORED_RATE[bits] / 8 + (2 if bits < 32 else 0)
+
+
+def dense_nbytes(numel: int, bits: int) -> float:
+    """Expected bytes of a tensor sent number by number."""
+    return numel * _DENSE_RATE[bits] / 8 + _DENSE_OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,8 @@ class Menu:
 
     def __init__(self, numel: int, sides: int, total: float, energies: Floats, widths: Sequence[int]) -> None:
         self._widths = tuple(widths)
-        rates = np.diff([0.0, *(sides * _FACTORED_RATE[bits] / 8 + (2 if bits < 32 else 0) for bits in widths)])
-        worths = np.diff([0.0, *(1 - _FACTORED_LOST[bits] for bits in widths)])
+        rates = np.diff([0.0, *(component_nbytes(sides, bits) for bits in widths)])
+        worths = np.diff([0.0, *(1 - FACTORED_LOST[bits] for bits in widths)])
         gains = np.outer(energies, worths).ravel()
         costs = np.tile(rates, len(energies))
         order = np.argsort(-gains / costs, kind="stable")
@@ -110,7 +120,7 @@ class Menu:
         self._codes = np.r_[0, first : len(order) + 1]
         self.nbytes, self.kept = self._chain_nbytes[self._codes], self._chain_kept[self._codes]
         for bits in (*widths, *(bits for bits in _FINEST if bits > widths[-1])):
-            self._add(-bits, numel * _DENSE_RATE[bits] / 8 + _DENSE_OVERHEAD, total * (1 - _DENSE_LOST[bits]))
+            self._add(-bits, dense_nbytes(numel, bits), total * (1 - DENSE_LOST[bits]))
 
     def at(self, point: int) -> Offer:
         """What the tensor is sent as at a point."""

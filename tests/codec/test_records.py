@@ -29,11 +29,12 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     header, payload = Writer(), Writer()
     record.write(header, payload)
     header_reader, payload_reader = Reader(header.getvalue()), Reader(payload.getvalue())
-    read = type(record).read(record.shape, header_reader, payload_reader)
+    read = type(record).read(record.shape, 0.5, header_reader, payload_reader)
     header_reader.end()
     payload_reader.end()
     assert record.nbytes == read.nbytes == len(payload.getvalue())
     assert record.rank == read.rank
+    assert read.energy == 0.5
     assert record.decode().shape == record.shape
     assert torch.equal(read.decode(), record.decode())
 
@@ -53,7 +54,7 @@ def test_rank_that_does_not_fit_is_refused(rank: int) -> None:
     for number in (1, 32, rank):
         header.varint(number)
     with pytest.raises(CodecError, match=f"rank {rank}"):
-        Factored.read((3, 5), Reader(header.getvalue()), Reader(b""))
+        Factored.read((3, 5), 0.5, Reader(header.getvalue()), Reader(b""))
 
 
 def test_tensors_are_checked_by_name() -> None:
