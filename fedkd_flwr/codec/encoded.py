@@ -20,8 +20,8 @@ class TensorRow:
 
     Attributes:
         name: of the tensor.
-        kind: "empty", "dense" or "factored".
-        rank: of the factors; 0 for empty, the full rank for dense.
+        kind: "empty", "dense", "rotated" or "factored".
+        rank: of the factors; 0 for empty, the full rank for dense and rotated.
         bits: bits of each number sent.
         nbytes: bytes of its payload.
         energy: at least this share of the squared norm is kept; what came over the wire claims 6 % less at most.

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
+from fedkd_flwr.codec.costs import Known
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.factorize import Factors, spectra
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
-from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape
-from fedkd_flwr.codec.rule import VECTOR_BITS, Known, Rule
+from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows
+from fedkd_flwr.codec.rotated import ROTATED_WIDTHS, Rotated
+from fedkd_flwr.codec.rule import VECTOR_BITS, Rule
 from fedkd_flwr.codec.wire import packed_nbytes
 from fedkd_flwr.errors import CodecError
 
@@ -37,13 +39,14 @@ class Plan:
         self._tensors = tensors
         self._energies = {n: float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for n, t in tensors.items()}
         self._generator = generator
-        matrices = {name: t.reshape(matrix_shape(tuple(t.shape))) for name, t in tensors.items() if _may_shrink(t)}
+        matrices = {name: t.reshape(matrix_shape(tuple(t.shape))) for name, t in tensors.items() if may_shrink(t)}
         self._leading = {
             name: LeadingSpectrum(matrix) for name, matrix in matrices.items() if self._is_large(name, matrix)
         }
         small = {name: matrix for name, matrix in matrices.items() if name not in self._leading}
         self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
         self._factors: dict[str, Factors] = {}
+        self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
     def per_matrix(self, energy: float, bits: int) -> EncodedUpdate:
@@ -156,7 +159,17 @@ class Plan:
     def _known(self, name: str) -> Known:
         tensor, spectrum = self._tensors[name], self._spectra.get(name)
         shares = np.zeros(0) if spectrum is None else spectrum.shares.cpu().numpy()
-        return Known(tensor.numel(), sum(matrix_shape(tuple(tensor.shape))), self._energies[name], shares)
+        sides = sum(matrix_shape(tuple(tensor.shape)))
+        return Known(tensor.numel(), sides, self._energies[name], shares, *self._peaks(name))
+
+    def _peaks(self, name: str) -> tuple[int, float]:
+        """Scales of the tensor number by number, and its crest; see `Known`."""
+        if name not in self._crests:
+            rows = self._tensors[name].reshape(scaled_rows(tuple(self._tensors[name].shape)))
+            peaks = rows.abs().amax(dim=1) if rows.numel() else rows.new_zeros(len(rows))
+            square = float(torch.linalg.vector_norm(peaks, dtype=torch.float64)) ** 2 * rows.shape[1]
+            self._crests[name] = len(rows), square / self._energies[name] if self._energies[name] else 0.0
+        return self._crests[name]
 
     def _kept(self, encoded: EncodedUpdate) -> float:
         return sum(row.energy * self._energies[row.name] for row in encoded.rows())
@@ -174,9 +187,8 @@ class Plan:
         return [self._menu(name, widths) for name in self._tensors]
 
     def _menu(self, name: str, widths: Sequence[int]) -> Menu:
-        known = self._known(name)
-        energies = known.total * np.diff(known.shares, prepend=0.0)
-        return Menu(known.numel, known.sides, known.total, energies, widths)
+        rotated = [bits for bits in reversed(ROTATED_WIDTHS) if len(widths) > 1 or bits in widths]
+        return Menu(self._known(name), widths, rotated)
 
     def _settled(
         self, menus: list[Menu], widths: Sequence[int], solve: Callable[[Sequence[Menu]], list[Offer]]
@@ -186,7 +198,9 @@ class Plan:
             offers, short = solve(menus), False
             for index, (name, offer) in enumerate(zip(self._tensors, offers, strict=True)):
                 known = len(self._spectra[name].values) if name in self._leading else 0
-                takes_all = offer.choice.kind == "dense" or sum(count for _, count in offer.choice.widths) == known
+                takes_all = (
+                    offer.choice.kind in ("dense", "rotated") or sum(count for _, count in offer.choice.widths) == known
+                )
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
                     self._spectra[name] = self._leading[name].first(2 * known)
@@ -219,6 +233,8 @@ class Plan:
                 return Empty(tuple(tensor.shape), 0.0 if self._energies[name] else 1.0)
             case "dense":
                 return Dense.of(tensor, choice.widths[0][0], self._generator)
+            case "rotated":
+                return Rotated.of(tensor, choice.widths[0][0], self._generator)
             case _:
                 rank = sum(count for _, count in choice.widths)
                 factors = self._factors.get(name)
@@ -232,5 +248,23 @@ class Plan:
         return min(encoded, EncodedUpdate.dense(self._tensors), key=lambda candidate: candidate.nbytes)
 
 
-def _may_shrink(tensor: Tensor) -> bool:
+def uniform(
+    tensors: Mapping[str, Tensor], bits: int, rotated: bool, generator: torch.Generator | None
+) -> EncodedUpdate:
+    """Every number of float32 tensors in `bits`, vectors in no less than VECTOR_BITS."""
+    records: dict[str, Record] = {}
+    for name, tensor in tensors.items():
+        if not tensor.any():
+            records[name] = Empty(tuple(tensor.shape), 1.0)
+        elif rotated and may_shrink(tensor):
+            records[name] = Rotated.of(tensor, bits, generator)
+        else:
+            width = bits if may_shrink(tensor) else max(bits, VECTOR_BITS)
+            total = float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2 if width < 32 else 0.0
+            records[name] = Dense.of(tensor, width, generator).measured(tensor, total)
+    return EncodedUpdate.of(records)
+
+
+def may_shrink(tensor: Tensor) -> bool:
+    """Whether factors of rank 1 are smaller."""
     return tensor.numel() > sum(matrix_shape(tuple(tensor.shape)))

@@ -169,6 +169,10 @@ class Dense(Record):
 
 
 def _dense_rows(shape: Shape, bits: int) -> tuple[int, int]:
-    """Rows and columns of the numbers of a tensor, one scale a row."""
+    return scaled_rows(shape) if bits < 32 else (1, math.prod(shape))
+
+
+def scaled_rows(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of the numbers of a tensor, where each row has a scale."""
     out, rest = matrix_shape(shape)
-    return (out, rest) if bits < 32 and rest >= _LONG_ROW else (1, out * rest)
+    return (out, rest) if rest >= _LONG_ROW else (1, out * rest)

@@ -1,33 +1,15 @@
 """The paper's rule, every matrix keeps the same share of its energy, as a rival for the same bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from fedkd_flwr.codec.allocate import DENSE_LOST, FACTORED_LOST, Floats, component_nbytes, dense_nbytes
+from fedkd_flwr.codec.costs import FACTORED_LOST, Floats, Known, component_nbytes, dense_lost, dense_nbytes
 
 VECTOR_BITS = 8  # at least, of what is no matrix
 
 _DOUBT = {32: 1e-3, 16: 1e-3}  # of expected bytes
 _CODED_DOUBT = 0.1  # ... where they are Huffman-coded
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What is known of a tensor.
-
-    Attributes:
-        numel: its numbers.
-        sides: out + rest of the matrix that it is flattened to.
-        total: its squared norm.
-        shares: float64 [k], of it in the leading 1, 2, ... singular values, as many as are known; empty: no factors.
-    """
-
-    numel: int
-    sides: int
-    total: float
-    shares: Floats
 
 
 class Rule:
@@ -74,6 +56,6 @@ def _steps(tensor: Known, bits: int) -> Floats:
         more = shares[-1] + step * np.arange(1, ranks - len(shares) + 1)
         shares = np.minimum(np.concatenate([shares, more]), 1.0)
         kept = np.concatenate([kept, np.minimum(more + step, 1.0)])
-    nbytes = np.append(component_nbytes(tensor.sides, bits) * np.arange(1, ranks + 1), dense_nbytes(tensor.numel, bits))
-    kept = tensor.total * np.append(kept, 1 - (1 - _CODED_DOUBT) * DENSE_LOST[bits])
+    nbytes = np.append(component_nbytes(tensor.sides, bits) * np.arange(1, ranks + 1), dense_nbytes(tensor, bits))
+    kept = tensor.total * np.append(kept, 1 - (1 - _CODED_DOUBT) * dense_lost(tensor, bits))
     return np.stack([np.append(0.0, shares), np.diff(nbytes, prepend=0.0), np.diff(kept, prepend=0.0)])

@@ -15,6 +15,7 @@ from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import from_byte, to_byte
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.records import Dense, Empty, Record
+from fedkd_flwr.codec.rotated import Rotated
 from fedkd_flwr.errors import CodecError
 
 MAGIC = b"FKD"
@@ -25,7 +26,7 @@ MAX_DIMENSIONS = 16
 _PREFIX = struct.Struct("<3sBI")
 _CHECKSUM = struct.Struct("<I")
 _RAW_DEFLATE = -15
-_KINDS: dict[int, type[Record]] = {kind.tag: kind for kind in (Empty, Dense, Factored)}
+_KINDS: dict[int, type[Record]] = {kind.tag: kind for kind in (Empty, Dense, Factored, Rotated)}
 
 
 def pack(records: Mapping[str, Record]) -> bytes:

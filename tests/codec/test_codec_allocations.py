@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from test_codec import updates
 from torch import Tensor
 
-from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, TotalEnergy, UpdateCodec
+from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, TotalEnergy, Uniform, UpdateCodec
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.wire import pack
@@ -15,6 +15,7 @@ allocations = st.one_of(
     st.builds(Energy, st.floats(0.05, 1)),
     st.builds(TotalEnergy, st.floats(0.05, 1)),
     st.builds(Budget, st.integers(500, 5000)),
+    st.just(Uniform()),
 )
 
 

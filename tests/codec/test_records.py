@@ -5,6 +5,7 @@ from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.records import Dense, Empty, Record, finite_float32, matrix_shape
+from fedkd_flwr.codec.rotated import Rotated
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ def test_tensors_flatten_to_out_by_rest(shape: tuple[int, ...], matrix: tuple[in
         Dense.of(torch.randn(())),
         Dense.of(torch.randn(0, 3)),
         Dense.of(torch.randn(4, 6).T),
+        Rotated.of(torch.randn(4, 6).T, 3),
         Factored.of((6, 2, 4), factorize(torch.randn(6, 8), 0.5)),
     ],
 )

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec.rule import Known, Rule
+from fedkd_flwr.codec.costs import Known
+from fedkd_flwr.codec.rule import Rule
 
 BITS = st.sampled_from([32, 16, 8, 6, 5, 4, 3])
 
