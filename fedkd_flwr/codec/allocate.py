@@ -156,23 +156,17 @@ class Menu:
 
     def _add(self, code: int, offer: Offer) -> None:
         """Put a point between its tangents to the hull, where it is above."""
-        left = self.nbytes < offer.nbytes
-        right = (self.nbytes >= offer.nbytes) & (self.kept > offer.kept)
-        before = (offer.kept - self.kept[left]) / (offer.nbytes - self.nbytes[left])
-        last = int(np.argmin(before))
-        following = np.flatnonzero(right)
-        if len(following):
-            gaps = np.maximum(self.nbytes[following] - offer.nbytes, 1e-9)
-            after = (self.kept[following] - offer.kept) / gaps
-            following = following[int(np.argmax(after)) :]
-            if after.max() >= before[last]:
-                return
-        if before[last] > 0:
-            keep = np.r_[: last + 1, following]
-            self.nbytes, self.kept, self._codes = (
-                np.insert(column[keep], last + 1, value)
-                for column, value in ((self.nbytes, offer.nbytes), (self.kept, offer.kept), (self._codes, code))
-            )
+        if offer.kept <= np.interp(offer.nbytes, self.nbytes, self.kept):
+            return
+        left = int(np.searchsorted(self.nbytes, offer.nbytes))
+        last = int(np.argmin((offer.kept - self.kept[:left]) / (offer.nbytes - self.nbytes[:left])))
+        right = np.flatnonzero(self.kept > offer.kept)
+        if len(right):
+            right = right[int(np.argmax((self.kept[right] - offer.kept) / (self.nbytes[right] - offer.nbytes))) :]
+        self.nbytes, self.kept, self._codes = (
+            np.concatenate([column[: last + 1], [value], column[right]])
+            for column, value in ((self.nbytes, offer.nbytes), (self.kept, offer.kept), (self._codes, code))
+        )
 
     def _choice(self, code: int) -> Choice:
         if code < 0:

@@ -15,7 +15,7 @@ from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.factorize import Factors, spectra
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
-from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows
+from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
 from fedkd_flwr.codec.rotated import ROTATED_WIDTHS, Rotated
 from fedkd_flwr.codec.rule import VECTOR_BITS, Rule
 from fedkd_flwr.codec.wire import packed_nbytes
@@ -37,7 +37,7 @@ class Plan:
 
     def __init__(self, tensors: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
         self._tensors = tensors
-        self._energies = {n: float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for n, t in tensors.items()}
+        self._energies = {name: squared_norm(tensor) for name, tensor in tensors.items()}
         self._generator = generator
         matrices = {name: t.reshape(matrix_shape(tuple(t.shape))) for name, t in tensors.items() if may_shrink(t)}
         self._leading = {
@@ -260,7 +260,7 @@ def uniform(
             records[name] = Rotated.of(tensor, bits, generator)
         else:
             width = bits if may_shrink(tensor) else max(bits, VECTOR_BITS)
-            total = float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2 if width < 32 else 0.0
+            total = squared_norm(tensor) if width < 32 else 1.0
             records[name] = Dense.of(tensor, width, generator).measured(tensor, total)
     return EncodedUpdate.of(records)
 

@@ -33,13 +33,13 @@ class Rows:
         bits: one of WIDTHS.
         scales: float32 [k], not negative; ones where bits is 32.
         codes: [k, n] on the CPU; float32, float16 or int8 in -(2^(bits - 1) - 1) ... 2^(bits - 1) - 1.
-        stream: the codes as bytes.
+        stream: the codes as bytes; of float32 and float16 a view of their memory.
     """
 
     bits: int
     scales: Tensor
     codes: Tensor
-    stream: bytes
+    stream: bytes | memoryview
 
     @classmethod
     def of(cls, values: Tensor, bits: int, generator: torch.Generator | None = None) -> Self:
@@ -140,9 +140,10 @@ def read_scales(encoded: memoryview) -> Tensor:
     return scales
 
 
-def _bytes(codes: Tensor) -> bytes:
-    array = codes.numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+def _bytes(codes: Tensor) -> memoryview:
+    """Contiguous codes as they travel, in their own memory."""
+    array = codes.numpy().reshape(-1)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
 
 def _shortest(codes: Tensor, bits: int) -> bytes:

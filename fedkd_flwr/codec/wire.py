@@ -37,8 +37,11 @@ def pack(records: Mapping[str, Record]) -> bytes:
     """
     header, payload = _written(records)
     energies = bytes(to_byte(record.energy) for record in records.values())
-    body = _PREFIX.pack(MAGIC, VERSION, len(header)) + header + energies + payload.getvalue()
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    parts = [_PREFIX.pack(MAGIC, VERSION, len(header)), header, energies, *payload.parts]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([*parts, _CHECKSUM.pack(checksum)])
 
 
 def packed_nbytes(records: Mapping[str, Record]) -> int:
