@@ -2,7 +2,7 @@
 
 import re
 
-from fedkd_flwr.codec import Allocation, Budget, BudgetSchedule, Energy, EnergySchedule, UpdateCodec
+from fedkd_flwr.codec import Allocation, Budget, BudgetSchedule, Energy, EnergySchedule, Uniform, UpdateCodec
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.protocol import CodecSettings
@@ -24,8 +24,8 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     feedback = config.error_feedback
     settings = CodecSettings(bits=config.bits or None, feedback_up=feedback in ("up", "both"))
     codec = config.parts.codec if config.codec == "auto" else config.codec
-    if codec == "dense":
-        return settings
+    if codec in ("dense", "rotated"):
+        return settings.model_copy(update={"numbers": codec})
     if codec == "energy":
         share = (round - 1) / max(1, config.num_rounds - 1)
         energy = EnergySchedule(config.energy_start, config.energy_end)(share)
@@ -36,7 +36,13 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
 
 def build_codec(settings: CodecSettings) -> UpdateCodec:
     """The codec of these settings."""
-    allocation: Allocation = Energy(settings.energy) if settings.budget is None else Budget(settings.budget)
+    allocation: Allocation
+    if settings.numbers is not None:
+        allocation = Uniform(rotated=settings.numbers == "rotated")
+    elif settings.budget is not None:
+        allocation = Budget(settings.budget)
+    else:
+        allocation = Energy(settings.energy)
     return UpdateCodec(allocation=allocation, bits=settings.bits)
 
 

@@ -122,7 +122,7 @@ class RunConfig(BaseModel):
     teacher_attention_weight: float = Field(ge=0)
     student_attention_weight: float = Field(ge=0)
 
-    codec: Literal["auto", "budget", "energy", "dense"]
+    codec: Literal["auto", "budget", "energy", "dense", "rotated"]
     budget: str = Field(
         pattern=r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(x|[kMG]?B(/run)?)$",
         description="a ratio to what travels, dense (128x), bytes of an update (100kB) or of a run (5MB/run)",
@@ -130,7 +130,7 @@ class RunConfig(BaseModel):
     budget_front: float = Field(gt=0)
     energy_start: float = Field(gt=0, le=1)
     energy_end: float = Field(gt=0, le=1)
-    bits: Literal[0, 3, 4, 5, 6, 8, 16, 32]
+    bits: Literal[0, 1, 2, 3, 4, 5, 6, 8, 16, 32]
     error_feedback: Literal["none", "up", "down", "both"]
 
     fraction_train: float = Field(gt=0, le=1)
@@ -158,6 +158,18 @@ class RunConfig(BaseModel):
     def _energies_rise(self) -> Self:
         if self.energy_end < self.energy_start:
             raise ValueError(f"energy-end must be at least energy-start ({self.energy_start})")
+        return self
+
+    @model_validator(mode="after")
+    def _codec_has_these_bits(self) -> Self:
+        if self.codec == "rotated" and self.bits > 4:
+            raise ValueError(
+                f"codec 'rotated' sends 1 to 4 bits a number, not {self.bits}: set bits to 1 ... 4, or 0 for 4"
+            )
+        if self.codec != "rotated" and self.bits in (1, 2):
+            raise ValueError(
+                f"bits {self.bits} are for codec 'rotated' only: set bits to 3 or more, or codec to 'rotated'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -112,14 +112,16 @@ class CodecSettings(_Body):
     """How the updates of a round are encoded.
 
     Attributes:
-        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is no budget.
+        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is nothing else.
         budget: bytes of a whole encoded update.
+        numbers: all are sent, as they are or rotated.
         bits: of each number; None: what the allocation thinks best.
         feedback_up: a node adds what its last encodings dropped.
     """
 
     energy: float = 1.0
     budget: int | None = None
+    numbers: Literal["dense", "rotated"] | None = None
     bits: int | None = None
     feedback_up: bool = False
 

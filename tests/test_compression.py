@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec import Budget, Energy
+from fedkd_flwr.codec import Budget, Energy, Uniform
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
@@ -49,6 +49,21 @@ def test_settings_make_the_codec_that_they_describe(defaults: dict[str, Any]) ->
     assert (paper.allocation, paper.bits) == (Energy(0.95), 32)
     ours = build_codec(codec_settings(config(defaults, codec="budget", budget="1kB", bits=4), 1, STUDENT))
     assert (ours.allocation, ours.bits) == (Budget(1000), 4)
+
+
+@pytest.mark.parametrize("codec", ["dense", "rotated"])
+def test_every_number_may_be_sent(defaults: dict[str, Any], codec: str) -> None:
+    built = build_codec(codec_settings(config(defaults, codec=codec, bits=4), 1, STUDENT))
+    assert (built.allocation, built.bits) == (Uniform(rotated=codec == "rotated"), 4)
+
+
+@pytest.mark.parametrize(
+    ("codec", "bits", "message"),
+    [("rotated", 8, "'rotated' sends 1 to 4 bits a number, not 8"), ("budget", 1, "bits 1 are for codec 'rotated'")],
+)
+def test_bits_that_a_codec_does_not_have(defaults: dict[str, Any], codec: str, bits: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(defaults, codec=codec, bits=bits)
 
 
 @pytest.mark.parametrize(("feedback", "up"), [("none", False), ("up", True), ("down", False), ("both", True)])

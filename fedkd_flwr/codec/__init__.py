@@ -1,6 +1,6 @@
 """Low-rank codec for updates of named tensors: pure torch, usable without Flower."""
 
-from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy
+from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy, Uniform
 from fedkd_flwr.codec.codec import UpdateCodec
 from fedkd_flwr.codec.encoded import EncodedUpdate, TensorRow
 from fedkd_flwr.codec.factorize import Factors, factorize
@@ -20,6 +20,7 @@ __all__ = [
     "Factors",
     "TensorRow",
     "TotalEnergy",
+    "Uniform",
     "UpdateCodec",
     "factorize",
 ]

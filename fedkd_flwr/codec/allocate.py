@@ -1,4 +1,4 @@
-"""Who gets how many bytes: the energy of each matrix (the paper), the energy of the whole update, or a byte budget."""
+"""Who gets how many bytes: by each matrix's energy (the paper), the whole update's, a byte budget, or all alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedkd_flwr.codec.costs import (
+    FACTORED_LOST,
+    FACTORED_OVERHEAD,
+    ROTATED_LOST,
+    Floats,
+    Known,
+    component_nbytes,
+    dense_lost,
+    dense_nbytes,
+    rotated_nbytes,
+)
 from fedkd_flwr.errors import CodecError
 
-Floats = NDArray[np.float64]
-
-# Bits that a number takes on the wire, and squared error relative to the square, by width; measured on real updates
-# (benchmarks/codec.py). Only the shares depend on them: what is sent is counted and corrected in the end.
-_FACTORED_RATE = {32: 32.0, 16: 16.0, 8: 7.3, 6: 5.25, 5: 4.2, 4: 3.1, 3: 2.0}
-_FACTORED_LOST = {32: 0.0, 16: 1e-7, 8: 7e-5, 6: 1.2e-3, 5: 5e-3, 4: 2.3e-2, 3: 0.13}  # of both sides together
-_DENSE_RATE = {32: 32.0, 16: 16.0, 8: 7.9, 6: 5.85, 5: 4.8, 4: 3.75, 3: 2.7}
-_DENSE_LOST = {32: 0.0, 16: 1e-7, 8: 2.5e-5, 6: 4e-4, 5: 1.6e-3, 4: 7.5e-3, 3: 4e-2}
-
-_FACTORED_OVERHEAD = 40  # bytes: a header, the code table of the Huffman coder
-_DENSE_OVERHEAD = 6
 _FINEST = (16, 32)  # where a budget is larger than all codes
 
 
@@ -53,7 +53,14 @@ class Budget:
             raise CodecError(f"a budget must be positive, got {self.nbytes} bytes")
 
 
-Allocation = Energy | TotalEnergy | Budget
+@dataclass(frozen=True)
+class Uniform:
+    """Every number is sent, in the same bits: as it is, or rotated."""
+
+    rotated: bool = False
+
+
+Allocation = Energy | TotalEnergy | Budget | Uniform
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,8 @@ class Choice:
     """What a tensor is sent as.
 
     Attributes:
-        kind: "empty", "dense" or "factored".
-        widths: (bits, components) of a factored tensor, widest first; ((bits, 1),) of a dense one.
+        kind: "empty", "dense", "rotated" or "factored".
+        widths: (bits, components) of a factored tensor, widest first; ((bits, 1),) of a dense or rotated one.
     """
 
     kind: str
@@ -86,62 +93,84 @@ class Menu:
     that pays: large ones are sent precisely, small ones coarsely (reverse water-filling).
 
     Args:
-        numel: numbers of the tensor.
-        sides: out + rest of the matrix that it is flattened to.
-        total: its squared norm.
-        energies: float64 [k], squared singular values, largest first, all or the leading ones; empty: no factors.
+        tensor: what is known of it.
         widths: bits that components and numbers may have, ascending.
+        rotated: bits that rotated numbers may have, ascending.
 
     Attributes:
         nbytes, kept: float64 [points], both ascending from 0: expected bytes, expected energy.
     """
 
-    def __init__(self, numel: int, sides: int, total: float, energies: Floats, widths: Sequence[int]) -> None:
+    def __init__(self, tensor: Known, widths: Sequence[int], rotated: Sequence[int] = ()) -> None:
         self._widths = tuple(widths)
-        rates = np.diff([0.0, *(sides * _FACTORED_RATE[bits] / 8 + (2 if bits < 32 else 0) for bits in widths)])
-        worths = np.diff([0.0, *(1 - _FACTORED_LOST[bits] for bits in widths)])
+        energies = tensor.total * np.diff(tensor.shares, prepend=0.0)
+        rates = np.diff([0.0, *(component_nbytes(tensor.sides, bits) for bits in widths)])
+        worths = np.diff([0.0, *(1 - FACTORED_LOST[bits] for bits in widths)])
         gains = np.outer(energies, worths).ravel()
         costs = np.tile(rates, len(energies))
         order = np.argsort(-gains / costs, kind="stable")
         self._steps = order % len(widths)
-        self._chain_nbytes = np.concatenate([[0.0], _FACTORED_OVERHEAD + np.cumsum(costs[order])])
+        self._chain_nbytes = np.concatenate([[0.0], FACTORED_OVERHEAD + np.cumsum(costs[order])])
         self._chain_kept = np.concatenate([[0.0], np.cumsum(gains[order])])
         first = 1 + int(np.argmax(self._chain_kept[1:] / self._chain_nbytes[1:])) if len(order) else 1
         self._codes = np.r_[0, first : len(order) + 1]
         self.nbytes, self.kept = self._chain_nbytes[self._codes], self._chain_kept[self._codes]
-        for bits in (*widths, *(bits for bits in _FINEST if bits > widths[-1])):
-            self._add(-bits, numel * _DENSE_RATE[bits] / 8 + _DENSE_OVERHEAD, total * (1 - _DENSE_LOST[bits]))
+        finest = [bits for bits in _FINEST if bits > widths[-1]]
+        self._wholes = [
+            Offer(
+                Choice("dense", ((bits, 1),)), dense_nbytes(tensor, bits), tensor.total * (1 - dense_lost(tensor, bits))
+            )
+            for bits in (*widths, *finest)
+        ]
+        if tensor.numel:
+            self._wholes += [
+                Offer(
+                    Choice("rotated", ((bits, 1),)),
+                    rotated_nbytes(tensor, bits),
+                    tensor.total * (1 - ROTATED_LOST[bits]),
+                )
+                for bits in rotated
+            ]
+        for index, whole in enumerate(self._wholes):
+            self._add(-1 - index, whole)
 
     def at(self, point: int) -> Offer:
         """What the tensor is sent as at a point."""
         return Offer(self._choice(int(self._codes[point])), float(self.nbytes[point]), float(self.kept[point]))
 
     def off_hull(self, point: int, nbytes: float) -> Offer:
-        """The most factors within `nbytes`, where the step after `point` is too long; or what `point` is."""
+        """What keeps most within `nbytes`, where the step after `point` is too long."""
         code = int(np.searchsorted(self._chain_nbytes, nbytes, side="right")) - 1
-        return self._factors(code) if self._chain_kept[code] > self.kept[point] else self.at(point)
+        fitting = [offer for offer in self._wholes if offer.nbytes <= nbytes]
+        return max(self.at(point), self._factors(code), *fitting, key=lambda offer: offer.kept)
 
     def reaching(self, point: int, kept: float) -> Offer:
-        """The cheapest that keeps `kept`: factors, or the step to `point`."""
+        """The cheapest that keeps `kept`, or the step to `point`."""
         code = int(np.searchsorted(self._chain_kept, kept))
-        fits = code < len(self._chain_kept) and self._chain_nbytes[code] < self.nbytes[point]
-        return self._factors(code) if fits else self.at(point)
+        enough = [offer for offer in self._wholes if offer.kept >= kept]
+        enough += [self._factors(code)] if code < len(self._chain_kept) else []
+        return min(self.at(point), *enough, key=lambda offer: offer.nbytes)
 
     def _factors(self, code: int) -> Offer:
         return Offer(self._choice(code), float(self._chain_nbytes[code]), float(self._chain_kept[code]))
 
-    def _add(self, code: int, nbytes: float, kept: float) -> None:
-        left = self.nbytes < nbytes
-        slopes = (kept - self.kept[left]) / (nbytes - self.nbytes[left])
-        last = int(np.argmin(slopes))
-        if slopes[last] > 0:
-            self.nbytes = np.append(self.nbytes[: last + 1], nbytes)
-            self.kept = np.append(self.kept[: last + 1], kept)
-            self._codes = np.append(self._codes[: last + 1], code)
+    def _add(self, code: int, offer: Offer) -> None:
+        """Put a point between its tangents to the hull, where it is above."""
+        if offer.kept <= np.interp(offer.nbytes, self.nbytes, self.kept):
+            return
+        left = int(np.searchsorted(self.nbytes, offer.nbytes))
+        last = int(np.argmin((offer.kept - self.kept[:left]) / (offer.nbytes - self.nbytes[:left])))
+        right = np.flatnonzero(self.kept > offer.kept)
+        if len(right):
+            right = right[int(np.argmax((self.kept[right] - offer.kept) / (self.nbytes[right] - offer.nbytes))) :]
+        self.nbytes, self.kept, self._codes = (
+            np.concatenate([column[: last + 1], [value], column[right]])
+            for column, value in ((self.nbytes, offer.nbytes), (self.kept, offer.kept), (self._codes, code))
+        )
 
     def _choice(self, code: int) -> Choice:
         if code < 0:
-            return Choice("dense", ((-code, 1),))
+            return self._wholes[-1 - code].choice
         if code == 0:
             return Choice("empty")
         at_least = [*np.bincount(self._steps[:code], minlength=len(self._widths)).tolist(), 0]

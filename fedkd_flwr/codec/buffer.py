@@ -13,10 +13,10 @@ _VARINT_BITS = 63
 
 
 class Writer:
-    """Grows a byte string."""
+    """Grows a byte string, whose pieces are `parts`."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
 
     def varint(self, number: int) -> None:
         """A non-negative integer, seven bits a byte, low bits first."""
@@ -25,7 +25,7 @@ class Writer:
             encoded.append(number & 0x7F | 0x80)
             number >>= 7
         encoded.append(number)
-        self._parts.append(bytes(encoded))
+        self.parts.append(bytes(encoded))
 
     def varints(self, numbers: tuple[int, ...]) -> None:
         """How many, then each."""
@@ -37,19 +37,15 @@ class Writer:
         """Length and UTF-8."""
         encoded = text.encode()
         self.varint(len(encoded))
-        self._parts.append(encoded)
+        self.parts.append(encoded)
 
-    def raw(self, encoded: bytes) -> None:
+    def raw(self, encoded: bytes | memoryview) -> None:
         """Bytes as they are; their number must follow from the rest."""
-        self._parts.append(encoded)
-
-    def floats(self, tensor: Tensor) -> None:
-        """A float32 CPU tensor, row by row, little endian."""
-        self._parts.append(tensor.numpy().astype(_FLOAT32, copy=False).tobytes())
+        self.parts.append(encoded)
 
     def getvalue(self) -> bytes:
         """All that was written."""
-        return b"".join(self._parts)
+        return b"".join(self.parts)
 
 
 class Reader:

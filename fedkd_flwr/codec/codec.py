@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy
+from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy, Uniform
 from fedkd_flwr.codec.encoded import EncodedUpdate
-from fedkd_flwr.codec.plan import Plan
+from fedkd_flwr.codec.plan import Plan, uniform
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import finite_float32
+from fedkd_flwr.codec.rotated import ROTATED_WIDTHS
 from fedkd_flwr.errors import CodecError
 
 _MIXED = (3, 4, 5, 6, 8)
@@ -24,13 +25,15 @@ class UpdateCodec:
     - `Energy(T)`: each matrix gets the smallest rank that keeps more than T of it before quantisation (FedKD, Eqs
       8-9); vectors are sent whole, in 8 bits or more.
     - `TotalEnergy(T)`, `Budget(nbytes)`: ranks and widths are shared out over all tensors by energy per
-      byte; what is not worth its bytes is not sent.
+      byte; what is not worth its bytes is not sent. Numbers are rotated where that keeps more.
+    - `Uniform()`: every number in the same bits (FedPAQ); vectors in 8 or more. `Uniform(rotated=True)`: matrices
+      rotated, at 1 to 4 bits (DRIVE, EDEN).
 
     Args:
         energy: short for allocation=Energy(energy).
         allocation: who gets how many bytes.
-        bits: of each number that is sent: 32, 16, 8, 6, 5, 4 or 3. None: 32 under Energy; otherwise each component of a
-            matrix as many as pay.
+        bits: of each number that is sent: 32, 16, 8, 6, 5, 4 or 3; 4, 3, 2 or 1 where all are rotated. None: 32 under
+            Energy and Uniform, 4 rotated; otherwise each component of a matrix as many as pay.
 
     Raises:
         CodecError: an argument is out of range.
@@ -38,8 +41,9 @@ class UpdateCodec:
 
     def __init__(self, energy: float = 0.95, *, allocation: Allocation | None = None, bits: int | None = None) -> None:
         self.allocation = Energy(energy) if allocation is None else allocation
-        if bits is not None and bits not in WIDTHS:
-            raise CodecError(f"bits must be one of {', '.join(map(str, WIDTHS))}, got {bits}")
+        allowed = ROTATED_WIDTHS if self.allocation == Uniform(rotated=True) else WIDTHS
+        if bits is not None and bits not in allowed:
+            raise CodecError(f"bits must be one of {', '.join(map(str, allowed))}, got {bits}")
         self.bits = bits
 
     def encode(self, update: Mapping[str, Tensor], generator: torch.Generator | None = None) -> EncodedUpdate:
@@ -53,7 +57,11 @@ class UpdateCodec:
             CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
                 budget is too small for the names and shapes alone.
         """
-        plan = Plan({name: finite_float32(name, tensor) for name, tensor in update.items()}, generator)
+        tensors = {name: finite_float32(name, tensor) for name, tensor in update.items()}
+        if isinstance(self.allocation, Uniform):
+            rotated = self.allocation.rotated
+            return uniform(tensors, self.bits or (4 if rotated else 32), rotated, generator)
+        plan = Plan(tensors, generator)
         widths = _MIXED if self.bits is None else (self.bits,)
         match self.allocation:
             case Energy(share):

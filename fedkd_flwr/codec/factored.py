@@ -1,13 +1,14 @@
 """A tensor of an update as low-rank factors, in float32 or quantised."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.buffer import Reader, Writer
+from fedkd_flwr.codec.energy import claimed
 from fedkd_flwr.codec.factorize import Factors
 from fedkd_flwr.codec.quantize import WIDTHS, Rows
 from fedkd_flwr.codec.records import Record, Shape, matrix_shape
@@ -27,8 +28,7 @@ class Factored(Record):
 
     tag = 2
     kind = "factored"
-    parts: tuple[Rows, ...]
-    energy: float | None = None
+    parts: tuple[Rows, ...] = field(kw_only=True)
 
     @classmethod
     def of(
@@ -47,17 +47,14 @@ class Factored(Record):
             generator: see `Rows.of`.
         """
         widths = widths or ((32, factors.rank),)
-        parts, lost, start = [], torch.zeros(factors.rank, dtype=torch.float64), 0
+        parts, start = [], 0
         for bits, count in widths:
             part = slice(start, start := start + count)
             left, right = factors.left.T[part], factors.right[part]
             rows = torch.cat(_balanced(left, right) if bits < 32 else (left, right), dim=1)
             parts.append(Rows.of(rows, bits, generator))
-            if bits < 32:
-                lost[part] = _lost(rows, parts[-1], left.shape[1])
-        squares = [side.double().square().sum(dim=1).cpu() for side in (factors.left.T, factors.right)]
-        energies = squares[0] * squares[1]
-        return cls(shape, tuple(parts), factors.energy * float(1 - (lost @ energies) / energies.sum()))
+        exact = all(part.bits == 32 for part in parts)
+        return cls(shape, claimed(factors.energy) if exact else 0.0, parts=tuple(parts))
 
     @property
     def bits(self) -> int:
@@ -80,6 +77,22 @@ class Factored(Record):
         out = matrix_shape(self.shape)[0]
         return rows[:, :out].T, rows[:, out:]
 
+    def measured(self, tensor: Tensor, total: float) -> Self:
+        """||G||^2 - ||G - L R||^2 = 2 <G R^T, L> - <L^T L, R R^T>: no more operations than a decoding in float32.
+
+        Exact factors keep what their singular values say.
+        """
+        if all(part.bits == 32 for part in self.parts):
+            return self
+        with torch.autocast(tensor.device.type, enabled=False):
+            sides = [side.to(tensor.device) for side in self.factors()]
+            peaks = [side.abs().amax().clamp(min=_TINY) for side in sides]
+            left, right = (side / peak for side, peak in zip(sides, peaks, strict=True))
+            peak = float(peaks[0]) * float(peaks[1])
+            inner = (tensor.reshape(len(left), right.shape[1]) @ right.T * left).sum(dtype=torch.float64)
+            square = ((left.T @ left).double() * (right @ right.T).double()).sum()
+        return replace(self, energy=claimed(peak * (2 * float(inner) - peak * float(square)) / total))
+
     def decode(self) -> Tensor:
         """Multiply in float64 and round once: CPUs and thread counts agree, but for a rare last bit."""
         left, right = self.factors()
@@ -94,7 +107,7 @@ class Factored(Record):
             part.write(header, payload)
 
     @classmethod
-    def read(cls, shape: Shape, header: Reader, payload: Reader) -> Self:
+    def read(cls, shape: Shape, energy: float, header: Reader, payload: Reader) -> Self:
         """Factors whose rank fits the shape."""
         (out, rest), parts, rank = matrix_shape(shape), [], 0
         count = header.varint()
@@ -106,7 +119,7 @@ class Factored(Record):
             if not 1 <= components <= rank <= min(out, rest):
                 raise CodecError(f"rank {rank} does not fit shape {list(shape)}")
             parts.append(Rows.read(bits, components, out + rest, header, payload))
-        return cls(shape, tuple(parts))
+        return cls(shape, energy, parts=tuple(parts))
 
 
 def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,11 +127,3 @@ def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     peaks = [side.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for side in (left, right)]
     ratio = (peaks[1] / peaks[0]).sqrt()
     return left * ratio, right / ratio
-
-
-def _lost(rows: Tensor, quantised: Rows, out: int) -> Tensor:
-    """Expected squared error of each product of a row's two sides, relative to its square; float64 [k]."""
-    error = (rows.cpu() - quantised.values).double().square()
-    square = rows.cpu().double().square().clamp(min=_TINY)
-    left, right = (error[:, part].sum(dim=1) / square[:, part].sum(dim=1) for part in (slice(out), slice(out, None)))
-    return (1 + left) * (1 + right) - 1

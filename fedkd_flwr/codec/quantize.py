@@ -17,7 +17,7 @@ WIDTHS = (32, 16, 8, 6, 5, 4, 3)
 
 _RAW_DEFLATE = -15
 _SYMBOLS_A_BYTE = 8  # of a Huffman stream, at most
-_TINY = 2.0**-126
+TINY = 2.0**-126
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,13 @@ class Rows:
         bits: one of WIDTHS.
         scales: float32 [k], not negative; ones where bits is 32.
         codes: [k, n] on the CPU; float32, float16 or int8 in -(2^(bits - 1) - 1) ... 2^(bits - 1) - 1.
-        stream: the codes as bytes.
+        stream: the codes as bytes; of float32 and float16 a view of their memory.
     """
 
     bits: int
     scales: Tensor
     codes: Tensor
-    stream: bytes
+    stream: bytes | memoryview
 
     @classmethod
     def of(cls, values: Tensor, bits: int, generator: torch.Generator | None = None) -> Self:
@@ -81,9 +81,9 @@ class Rows:
     def write(self, header: Writer, payload: Writer) -> None:
         """In the header, below 16 bits, the bytes that Huffman saves (0: the codes are packed); scales and codes."""
         if self.bits < 16:
-            header.varint(_packed_nbytes(self.codes.numel(), self.bits) - len(self.stream))
+            header.varint(packed_nbytes(self.codes.numel(), self.bits) - len(self.stream))
         if self.bits < 32:
-            payload.raw((self.scales.numpy().view(np.uint32) >> 16).astype("<u2").tobytes())
+            payload.raw(scale_bytes(self.scales))
         payload.raw(self.stream)
 
     @classmethod
@@ -94,18 +94,18 @@ class Rows:
         if bits == 32:
             codes = payload.floats((k, n))
             return cls(bits, torch.ones(k), codes, _bytes(codes))
-        length = 2 * k * n if bits == 16 else _packed_nbytes(k * n, bits)
+        length = 2 * k * n if bits == 16 else packed_nbytes(k * n, bits)
         saved = header.varint() if bits < 16 else 0
         if saved and not length - saved >= k * n / _SYMBOLS_A_BYTE:
             raise CodecError(f"{k * n} codes cannot be in {length - saved} bytes")
-        scales = _read_scales(payload.raw(2 * k))
+        scales = read_scales(payload.raw(2 * k))
         stream = bytes(payload.raw(length - saved))
         if bits == 16:
             codes = torch.from_numpy(np.frombuffer(stream, dtype="<f2").astype(np.float16))
             if not torch.isfinite(codes).all():
                 raise CodecError("holds inf or nan")
         else:
-            symbols = _inflated(stream, k * n) if saved else _unpacked(stream, k * n, bits)
+            symbols = _inflated(stream, k * n) if saved else unpack_codes(stream, k * n, bits)
             codes = torch.from_numpy((symbols.astype(np.int16) - _largest(bits) - 1).astype(np.int8))
             if (symbols < 1).any() or (symbols > 2 * _largest(bits) + 1).any():
                 raise CodecError(f"holds a code beyond {bits} bits")
@@ -116,26 +116,34 @@ def _largest(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-def _packed_nbytes(count: int, bits: int) -> int:
+def packed_nbytes(count: int, bits: int) -> int:
+    """Bytes of `count` codes without a gap."""
     return (count * bits + 7) // 8
 
 
 def _upper_bfloat16(positive: Tensor) -> Tensor:
-    """Round up to float32 numbers with the lower 16 bits zero, from _TINY to the largest of them."""
-    encoded = positive.float().clamp(min=_TINY).contiguous().view(torch.int32)
+    """Round up to float32 numbers with the lower 16 bits zero, from TINY to the largest of them."""
+    encoded = positive.float().clamp(min=TINY).contiguous().view(torch.int32)
     return ((encoded + 0xFFFF) & ~0xFFFF).clamp(max=0x7F7F0000).view(torch.float32)
 
 
-def _read_scales(encoded: memoryview) -> Tensor:
+def scale_bytes(scales: Tensor) -> bytes:
+    """Upper halves of float32 numbers whose lower halves are zero."""
+    return (scales.numpy().view(np.uint32) >> 16).astype("<u2").tobytes()
+
+
+def read_scales(encoded: memoryview) -> Tensor:
+    """What `scale_bytes` wrote; CodecError where a scale is not positive and finite."""
     scales = torch.from_numpy((np.frombuffer(encoded, dtype="<u2").astype(np.uint32) << 16).view(np.float32))
-    if not ((scales >= _TINY) & torch.isfinite(scales)).all():
+    if not ((scales >= TINY) & torch.isfinite(scales)).all():
         raise CodecError("holds a scale that is not positive and finite")
     return scales
 
 
-def _bytes(codes: Tensor) -> bytes:
-    array = codes.numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+def _bytes(codes: Tensor) -> memoryview:
+    """Contiguous codes as they travel, in their own memory."""
+    array = codes.numpy().reshape(-1)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
 
 def _shortest(codes: Tensor, bits: int) -> bytes:
@@ -143,18 +151,33 @@ def _shortest(codes: Tensor, bits: int) -> bytes:
     symbols = (codes.flatten().numpy().astype(np.int16) + _largest(bits) + 1).astype(np.uint8)
     coder = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE, 9, zlib.Z_HUFFMAN_ONLY)
     huffman = coder.compress(symbols.tobytes()) + coder.flush()
-    if len(huffman) < _packed_nbytes(len(symbols), bits):
+    if len(huffman) < packed_nbytes(len(symbols), bits):
         return huffman
-    return np.packbits(np.unpackbits(symbols[:, None], axis=1)[:, 8 - bits :]).tobytes()
+    return pack_codes(symbols, bits)
 
 
-def _unpacked(stream: bytes, count: int, bits: int) -> NDArray[np.uint8]:
-    flat = np.unpackbits(np.frombuffer(stream, dtype=np.uint8))
-    if flat[count * bits :].any():
+def pack_codes(codes: NDArray[np.uint8], bits: int) -> bytes:
+    """The lower `bits` of each code, one after the other, high bits first, and zeros to the next byte."""
+    groups = np.zeros((-(-len(codes) // 8), 8), dtype=np.uint8)
+    groups.reshape(-1)[: len(codes)] = codes
+    words = np.zeros(len(groups), dtype=np.uint64)
+    for column in groups.T:
+        words = words << np.uint64(bits) | column
+    return words.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - bits :].tobytes()[: packed_nbytes(len(codes), bits)]
+
+
+def unpack_codes(stream: bytes, count: int, bits: int) -> NDArray[np.uint8]:
+    """The codes that `pack_codes` wrote; CodecError where they do not end with zeros."""
+    if len(stream) * 8 > count * bits and stream[-1] & ((1 << (len(stream) * 8 - count * bits)) - 1):
         raise CodecError("its packed codes do not end with zeros")
-    padded = np.zeros((count, 8), dtype=np.uint8)
-    padded[:, 8 - bits :] = flat[: count * bits].reshape(count, bits)
-    return np.packbits(padded)
+    padded = np.zeros((-(-count // 8), 8), dtype=np.uint8)
+    padded[:, 8 - bits :] = np.frombuffer(stream.ljust(len(padded) * bits, b"\0"), dtype=np.uint8).reshape(-1, bits)
+    words = padded.view(">u8").astype(np.uint64).reshape(-1)
+    shifts = np.arange(7, -1, -1, dtype=np.uint64) * np.uint64(bits)
+    codes = np.empty((len(words), 8), dtype=np.uint8)
+    for column, shift in enumerate(shifts):
+        codes[:, column] = (words >> shift) & np.uint64((1 << bits) - 1)
+    return codes.reshape(-1)[:count]
 
 
 def _inflated(stream: bytes, count: int) -> NDArray[np.uint8]:

@@ -1,9 +1,10 @@
 """The bytes of one encoded update.
 
-    "FKD" | version, 1 byte | header length, 4 bytes | header | payload | CRC-32 of all before, 4 bytes
+    "FKD" | version, 1 byte | header length, 4 bytes | header | energies | payload | CRC-32 of all before, 4 bytes
 
 Integers are little endian. The header is deflated; it holds the number of tensors and, for each, its name,
-the tag of its kind, its shape and what the kind adds. The payload holds their numbers in the same order.
+the tag of its kind, its shape and what the kind adds. In the same order the energies hold one byte a tensor, the energy
+that its sender kept (see `energy.to_byte`), and the payload their numbers.
 """
 
 import struct
@@ -11,19 +12,21 @@ import zlib
 from collections.abc import Mapping
 
 from fedkd_flwr.codec.buffer import Reader, Writer
+from fedkd_flwr.codec.energy import from_byte, to_byte
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.records import Dense, Empty, Record
+from fedkd_flwr.codec.rotated import Rotated
 from fedkd_flwr.errors import CodecError
 
 MAGIC = b"FKD"
-VERSION = 2
+VERSION = 3
 MAX_HEADER_BYTES = 1 << 20
 MAX_DIMENSIONS = 16
 
 _PREFIX = struct.Struct("<3sBI")
 _CHECKSUM = struct.Struct("<I")
 _RAW_DEFLATE = -15
-_KINDS: dict[int, type[Record]] = {kind.tag: kind for kind in (Empty, Dense, Factored)}
+_KINDS: dict[int, type[Record]] = {kind.tag: kind for kind in (Empty, Dense, Factored, Rotated)}
 
 
 def pack(records: Mapping[str, Record]) -> bytes:
@@ -32,6 +35,25 @@ def pack(records: Mapping[str, Record]) -> bytes:
     Raises:
         CodecError: names and shapes exceed MAX_HEADER_BYTES, or a tensor has more than MAX_DIMENSIONS.
     """
+    header, payload = _written(records)
+    energies = bytes(to_byte(record.energy) for record in records.values())
+    parts = [_PREFIX.pack(MAGIC, VERSION, len(header)), header, energies, *payload.parts]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([*parts, _CHECKSUM.pack(checksum)])
+
+
+def packed_nbytes(records: Mapping[str, Record]) -> int:
+    """len(pack(records))."""
+    header, _ = _written(records)
+    return (
+        _PREFIX.size + len(header) + len(records) + sum(record.nbytes for record in records.values()) + _CHECKSUM.size
+    )
+
+
+def _written(records: Mapping[str, Record]) -> tuple[bytes, Writer]:
+    """The deflated header and the payload."""
     header, payload = Writer(), Writer()
     header.varint(len(records))
     for name, record in records.items():
@@ -41,9 +63,7 @@ def pack(records: Mapping[str, Record]) -> bytes:
         header.varint(record.tag)
         header.varints(record.shape)
         record.write(header, payload)
-    deflated = _deflate(header.getvalue())
-    body = _PREFIX.pack(MAGIC, VERSION, len(deflated)) + deflated + payload.getvalue()
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    return _deflate(header.getvalue()), payload
 
 
 def unpack(data: bytes) -> dict[str, Record]:
@@ -74,12 +94,12 @@ def _read(header: Reader, payload: Reader) -> dict[str, Record]:
     records: dict[str, Record] = {}
     current = "header"
     try:
-        for _ in range(header.varint()):
+        for byte in payload.raw(header.varint()):
             name = header.text()
             current = f"tensor {name!r}"
             if name in records:
                 raise CodecError("comes twice")
-            records[name] = _read_record(header, payload)
+            records[name] = _read_record(from_byte(byte), header, payload)
         current = "header"
         header.end()
         current = "payload"
@@ -89,11 +109,11 @@ def _read(header: Reader, payload: Reader) -> dict[str, Record]:
     return records
 
 
-def _read_record(header: Reader, payload: Reader) -> Record:
+def _read_record(energy: float, header: Reader, payload: Reader) -> Record:
     tag = header.varint()
     if tag not in _KINDS:
         raise CodecError(f"unknown kind {tag}")
-    return _KINDS[tag].read(header.varints(MAX_DIMENSIONS), header, payload)
+    return _KINDS[tag].read(header.varints(MAX_DIMENSIONS), energy, header, payload)
 
 
 def _deflate(header: bytes) -> bytes:

@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 
 from fedkd_flwr.codec import Budget, CodecError, Energy, TotalEnergy
 from fedkd_flwr.codec.allocate import Menu, Offer, reach, spend
+from fedkd_flwr.codec.costs import Floats, Known
 
 MIXED = (3, 4, 5, 6, 8)
+
+
+ROTATED = (1, 2, 3, 4)
+
+
+def menu(out: int, rest: int, total: float, energies: Floats, widths: tuple[int, ...], crest: float = 4.4) -> Menu:
+    shares = np.cumsum(energies) / total
+    return Menu(Known(out * rest, out + rest, total, shares, out, crest), widths, ROTATED if len(widths) > 1 else ())
 
 
 @st.composite
@@ -21,7 +30,7 @@ def menus(draw: st.DrawFn, most: int = 4) -> list[Menu]:
         rank = draw(st.integers(0, min(out, rest, 12)))
         decay = draw(st.floats(0, 3))
         energies = 10.0 ** draw(st.integers(-6, 6)) * np.exp(-decay * np.arange(rank))
-        made.append(Menu(out * rest, out + rest, 1.1 * float(energies.sum()), energies, widths))
+        made.append(menu(out, rest, 1.1 * float(energies.sum()), energies, widths, draw(st.floats(1, 100))))
     return made
 
 
@@ -47,7 +56,7 @@ def test_choices_are_possible_and_cost_what_they_say(made: list[Menu]) -> None:
             bits = [width for width, _ in choice.widths]
             assert bits == sorted(set(bits), reverse=True)
             assert all(count > 0 for _, count in choice.widths)
-            if choice.kind == "dense":
+            if choice.kind in ("dense", "rotated"):
                 assert len(choice.widths) == 1
 
 
@@ -105,21 +114,38 @@ def test_energy_is_reached_for_no_more_bytes_than_a_budget_takes(made: list[Menu
 
 def test_large_components_are_sent_precisely_and_small_ones_coarsely() -> None:
     energies = 4.0 ** -np.arange(10)
-    (offer,) = spend([Menu(100 * 100, 200, float(energies.sum()), energies, MIXED)], 900)
+    (offer,) = spend([menu(100, 100, float(energies.sum()), energies, MIXED)], 900)
     widths = [width for width, count in offer.choice.widths for _ in range(count)]
     assert offer.choice.kind == "factored" and widths == sorted(widths, reverse=True) and len(set(widths)) > 1
 
 
 def test_flat_spectra_are_sent_number_by_number() -> None:
-    (offer,) = spend([Menu(100 * 100, 200, 100.0, np.ones(100), MIXED)], 9_000)
+    (offer,) = spend([menu(100, 100, 100.0, np.ones(100), MIXED)], 9_000)
     assert offer.choice.kind == "dense"
 
 
 def test_bytes_too_few_for_a_long_step_buy_factors() -> None:
-    menu = Menu(100 * 100, 200, 100.0, np.ones(100), MIXED)
-    (offer,) = spend([menu], float(menu.nbytes[1]) - 1)
+    flat = menu(100, 100, 100.0, np.ones(100), (4,))
+    assert flat.at(1).choice.kind == "dense"
+    (offer,) = spend([flat], float(flat.nbytes[1]) - 1)
     assert offer.choice.kind == "factored"
-    assert offer.kept > 0.5 * menu.kept[1]
+    assert offer.kept > 0.5 * flat.kept[1]
+
+
+def test_fewer_bits_than_a_grid_has_are_rotated() -> None:
+    numbers = menu(100, 100, 100.0, np.zeros(0), MIXED)
+    for nbytes, kind, bits in ((1_300, "rotated", 1), (2_600, "rotated", 2), (5_100, "dense", 4)):
+        (offer,) = spend([numbers], nbytes)
+        assert (offer.choice.kind, offer.choice.widths) == (kind, ((bits, 1),))
+
+
+@given(made=menus(), share=st.floats(0, 1))
+def test_no_choice_is_above_the_menu(made: list[Menu], share: float) -> None:
+    for one in made:
+        nbytes = share * float(one.nbytes[-1])
+        best = one.off_hull(0, nbytes)
+        assert best.nbytes <= nbytes
+        assert best.kept <= np.interp(nbytes, one.nbytes, one.kept) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1, float("nan")])

@@ -23,7 +23,7 @@ def test_what_is_written_is_read(number: int, several: tuple[int, ...], text: st
 def test_floats_are_read_into_writable_memory_of_their_own() -> None:
     writer = Writer()
     tensor = torch.tensor([[1.0, -0.0], [1e-45, 3.4e38]])
-    writer.floats(tensor.T)
+    writer.raw(tensor.T.numpy().astype("<f4").tobytes())
     read = Reader(writer.getvalue()).floats((2, 2))
     assert torch.equal(read, tensor.T)
     assert read[1, 0].signbit()

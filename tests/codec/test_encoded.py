@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_rows_account_for_every_byte() -> None:
     encoded = UpdateCodec(0.9).encode(UPDATE)
     weight, bias, frozen = encoded.rows()
     assert weight == TensorRow("weight", "factored", 1, 32, 4 * (16 + 12), weight.energy)
-    assert weight.energy == pytest.approx(1.0)
+    assert weight.energy == pytest.approx(1.0, abs=1e-5)
     assert bias == TensorRow("bias", "dense", 1, 32, 64, 1.0)
     assert frozen == TensorRow("frozen", "empty", 0, 0, 0, 1.0)
     assert encoded.header_nbytes + sum(row.nbytes for row in encoded.rows()) == encoded.nbytes
@@ -30,13 +32,15 @@ def test_rows_account_for_every_byte() -> None:
     assert encoded.shapes == SHAPES
 
 
-def test_wire_keeps_all_but_the_energy_of_factors() -> None:
+def test_wire_keeps_all_and_rounds_the_energy_of_factors_down() -> None:
     sent = UpdateCodec(0.9).encode(UPDATE)
     received = EncodedUpdate.from_bytes(sent.to_bytes())
     assert received.to_bytes() == sent.to_bytes()
     assert len(received.to_bytes()) == received.nbytes == sent.nbytes
     assert (received.shapes, received.ranks) == (sent.shapes, sent.ranks)
-    assert [row.energy for row in received.rows()] == [None, 1.0, None]
+    for row, arrived in zip(sent.rows(), received.rows(), strict=True):
+        assert 0 <= row.energy - arrived.energy <= 0.06 * (1 - row.energy)
+        assert replace(arrived, energy=row.energy) == row
     decoded = received.decode()
     assert list(decoded) == list(SHAPES)
     assert all(bits(decoded[name]) == bits(tensor) for name, tensor in sent.decode().items())
@@ -82,7 +86,7 @@ def test_require_names_the_culprit(shapes: dict[str, tuple[int, ...]], message: 
 
 
 def test_factors_that_overflow_are_refused() -> None:
-    factors = Factored((2, 3), (Rows.of(torch.full((1, 5), 3e38), 32),))
+    factors = Factored((2, 3), parts=(Rows.of(torch.full((1, 5), 3e38), 32),))
     with pytest.raises(CodecError, match="'w'"):
         EncodedUpdate.of({"w": factors}).decode()
 

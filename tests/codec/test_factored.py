@@ -3,6 +3,7 @@ import torch
 
 from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
+from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.quantize import WIDTHS
 
@@ -15,13 +16,14 @@ def decaying(out: int = 60, rest: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_energy_tells_the_error_after_rounding(bits: int) -> None:
+def test_measured_energy_is_what_arrives(bits: int) -> None:
     matrix = decaying()
     factors = factorize(matrix, 0.98)
     for widths in (((bits, factors.rank),), ((8, 1), (bits, factors.rank - 1))):
-        record = Factored.of((60, 5, 8), factors, widths)
-        error = float((record.decode().reshape(60, 40) - matrix).square().sum() / matrix.square().sum())
-        assert record.energy == pytest.approx(1 - error, abs=0.1 * error + 1e-6)
+        total = float(matrix.square().sum())
+        record = Factored.of((60, 5, 8), factors, widths).measured(matrix.reshape(60, 5, 8), total)
+        error = float((record.decode().reshape(60, 40) - matrix).double().square().sum()) / total
+        assert 1 - error - 2 * DOUBT < record.energy < 1 - error
         assert record.bits == widths[0][0] and record.rank == factors.rank
 
 
@@ -46,7 +48,7 @@ def test_parts_are_read_as_written() -> None:
     record = Factored.of((60, 40), factors, widths)
     header, payload = Writer(), Writer()
     record.write(header, payload)
-    read = Factored.read((60, 40), Reader(header.getvalue()), Reader(payload.getvalue()))
+    read = Factored.read((60, 40), 0.5, Reader(header.getvalue()), Reader(payload.getvalue()))
     assert [(part.bits, len(part.codes)) for part in read.parts] == list(widths)
     assert torch.equal(read.decode(), record.decode())
     assert len(payload.getvalue()) == read.nbytes == record.nbytes
@@ -69,4 +71,4 @@ def test_hostile_parts(numbers: tuple[int, ...], message: str) -> None:
     for number in numbers:
         header.varint(number)
     with pytest.raises(CodecError, match=message):
-        Factored.read((3, 5), Reader(header.getvalue()), Reader(bytes(200)))
+        Factored.read((3, 5), 0.5, Reader(header.getvalue()), Reader(bytes(200)))

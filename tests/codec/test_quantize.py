@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd_flwr.codec import CodecError
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.quantize import WIDTHS, Rows
+from fedkd_flwr.codec.quantize import WIDTHS, Rows, pack_codes, packed_nbytes, unpack_codes
 
 CODED = [bits for bits in WIDTHS if bits < 16]
 
@@ -93,6 +93,16 @@ def test_codes_without_any_pattern_are_packed() -> None:
         rows = sent(Rows.of(codes, bits))
         assert len(rows.stream) <= (codes.numel() * bits + 7) // 8
         assert torch.equal(rows.codes.float(), codes)
+
+
+@given(width=st.integers(1, 8), data=st.data())
+def test_packed_codes_leave_no_gap(width: int, data: st.DataObject) -> None:
+    codes = np.array(data.draw(st.lists(st.integers(0, 2**width - 1), max_size=40)), dtype=np.uint8)
+    stream = pack_codes(codes, width)
+    written = "".join(f"{code:0{width}b}" for code in codes)
+    assert stream == bytes(int(written[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(written), 8))
+    assert len(stream) == packed_nbytes(len(codes), width)
+    assert unpack_codes(stream, len(codes), width).tolist() == codes.tolist()
 
 
 def test_extreme_rows() -> None:

@@ -5,6 +5,7 @@ from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.records import Dense, Empty, Record, finite_float32, matrix_shape
+from fedkd_flwr.codec.rotated import Rotated
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ def test_tensors_flatten_to_out_by_rest(shape: tuple[int, ...], matrix: tuple[in
         Dense.of(torch.randn(())),
         Dense.of(torch.randn(0, 3)),
         Dense.of(torch.randn(4, 6).T),
+        Rotated.of(torch.randn(4, 6).T, 3),
         Factored.of((6, 2, 4), factorize(torch.randn(6, 8), 0.5)),
     ],
 )
@@ -29,11 +31,12 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     header, payload = Writer(), Writer()
     record.write(header, payload)
     header_reader, payload_reader = Reader(header.getvalue()), Reader(payload.getvalue())
-    read = type(record).read(record.shape, header_reader, payload_reader)
+    read = type(record).read(record.shape, 0.5, header_reader, payload_reader)
     header_reader.end()
     payload_reader.end()
     assert record.nbytes == read.nbytes == len(payload.getvalue())
     assert record.rank == read.rank
+    assert read.energy == 0.5
     assert record.decode().shape == record.shape
     assert torch.equal(read.decode(), record.decode())
 
@@ -53,7 +56,7 @@ def test_rank_that_does_not_fit_is_refused(rank: int) -> None:
     for number in (1, 32, rank):
         header.varint(number)
     with pytest.raises(CodecError, match=f"rank {rank}"):
-        Factored.read((3, 5), Reader(header.getvalue()), Reader(b""))
+        Factored.read((3, 5), 0.5, Reader(header.getvalue()), Reader(b""))
 
 
 def test_tensors_are_checked_by_name() -> None:

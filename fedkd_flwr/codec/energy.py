@@ -1,0 +1,31 @@
+"""The share of a tensor's energy, its squared norm, that an encoding keeps, in one byte of the wire.
+
+Byte 255 says that nothing was dropped, byte c < 255 that at most 2^(-c / 12) of the energy was: steps of 6 % of what is
+dropped, down to DOUBT.
+"""
+
+import math
+
+DOUBT = 2.0**-18
+"""What float32 arithmetic may get wrong in a share: a sender claims so much less than it measures."""
+
+STEPS_AN_OCTAVE = 12
+_NOTHING_DROPPED = 255
+_ROUNDING = 1e-6  # of a step: what was read is written again as it was
+
+
+def claimed(kept: float) -> float:
+    """What a sender may claim of a share measured in float32."""
+    return max(0.0, kept - DOUBT) if kept < 1 + DOUBT else 0.0
+
+
+def to_byte(kept: float) -> int:
+    """The byte of the largest share that is not above `kept`, in [0, 1]."""
+    if kept == 1:
+        return _NOTHING_DROPPED
+    return min(_NOTHING_DROPPED - 1, int(-STEPS_AN_OCTAVE * math.log2(1 - kept) + _ROUNDING))
+
+
+def from_byte(byte: int) -> float:
+    """The share that a byte stands for."""
+    return 1.0 if byte == _NOTHING_DROPPED else 1 - 2.0 ** (-byte / STEPS_AN_OCTAVE)
