@@ -1,5 +1,6 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
 # make test   all tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
+# make test-docker   build docker/, run a federation in containers, kill a silo, take everything down
 # make lint   ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -12,13 +13,16 @@ ARGS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint install clean
+.PHONY: run test test-docker lint install clean
 
 run: $(STAMP)
 	$(BIN)/fedkd run . $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-docker: $(STAMP)
+	tests/e2e/docker.sh
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ def measure(home: Path, rounds: int, steps: int) -> None:
             f"node-{partition}",
             f'partition-id={partition} num-partitions=2 threads=1 state-dir="{home / "state"}"',
         )
-    run = deployment.wait(deployment.run(config), seconds=1800)
+    run = deployment.wait("dep", deployment.run(config), seconds=1800)
     assert run["status"] == "finished:completed", deployment.log("superlink")
     report(home / "runs" / "run", run["network-traffic"])
 

@@ -27,7 +27,7 @@ def test_two_supernodes_train_as_one_process_does(
             f"node-{partition}",
             f'partition-id={partition} num-partitions=2 threads=1 state-dir="{state}"',
         )
-    run = deployment.wait(deployment.run(config_file()), seconds=240)
+    run = deployment.wait("dep", deployment.run(config_file()), seconds=240)
     assert run["status"] == "finished:completed", deployment.log("superlink")
 
     folder = tmp_path / "runs" / "run"

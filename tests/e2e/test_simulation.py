@@ -15,7 +15,7 @@ import torch
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
-from e2e.conftest import ROOT, SCRIPTS
+from e2e.machine import ROOT, SCRIPTS
 
 pytestmark = pytest.mark.e2e
 
