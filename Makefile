@@ -1,5 +1,6 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
-# make test   all tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
+# make test   the tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
+# make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a network with limits and cuts
 # make test-docker   build docker/, run a federation in containers, kill a silo, take everything down
 # make lint   ruff and mypy
 PYTHON ?= python3
@@ -13,13 +14,16 @@ ARGS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test test-docker lint install clean
+.PHONY: run test test-slow test-docker lint install clean
 
 run: $(STAMP)
 	$(BIN)/fedkd run . $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-docker: $(STAMP)
 	tests/e2e/docker.sh
