@@ -44,8 +44,10 @@ def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, w
 
 
 def _iid(dataset: "Dataset", seed: int, partition: int, partitions: int) -> "Dataset":
+    from datasets import disable_progress_bars
     from flwr_datasets.partitioner import IidPartitioner
 
+    disable_progress_bars()
     partitioner = IidPartitioner(partitions)
     partitioner.dataset = dataset.shuffle(seed=seed)
     return partitioner.load_partition(partition)
