@@ -1,5 +1,6 @@
 """What a node must have in common with the run, and what it is sent where it differs."""
 
+from collections.abc import Sequence
 from logging import getLogger
 
 from fedkd_flwr import tensors
@@ -14,7 +15,7 @@ log = getLogger("flwr")
 
 
 class Admission:
-    """Holds newcomers against the run; the first one decides the labels where the config does not."""
+    """Holds newcomers against the run; the first ones decide what their labels leave to be shared."""
 
     def __init__(self, config: RunConfig, state: RunState) -> None:
         self._config = config
@@ -23,23 +24,24 @@ class Admission:
 
     @property
     def model(self) -> ServerModel:
-        """The student as a model, from the first newcomer on."""
+        """The student as a model, from the first newcomers on."""
         if self._server_model is None:
-            self._server_model = ServerModel(self._config, self._state.labels)
+            self._server_model = ServerModel(self._config, self._state.labels, self._state.shared_head)
         return self._server_model
 
-    def __call__(self, info: JoinReply) -> int | None:
-        """The version that a newcomer really holds; None: it needs a snapshot.
+    def __call__(self, info: JoinReply, newcomers: Sequence[JoinReply]) -> int | None:
+        """The version that a newcomer, one of these, really holds; None: it needs a snapshot.
 
         Raises:
             ProtocolError: it does not belong to this run; says why.
         """
         state = self._state
-        state.labels = state.labels or self._config.label_names or info.labels
-        if info.labels != state.labels:
+        if state.student is None:
+            self._decide_head(newcomers)
+        if state.shared_head and info.labels != state.labels:
             raise ProtocolError(
                 f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
-                "set the run-config key 'labels' to all labels, in one order"
+                "set the run-config key 'labels' to all labels, in one order, or shared-head to 'never' and start anew"
             )
         state.student = state.student or GlobalStudent(self.model.initial)
         if info.frozen_digest != self.model.frozen_digest:
@@ -58,14 +60,28 @@ class Admission:
         if info.node in state.taken and info.round == 0:
             log.warning("fedkd: %s has no state of this run: its teacher starts afresh", info.node)
         known = {0: tensors.digest(self.model.initial), state.student.version: state.student.digest}
-        if info.version > state.student.version or known.get(info.version, info.digest) != info.digest:
+        digest = info.digest if state.shared_head else info.encoder_digest
+        if info.version > state.student.version or known.get(info.version, digest) != digest:
             log.warning(
                 "fedkd: %s holds a student (version %d, digest %.12s) that differs from the server's "
                 "(version %d): it gets a snapshot",
                 info.node,
                 info.version,
-                info.digest,
+                digest,
                 state.student.version,
             )
             return None
         return info.version
+
+    def _decide_head(self, newcomers: Sequence[JoinReply]) -> None:
+        """Whether the student's head travels; labels are the run's where it does."""
+        state, setting = self._state, self._config.shared_head
+        labels = self._config.label_names or newcomers[0].labels
+        state.shared_head = setting == "always" or (setting == "auto" and all(n.labels == labels for n in newcomers))
+        state.labels = labels if state.shared_head else ()
+        if setting == "auto" and not state.shared_head:
+            log.warning(
+                "fedkd: labels differ, so each node keeps a head of its own and the encoder alone is shared (%s); to "
+                "share the head, set the run-config key 'labels' to all labels",
+                "; ".join(f"{newcomer.node}: {', '.join(newcomer.labels)}" for newcomer in newcomers),
+            )

@@ -12,7 +12,7 @@ from fedkd_flwr import tensors
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models import build_classifier, head_parameter_names
+from fedkd_flwr.models import build_classifier, head, head_parameter_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +24,9 @@ class PairModels:
 
     Attributes:
         pair: what is trained.
-        teacher: the model that a node keeps; None: all that it trains travels.
+        teacher: the model that a node keeps; None: all that it trains is a student.
+        student: the model that it shares; None: there is none.
+        heads: names of what of `pair.federated()` is outside the encoders.
         teacher_bytes: of sending all trainable tensors of a teacher once, as float32.
         learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
@@ -33,6 +35,8 @@ class PairModels:
 
     pair: Pair
     teacher: "PreTrainedModel | None"
+    student: "PreTrainedModel | None"
+    heads: frozenset[str]
     teacher_bytes: int
     learning_rates: Mapping[str, float]
     initial_shared: Mapping[str, Tensor]
@@ -54,38 +58,41 @@ def loss_weights(config: RunConfig) -> Weights:
 
 def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
     """The initial student: the same on every machine that has the checkpoint and the seed."""
-    return build_classifier(
-        config.teacher if config.parts.whole else config.student or config.teacher,
-        num_layers=None if config.parts.whole else config.student_layers,
-        labels=labels,
-        pooling=config.pooling,
-        attentions=loss_weights(config).attention,
-        seed=config.seed,
-    )
+    if config.parts.whole:
+        return build_teacher(config, labels)
+    return _build(config, config.student or config.teacher, config.student_layers, labels)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
     """The initial teacher."""
-    return build_classifier(
-        config.teacher,
-        num_layers=None,
-        labels=labels,
-        pooling=config.pooling,
-        attentions=loss_weights(config).attention,
-        seed=config.seed,
-    )
+    return _build(config, config.teacher, None, labels)
 
 
-def build_global(config: RunConfig, labels: Sequence[str], student: "PreTrainedModel") -> Single | Nested:
+def build_global(
+    config: RunConfig, labels: Sequence[str], student: "PreTrainedModel", shared_head: bool
+) -> Single | Nested:
     """What the server holds of a pair: the student, under a teacher only where layers of that travel, too."""
+    pair: Single | Nested
     if config.parts.trains == {"teacher", "student"} and config.shared_layers > config.student_layers:
-        return _nested(config, build_teacher(config, labels), student)
-    return Single(student, travels="student" in config.parts.trains)
+        teacher = build_teacher(config, labels)
+        pair = _nested(config, teacher, student)
+        heads = _heads(pair, teacher, student)
+    else:
+        pair = Single(student, travels="student" in config.parts.trains)
+        heads = _heads(pair, student)
+    pair.keep(() if shared_head else heads)
+    return pair
 
 
 @lru_cache(maxsize=1)
-def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
-    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node."""
+def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = True) -> PairModels:
+    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node.
+
+    Args:
+        config: of the run.
+        labels: of the node.
+        shared_head: whether heads travel with the encoder that they are on, or are kept at the node.
+    """
     teacher, student = build_teacher(config, labels), build_student(config, labels)
     pair: Pair
     trains = config.parts.trains
@@ -98,9 +105,13 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+    heads = _heads(pair, teacher, student)
+    pair.keep(() if shared_head else heads)
     return PairModels(
         pair=pair,
         teacher=teacher if "teacher" in trains else None,
+        student=student if "student" in trains else None,
+        heads=heads,
         teacher_bytes=tensors.dense_bytes(trainable(teacher)),
         learning_rates=_learning_rates(config, pair, teacher, student),
         initial_shared=tensors.snapshot(pair.shared()),
@@ -109,11 +120,31 @@ def build_pair(config: RunConfig, labels: tuple[str, ...]) -> PairModels:
     )
 
 
+def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+    return build_classifier(
+        reference,
+        num_layers=num_layers,
+        labels=labels,
+        pooling="none" if config.task == "token-classification" else config.pooling,
+        attentions=loss_weights(config).attention,
+        seed=config.seed,
+    )
+
+
+def _head_ids(*models: "PreTrainedModel") -> set[int]:
+    return {id(model.get_parameter(name)) for model in models for name in head_parameter_names(model)}
+
+
+def _heads(pair: Pair, *models: "PreTrainedModel") -> frozenset[str]:
+    heads = _head_ids(*models)
+    return frozenset(name for name, parameter in pair.federated().items() if id(parameter) in heads)
+
+
 def _learning_rates(
     config: RunConfig, pair: Pair, teacher: "PreTrainedModel", student: "PreTrainedModel"
 ) -> dict[str, float]:
     """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads learn faster."""
-    heads = {id(model.get_parameter(name)) for model in (teacher, student) for name in head_parameter_names(model)}
+    heads = _head_ids(teacher, student)
     of_student, of_teacher = ({id(parameter) for parameter in model.parameters()} for model in (student, teacher))
     teachers = of_student if config.parts.whole else of_teacher - of_student
     return {
@@ -125,7 +156,7 @@ def _learning_rates(
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
     try:
-        return Nested(teacher, student, config.shared_layers)
+        return Nested(teacher, student, head(student), config.shared_layers)
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 

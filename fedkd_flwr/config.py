@@ -78,6 +78,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
     method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
+    task: Literal["text-classification", "token-classification"]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -85,12 +86,14 @@ class RunConfig(BaseModel):
     student: str
     student_layers: int = Field(ge=1)
     shared_layers: int = Field(ge=0)
+    shared_head: Literal["auto", "always", "never"]
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet):.+)$", description="tweets, csv:PATH, json:PATH or parquet:PATH"
+        pattern=r"^(tweets|(csv|json|parquet|iob):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH or iob:PATH",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
@@ -101,7 +104,7 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet):.+$", description="csv:PATH, json:PATH, parquet:PATH or empty"
+        pattern=r"^$|^(csv|json|parquet|iob):.+$", description="csv:PATH, json:PATH, parquet:PATH, iob:PATH or empty"
     )
 
     batch_size: int = Field(ge=1)
@@ -170,6 +173,17 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"bits {self.bits} are for codec 'rotated' only: set bits to 3 or more, or codec to 'rotated'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _data_fit_the_task(self) -> Self:
+        tokens = self.task == "token-classification"
+        for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
+            if source not in ("", "tweets") and source.startswith("iob:") != tokens:
+                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH or parquet:PATH"
+                raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
+        if self.dataset.startswith("iob:") and self.partition != "natural":
+            raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
         return self
 
     @model_validator(mode="after")

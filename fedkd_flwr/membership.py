@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -29,11 +29,13 @@ class Member:
         node_id: Flower's id of the process that speaks for it.
         info: what it said of itself.
         version: of the student that it holds; None: unknown, it needs a snapshot.
+        admitted: whether the run has found that it fits.
     """
 
     node_id: int
     info: JoinReply
-    version: int | None
+    version: int | None = None
+    admitted: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
@@ -47,7 +49,7 @@ class Membership:
     def __init__(
         self,
         lineage: str,
-        admit: Callable[[JoinReply], int | None],
+        admit: Callable[[JoinReply, Sequence[JoinReply]], int | None],
         minimum: int,
         wait_seconds: float,
         answer_seconds: float,
@@ -56,8 +58,9 @@ class Membership:
 
         Args:
             lineage: of the run.
-            admit: decides which version a node really holds (None: unknown); a ProtocolError refuses it.
-            minimum: how many nodes a round needs.
+            admit: decides which version a node really holds (None: unknown), a newcomer among these newcomers; a
+                ProtocolError refuses it.
+            minimum: how many nodes a round needs; fewer newcomers are not admitted before others have come.
             wait_seconds: how long to wait for so many to be online.
             answer_seconds: how long to wait for them to say who they are; once they have, a round does not
                 wait for others.
@@ -86,10 +89,13 @@ class Membership:
             self._greet(grid, online)
             patience = _NEWCOMER_SECONDS if self._enough(online) and not first else self._answer_seconds
             self._listen(grid, online, patience)
+            complete = len(online) >= self._minimum or time.monotonic() >= start + self._wait_seconds
+            if complete:
+                self._admit_newcomers(online)
             if self._enough(online):
                 return self._online(online)
-            refusals = dict.fromkeys(reason for node_id, reason in self._refused.items() if node_id in online)
-            if len(online) >= self._minimum or time.monotonic() >= start + self._wait_seconds:
+            if complete:
+                refusals = dict.fromkeys(reason for node_id, reason in self._refused.items() if node_id in online)
                 raise RunError(
                     f"{len(self._online(online))} nodes can take part, min-train-nodes is {self._minimum}"
                     + "".join(f"; {reason}" for reason in refusals)
@@ -155,13 +161,25 @@ class Membership:
                     f"two nodes are called {info.node}: give each SuperNode a partition-id or name of its own"
                 )
             self._displaced.add(twin.node_id)
-        self._members[info.node] = Member(node_id, info, self._admit(info))
-        log.info(
-            "fedkd: %s joined: %s, %d training examples, %s",
-            info.node, info.title, info.train_examples, info.device,
-        )  # fmt: skip
-        for note in info.notes:
-            log.warning("fedkd: %s: %s", info.node, note)
+        self._members[info.node] = Member(node_id, info)
+
+    def _admit_newcomers(self, online: set[int]) -> None:
+        newcomers = [member for member in self._online(online) if not member.admitted]
+        for member in newcomers:
+            info = member.info
+            try:
+                member.version = self._admit(info, [newcomer.info for newcomer in newcomers])
+            except ProtocolError as error:
+                del self._members[info.node]
+                self._refuse(member.node_id, str(error))
+                continue
+            member.admitted = True
+            log.info(
+                "fedkd: %s joined: %s, %d training examples, %s",
+                info.node, info.title, info.train_examples, info.device,
+            )  # fmt: skip
+            for note in info.notes:
+                log.warning("fedkd: %s: %s", info.node, note)
 
     def _refuse(self, node_id: int, reason: str) -> None:
         self._refused[node_id] = reason

@@ -1,15 +1,16 @@
 """Classifiers on pretrained encoders: built, checked and exported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
+from fedkd_flwr.distillation import Head
 from fedkd_flwr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -74,18 +75,24 @@ def depth(reference: str) -> int:
     return int(_config(reference).num_hidden_layers)
 
 
-def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint.
 
+    Args:
+        reference: see `resolve`.
+        words: it must be able to say which word a piece is of; each word then counts as preceded by a space.
+
     Raises:
-        ModelError: it cannot be read, or cannot pad.
+        ModelError: it cannot be read, or cannot pad, or knows no words.
     """
     from transformers import AutoTokenizer
 
     with _reading(reference):
-        tokenizer = AutoTokenizer.from_pretrained(resolve(reference))
+        tokenizer = AutoTokenizer.from_pretrained(resolve(reference), **({"add_prefix_space": True} if words else {}))
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
+    if words and not tokenizer.is_fast:
+        raise ModelError(f"model {reference!r}: its tokenizer is not a fast one, which token classification needs")
     return tokenizer
 
 
@@ -94,7 +101,7 @@ def build_classifier(
     *,
     num_layers: int | None,
     labels: Sequence[str],
-    pooling: Literal["mean", "model"],
+    pooling: Literal["mean", "model", "none"],
     attentions: bool,
     seed: int,
 ) -> "PreTrainedModel":
@@ -104,20 +111,21 @@ def build_classifier(
         reference: see `resolve`.
         num_layers: keep the encoder's first so many layers; None: all.
         labels: names of the classes.
-        pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier.
+        pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
+            none: the family's own token classifier.
         attentions: whether it must be able to return attention probabilities.
         seed: determines all new weights; the global random state is left as it was.
 
     Returns:
         A model in training mode. Called with `input_ids` and `attention_mask` (int64 [batch, length]) it
-        returns `logits` [batch, classes], with `output_hidden_states=True` also `hidden_states` (the embedding
-        output and one for each layer, [batch, length, width]), with `output_attentions=True` also `attentions`
-        (one for each layer, [batch, heads, length, length]).
+        returns `logits` [batch, classes] (of tokens [batch, length, classes]), with `output_hidden_states=True`
+        also `hidden_states` (the embedding output and one for each layer, [batch, length, width]), with
+        `output_attentions=True` also `attentions` (one for each layer, [batch, heads, length, length]).
 
     Raises:
         ModelError: the checkpoint cannot be read, lacks weights of the encoder, or has fewer layers.
     """
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
@@ -128,7 +136,11 @@ def build_classifier(
         config.num_hidden_layers = num_layers
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    family = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
+    family = {
+        "mean": AutoModel,
+        "model": AutoModelForSequenceClassification,
+        "none": AutoModelForTokenClassification,
+    }[pooling]
     with torch.random.fork_rng(devices=[]), _reading(reference):
         torch.manual_seed(seed)
         model, info = family.from_pretrained(
@@ -136,7 +148,7 @@ def build_classifier(
             config=config,
             dtype=torch.float32,
             attn_implementation="eager" if attentions else None,
-            ignore_mismatched_sizes=pooling == "model",
+            ignore_mismatched_sizes=pooling != "mean",
             output_loading_info=True,
         )
     prefix = "" if pooling == "mean" else f"{model.base_model_prefix}."
@@ -150,7 +162,7 @@ def build_classifier(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = MeanPooledClassifier(model.config, model)
-    _freeze(model, unused=("pooler",) if pooling == "mean" else ())
+    _freeze(model, unused=() if pooling == "model" else ("pooler",))
     return model.train()
 
 
@@ -160,9 +172,23 @@ def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
     return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in inside)
 
 
+def head(model: "PreTrainedModel") -> Head:
+    """What a classifier that `build_classifier` made (`pooling` mean or none) does above its encoder."""
+
+    def apply(hidden: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        if hasattr(model, "classify"):
+            return model.classify(hidden, batch["attention_mask"])  # type: ignore[no-any-return]
+        for name, module in model.named_children():
+            hidden = hidden if name == model.base_model_prefix else module(hidden)
+        return hidden
+
+    return apply
+
+
 def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
     """Write a folder for `from_pretrained`, with tokenizer and label names.
 
+    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`.
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
     classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
@@ -178,14 +204,19 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
     Raises:
         ModelError: the folder cannot be read.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
     config = _config(str(folder))
-    pooled = MeanPooledClassifier.__name__ in (config.architectures or ())
+    (name,) = config.architectures or ("",)
     with _reading(str(folder)):
-        family = MeanPooledClassifier if pooled else AutoModelForSequenceClassification
+        if name == MeanPooledClassifier.__name__:
+            family = MeanPooledClassifier
+        elif name.endswith("ForTokenClassification"):
+            family = AutoModelForTokenClassification
+        else:
+            family = AutoModelForSequenceClassification
         return family.from_pretrained(folder, config=config)
 
 

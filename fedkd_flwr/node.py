@@ -101,8 +101,6 @@ class Node:
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
             self._prepared = _prepared(self._config, tuple(sorted(node_config.items())))
-            self._models: PairModels = build_pair(self._config, self._prepared.labels)
-            self._models.pair.to(self._device.device)
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
         self._partition = int(partition) if partition is not None else 0
@@ -111,6 +109,7 @@ class Node:
 
     def join(self, request: JoinRequest) -> JoinReply:
         """Say who this node is and what it holds; make room for this lineage's state."""
+        self._build(shared_head=self._config.shared_head != "never")
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
@@ -129,6 +128,7 @@ class Node:
             round=state.round,
             version=state.version,
             digest=tensors.digest(state.student),
+            encoder_digest=tensors.digest({n: t for n, t in state.student.items() if n not in self._models.heads}),
             frozen_digest=self._models.frozen_digest,
             teacher_bytes=self._models.teacher_bytes,
             device=str(self._device),
@@ -140,6 +140,7 @@ class Node:
 
         Asked again for the round that it trained last, on the same student, it repeats its answer.
         """
+        self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
             state = store.load() or self._initial_state()
@@ -192,7 +193,8 @@ class Node:
         return reply.model_copy(update={"seconds": self._clock.seconds})
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Refresh the student, score it and the teacher, keep the student and export the teacher."""
+        """Refresh the student, score it and the teacher, keep the student and export what is the node's own."""
+        self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
             state = store.load() or self._initial_state()
@@ -205,6 +207,8 @@ class Node:
                 store.save(refreshed, unchanged=True)
             if self._models.teacher is not None:
                 export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
+            if self._models.student is not None and not request.shared_head:
+                export(self._models.student, self._prepared.task.tokenizer, store.folder / "student")
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,
@@ -212,6 +216,11 @@ class Node:
             seconds=self._clock.seconds,
             worker=_worker(),
         )
+
+    def _build(self, shared_head: bool) -> None:
+        with self._clock("setup"):
+            self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head)
+            self._models.pair.to(self._device.device)
 
     def _examples(self) -> EncodedData:
         with self._clock("setup"):

@@ -50,6 +50,7 @@ class JoinReply(_Body):
         round: in which it trained last, in this lineage; 0: it holds no state.
         version: of the student that it holds.
         digest: SHA-256 of the student's trainable tensors at that version.
+        encoder_digest: the same without heads.
         frozen_digest: SHA-256 of the student's frozen tensors, which never travel.
         teacher_bytes: its teacher's trainable tensors as float32.
         device: where it computes, in words.
@@ -65,6 +66,7 @@ class JoinReply(_Body):
     round: Count
     version: Count
     digest: str
+    encoder_digest: str
     frozen_digest: str
     teacher_bytes: Count
     device: str
@@ -133,6 +135,7 @@ class TrainRequest(_Body):
         round: from 1.
         taken: the last round of which the server took this node's update; 0: none.
         codec: of the node's update.
+        shared_head: whether the student's head travels; otherwise each node keeps its own.
         evaluate: score the refreshed student and the teacher before training.
     """
 
@@ -140,15 +143,17 @@ class TrainRequest(_Body):
     round: Annotated[int, Field(ge=1)]
     taken: Count = 0
     codec: CodecSettings
+    shared_head: bool = True
     evaluate: bool
     refresh: Refresh
 
 
 class EvaluateRequest(_Body):
-    """Asks a node to score the refreshed student and its teacher after `round`."""
+    """Asks a node to score the refreshed student and its teacher after `round`; `shared_head` as in training."""
 
     lineage: str
     round: Count
+    shared_head: bool = True
     refresh: Refresh
 
 

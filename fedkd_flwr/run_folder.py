@@ -4,7 +4,8 @@ RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
 RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
-RUN/student/              the student after the last round, a `from_pretrained` folder; so is
+RUN/student/              the student after the last round (its encoder where nodes keep heads of their own),
+                          a `from_pretrained` folder; so is
 RUN/teacher/              where all layers of the teacher travel
 """
 
@@ -26,7 +27,7 @@ from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import History, TrafficRow
 
-_FORMAT = 1
+_FORMAT = 2
 _KEEP_CHECKPOINTS = 2
 _STATE, _STUDENT, _RESIDUAL, _UPDATES = "state.json", "student.safetensors", "residual.safetensors", "updates.bin"
 _COLUMNS = [column.name for column in fields(TrafficRow)]
@@ -39,11 +40,12 @@ class RunState:
     Attributes:
         lineage: under which the nodes keep their states.
         round: the last finished one.
-        labels: of the task; empty until the first node has joined.
-        student: None until then.
+        labels: of the task; empty until the first nodes have joined, and where each node has its own.
+        student: None until the first nodes have joined.
         teacher_bytes: of sending a teacher once, dense; of the first node.
         partitions: among how many nodes the data set is shared out; None until a node has joined.
         taken: node -> the last round of which its update was taken.
+        shared_head: whether the student's head travels; decided when the first nodes have joined.
     """
 
     lineage: str
@@ -54,6 +56,7 @@ class RunState:
     teacher_bytes: int = 0
     partitions: int | None = None
     taken: dict[str, int] = field(default_factory=dict)
+    shared_head: bool = True
 
 
 class RunFolder:
@@ -137,6 +140,7 @@ class RunFolder:
                 "teacher-bytes": state.teacher_bytes,
                 "partitions": state.partitions,
                 "taken": state.taken,
+                "shared-head": state.shared_head,
                 "traffic-bytes": self._traffic.stat().st_size,
                 "history": state.history.as_dict(),
             }
@@ -162,6 +166,7 @@ class RunFolder:
             "config": config.as_run_config(),
             "lineage": state.lineage,
             "labels": state.labels,
+            "shared-head": state.shared_head,
             "partitions": state.partitions,
             "sizes": {
                 "teacher-bytes": state.teacher_bytes,
@@ -199,6 +204,7 @@ class RunFolder:
                 teacher_bytes=body["teacher-bytes"],
                 partitions=body["partitions"],
                 taken=body["taken"],
+                shared_head=body["shared-head"],
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise StateError(

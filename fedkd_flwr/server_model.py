@@ -1,6 +1,7 @@
 """What travels, as models at the server: where they start, how they score, how they are exported."""
 
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 
 import torch
@@ -9,13 +10,19 @@ from torch import Tensor
 from fedkd_flwr import tensors
 from fedkd_flwr.assembly import build_global, build_student, frozen_digest
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data import load_examples, with_labels
+from fedkd_flwr.data import load_test_data
 from fedkd_flwr.device import choose_device
 from fedkd_flwr.distillation import Nested, Single
+from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.models import export
 from fedkd_flwr.protocol import Scores
 from fedkd_flwr.tasks import build_task
+
+log = getLogger("flwr")
+
+_ANY_LABELS = ("LABEL_0", "LABEL_1")
+"""Of a head that is there because a model has one; nobody asks it."""
 
 
 class ServerModel:
@@ -26,15 +33,32 @@ class ServerModel:
         frozen_digest: SHA-256 of the tensors that never travel.
     """
 
-    def __init__(self, config: RunConfig, labels: tuple[str, ...]) -> None:
+    def __init__(self, config: RunConfig, labels: tuple[str, ...], shared_head: bool = True) -> None:
+        """Build the models.
+
+        Args:
+            config: of the run.
+            labels: of the shared head.
+            shared_head: whether heads travel.
+
+        Raises:
+            ConfigError: there are data to score a student on that is no more than an encoder.
+        """
+        source = config.server_test_data
+        if source and not shared_head:
+            raise ConfigError(
+                "run-config key 'server-test-data' needs a head that all nodes share, here each has its own: empty it, "
+                "or set shared-head to 'always' and labels to all labels"
+            )
+        labels = labels or _ANY_LABELS
         self._config = config
+        self._shared_head = shared_head
         self._student = build_student(config, labels)
-        self._pair = build_global(config, labels, self._student)
+        self._pair = build_global(config, labels, self._student, shared_head)
         self._task = build_task(config, labels)
         self.initial = tensors.snapshot(self._pair.shared())
         self.frozen_digest = frozen_digest(self._student)
-        source = config.server_test_data
-        self._test = self._task.encode(with_labels(load_examples(source, config), labels, source)) if source else None
+        self._test = self._task.encode(load_test_data(source, config, labels)) if source else None
 
     def score(self, shared: Mapping[str, Tensor]) -> Scores | None:
         """The student's scores on the server's test data; None where the run has none, or no student."""
@@ -48,11 +72,20 @@ class ServerModel:
         return scores["student"]
 
     def export(self, shared: Mapping[str, Tensor], folder: Path) -> None:
-        """Write `from_pretrained` folders of what the run has: `student`, and `teacher` where all of it travels."""
+        """Write `from_pretrained` folders of what the run has: `student`, and `teacher` where all of it travels.
+
+        Of a student whose heads never travel there is the encoder.
+        """
         if not shared:
             return
         self._load(shared)
-        export(self._student, self._task.tokenizer, folder / "student")
+        if not self._shared_head:
+            log.info(
+                "fedkd: %s holds the student's encoder; each node has exported it with its head", folder / "student"
+            )
+        export(
+            self._student if self._shared_head else self._student.base_model, self._task.tokenizer, folder / "student"
+        )
         if isinstance(self._pair, Nested) and not self._pair.private():
             export(self._pair.teacher, self._task.tokenizer, folder / "teacher")
 

@@ -104,6 +104,7 @@ class FedKD(Strategy):
                 round=round,
                 taken=self.state.taken.get(member.info.node, 0),
                 codec=self._codec(round),
+                shared_head=self.state.shared_head,
                 evaluate=self._evaluates_after(round - 1),
                 refresh=refresh,
             ),
@@ -186,7 +187,9 @@ class FedKD(Strategy):
         return self._ask(
             self._membership.present(grid),
             "evaluate",
-            lambda member, refresh: EvaluateRequest(lineage=self.state.lineage, round=round, refresh=refresh),
+            lambda member, refresh: EvaluateRequest(
+                lineage=self.state.lineage, round=round, shared_head=self.state.shared_head, refresh=refresh
+            ),
         )
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -13,6 +13,8 @@ from rich.table import Table
 from fedkd_flwr.errors import StateError
 
 _MB = 1e6
+_F1 = {"macro-f1": "Accuracy and macro-F1", "span-f1": "Accuracy of words and F1 of spans"}
+"""The F1 of a task by which its runs are judged, and what it is with its accuracy."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Scores:
     """Quality of one model, or the mean of the nodes' models."""
 
     accuracy: float
-    macro_f1: float
+    f1: float
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's rounds, the bytes of sending its teacher or student once, dense, and all rounds' seconds by part.
+    """A run's rounds, what their scores are, the bytes of sending its teacher or student once, dense, and seconds.
 
-    The parts are those of `RoundEntry.seconds`.
+    `seconds` are all rounds' by part, the parts those of `RoundEntry.seconds`.
     """
 
     rounds: tuple[Round, ...]
+    metrics: str
     teacher_bytes: int
     student_bytes: int
     seconds: Mapping[str, float]
@@ -97,14 +100,16 @@ def summarise(history: Mapping[str, Any]) -> Summary:
                 versus_student=_ratio(exchanges * student_bytes, sent),
             )
         )
-    return Summary(tuple(rounds), teacher_bytes, student_bytes, seconds)
+    boards = (board for entry in (initial, *history["rounds"]) for board in (entry["student"], entry["teachers"]))
+    metrics = next((_F1[_f1(board)] for board in boards if board), "No scores yet")
+    return Summary(tuple(rounds), metrics, teacher_bytes, student_bytes, seconds)
 
 
 def as_table(summary: Summary) -> Table:
     """Render a summary for the terminal."""
     teacher, student = summary.teacher_bytes / _MB, summary.student_bytes / _MB
     table = Table(
-        title="Accuracy and macro-F1; MB per node and round, mean over the nodes that took part",
+        title=f"{summary.metrics}; MB per node and round, mean over the nodes that took part",
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
         f"× less than that: up to and with the round{_where_time_went(summary.seconds)}",
         box=box.SIMPLE_HEAD,
@@ -144,7 +149,11 @@ def _where_time_went(seconds: Mapping[str, float]) -> str:
 
 
 def _scores(metrics: Mapping[str, float] | None) -> Scores | None:
-    return None if metrics is None else Scores(metrics["accuracy"], metrics["macro-f1"])
+    return None if metrics is None else Scores(metrics["accuracy"], metrics[_f1(metrics)])
+
+
+def _f1(metrics: Mapping[str, float]) -> str:
+    return next(name for name in _F1 if name in metrics)
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -152,7 +161,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _score_cells(scores: Scores | None) -> tuple[str, str]:
-    return ("", "") if scores is None else (f"{scores.accuracy:.3f}", f"{scores.macro_f1:.3f}")
+    return ("", "") if scores is None else (f"{scores.accuracy:.3f}", f"{scores.f1:.3f}")
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

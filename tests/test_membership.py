@@ -88,7 +88,7 @@ def test_two_nodes_of_one_name_are_refused(run_config: Config) -> None:
         run_server(LoopbackGrid(run_config(), twins))
 
 
-def test_labels_must_be_the_same_everywhere(run_config: Config, tmp_path: Path) -> None:
+def test_labels_must_be_the_same_everywhere_where_the_head_is_always_shared(run_config: Config, tmp_path: Path) -> None:
     own = tmp_path / "own.csv"
     own.write_text(
         "text,label\n" + "\n".join(f"a tweet number {i},{'negative' if i % 2 else 'neutral'}" for i in range(9))
@@ -98,7 +98,7 @@ def test_labels_must_be_the_same_everywhere(run_config: Config, tmp_path: Path) 
         RunError,
         match=r"partition-0 has the labels .*; this run has negative, neutral: set the run-config key 'labels'",
     ):
-        run_server(LoopbackGrid(run_config(), [*nodes(1), node]))
+        run_server(LoopbackGrid(run_config(shared_head="always"), [*nodes(1), node]))
 
 
 def test_a_node_with_its_own_file_takes_part(run_config: Config, tweets_csv: Path) -> None:

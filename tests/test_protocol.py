@@ -133,7 +133,7 @@ def test_every_node_that_was_asked_has_an_answer_or_a_reason() -> None:
     asked = [message(node=node, message_id=f"m{node}") for node in (1, 2, 3, 4)]
     good = JoinReply(
         node="n", partition=0, title="t", labels=("a", "b"), train_examples=1, partitions=0, round=0, version=0,
-        digest="d", frozen_digest="f", teacher_bytes=1, device="cpu",
+        digest="d", encoder_digest="e", frozen_digest="f", teacher_bytes=1, device="cpu",
     )  # fmt: skip
     replies = [
         Message(to_records(good), reply_to=asked[0]),

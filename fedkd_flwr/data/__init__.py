@@ -2,7 +2,7 @@
 
 from fedkd_flwr.data.encoded import EncodedData, EncodedStore
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
-from fedkd_flwr.data.nodes import NodeData, data_fingerprint, label_names, load_node_data, node_name
+from fedkd_flwr.data.nodes import NodeData, data_fingerprint, label_names, load_node_data, load_test_data, node_name
 
 __all__ = [
     "EncodedData",
@@ -13,6 +13,7 @@ __all__ = [
     "label_names",
     "load_examples",
     "load_node_data",
+    "load_test_data",
     "node_name",
     "with_labels",
 ]

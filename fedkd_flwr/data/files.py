@@ -22,7 +22,7 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file as it is now: it compares equal only while it stays the same."""
+    """A file (a folder of some, see `iob`) as it is now: it compares equal only while it stays the same."""
 
     kind: str
     path: Path
@@ -47,6 +47,11 @@ class DataFile:
         if not path.is_file():
             raise DataError(f"data file {path}: no such file, correct the path in {reference!r}")
         return cls(kind, path, stamp(path))
+
+    @property
+    def name(self) -> str:
+        """Of the folder, or of the file without its suffix."""
+        return self.path.name if self.path.is_dir() else self.path.stem
 
     def read(self, text_columns: Collection[str]) -> "pa.Table":
         """All rows and columns; in csv files the `text_columns` are kept as they are written (007 stays 007).

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data.examples import distinct_labels, locate, name_of, read_examples, with_labels
+from fedkd_flwr.data.examples import distinct_labels, load_examples, locate, name_of, read_examples, with_labels
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.split import held_out
 from fedkd_flwr.data.tweets import tweets_file
@@ -26,8 +27,8 @@ _FORMAT = 1
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
-    "text_column", "label_column", "labels", "partition", "partition_column", "dirichlet_alpha", "test_fraction",
-    "max_test_examples", "seed",
+    "text_column", "label_column", "labels", "partition", "partition_column", "dirichlet_alpha",
+    "test_fraction", "max_test_examples", "seed",
 }  # fmt: skip
 """Besides `dataset`, all that decides on a node's examples."""
 
@@ -38,7 +39,8 @@ class NodeData:
 
     Attributes:
         name: whose they are.
-        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data.
+        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of sentences
+            of tagged words `words` (list of str) and `label` (list of int64).
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of.
     """
@@ -68,6 +70,9 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - natural: all rows of the owners i, i + n, i + 2n, ... in the sorted values of the partition column;
     - iid, dirichlet: a share drawn with the run's seed.
 
+    For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
+    folder of such folders, one for each node.
+
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
 
@@ -77,8 +82,21 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     owned = _owned(config, node_config)
     if not owned.partitions:
         assert owned.file is not None
-        return _own(owned.file, config, str(node_config.get("name") or owned.file.path.stem))
+        own = _tagged if owned.file.kind == "iob" else _own
+        return own(owned.file, config, str(node_config.get("name") or owned.file.name))
     return _share(owned.file, config, owned.partition, owned.partitions)
+
+
+def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH` or `iob:PATH` (of a folder the held-out ones), labelled.
+
+    Raises:
+        DataError: what is wrong with which file, column and row.
+    """
+    if source.startswith("iob:"):
+        found = read_iob(find_iob(source), labels)
+        return as_dataset(found.test or found.train, labels)
+    return with_labels(load_examples(source, config), labels, source)
 
 
 def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str:
@@ -88,9 +106,9 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
         DataError: as `load_node_data`, where that needs no look into the file.
     """
     owned = _owned(config, node_config)
-    path, kind = (tweets_file(), "tweets") if owned.file is None else (owned.file.path, owned.file.kind)
+    file = owned.file or DataFile("tweets", tweets_file(), stamp(tweets_file()))
     keys = config.model_dump(mode="json", include=_KEYS)
-    place = [kind, str(path), stamp(path), owned.partition, owned.partitions, node_config.get("name")]
+    place = [file.kind, str(file.path), file.stamp, owned.partition, owned.partitions, node_config.get("name")]
     return hashlib.sha256(json.dumps([_FORMAT, place, keys], sort_keys=True).encode()).hexdigest()
 
 
@@ -106,7 +124,7 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
     if "partition-id" in node_config:
         return f"partition-{node_config['partition-id']}"
     assert owned.file is not None
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", owned.file.path.stem)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", owned.file.name)
 
 
 def label_names(config: RunConfig) -> tuple[str, ...]:
@@ -120,8 +138,11 @@ def label_names(config: RunConfig) -> tuple[str, ...]:
 
 
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
+    tokens = config.task == "token-classification"
     if own := str(node_config.get("data-path", "")):
-        return _Owned(DataFile.find(own))
+        if own.startswith("iob:") and not tokens:
+            raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
+        return _Owned(find_iob(own) if tokens else DataFile.find(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -131,6 +152,10 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         ) from None
     if not 0 <= partition < partitions:
         raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
+    if tokens:
+        if config.dataset == "tweets":
+            raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
+        return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
     return _Owned(locate(config.dataset), partition, partitions)
 
 
@@ -138,6 +163,35 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
 def _own(file: DataFile, config: RunConfig, name: str) -> NodeData:
     dataset, labels = _labelled(file, config)
     return _split(name, dataset, labels, config, 0, name_of(file))
+
+
+@lru_cache(maxsize=64)
+def _tagged(file: DataFile, config: RunConfig, name: str) -> NodeData:
+    import numpy as np
+
+    where = name_of(file)
+    found = _once(read_iob(file, config.label_names))
+    labels = _checked(config.label_names or tags_of(found), where)
+    train, test, limit = found.train, found.test, config.max_test_examples
+    rng = np.random.default_rng((config.seed, 0))
+    _require(len(train) + bool(test), name, where)
+    if test:
+        test = tuple(test[row] for row in sorted(rng.permutation(len(test))[: limit or None]))
+    else:
+        spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
+        rows = held_out(spans, config.test_fraction, limit, rng)
+        train, test = (tuple(train[row] for row in part) for part in rows)
+    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+def _once(found: Sentences) -> Sentences:
+    """Each sentence (up to case) once, preferably to test on."""
+    first: dict[tuple[str, ...], Sentence] = {}
+    for sentence in (*found.test, *found.train):
+        first.setdefault(tuple(word.casefold() for word in sentence.words), sentence)
+    kept = {id(sentence) for sentence in first.values()}
+    train, test = (tuple(s for s in part if id(s) in kept) for part in (found.train, found.test))
+    return Sentences(train, test)
 
 
 @lru_cache(maxsize=64)
@@ -179,12 +233,16 @@ def _split(
 ) -> NodeData:
     import numpy as np
 
-    if len(dataset) < 2:
-        raise DataError(
-            f"{where}: node {name!r} has {len(dataset)} different examples, expected at least 2: "
-            "one to train on and one to test on"
-        )
+    _require(len(dataset), name, where)
     rng = np.random.default_rng((config.seed, partition))
     rows = held_out(np.array(dataset["label"][:]), config.test_fraction, config.max_test_examples, rng)
     train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
     return NodeData(name, train, test, labels)
+
+
+def _require(examples: int, name: str, where: str) -> None:
+    if examples < 2:
+        raise DataError(
+            f"{where}: node {name!r} has {examples} different examples, expected at least 2: "
+            "one to train on and one to test on"
+        )

@@ -22,8 +22,11 @@ class TaskLosses(Protocol):
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Eqs 1 and 2: loss against the gold labels, mean over the batch, a scalar."""
 
-    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
-        """How far `logits` are from `target_logits` (softmax tasks: KL(target || output)), a scalar."""
+    def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far `logits` are from `target_logits` (softmax tasks: KL(target || output)), a scalar.
+
+        The labels only say which outputs count.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Weights:
 class Outputs:
     """What one model says of a batch.
 
-    logits: [B, C].  hidden: the matched layers, each [B, L, D], a student's already mapped by W to
-    the teacher's width.  attentions: the matched layers, each [B, A, L, L].
+    logits: [B, C], or [B, L, C] of a task on tokens.  hidden: the matched layers, each [B, L, D], a student's
+    already mapped by W to the teacher's width.  attentions: the matched layers, each [B, A, L, L].
     """
 
     logits: Tensor
@@ -115,6 +118,7 @@ def distillation_loss(
     own: Outputs,
     target: Outputs,
     z: Tensor,
+    labels: Tensor,
     mask: Tensor | None,
     losses: TaskLosses,
     kl: float,
@@ -124,7 +128,7 @@ def distillation_loss(
     """Eqs 3 or 4 plus Eq 5 for the model with outputs `own`: (KL + MSE_hidden + MSE_attention) / Z, weighted."""
     total = torch.zeros((), device=own.logits.device)
     if kl > 0:
-        total = total + kl * losses.divergence(target.logits, own.logits)
+        total = total + kl * losses.divergence(target.logits, own.logits, labels)
     if hidden > 0 and own.hidden:
         total = total + hidden * hidden_loss(target.hidden, own.hidden, mask)
     if attention > 0 and own.attentions and target.attentions:
@@ -164,6 +168,7 @@ def pair_loss(
         teacher,
         student.detach(),
         denominator(teacher_task, student_task, mode),
+        labels,
         mask,
         losses,
         weights.teacher_kl,
@@ -174,6 +179,7 @@ def pair_loss(
         student,
         teacher.detach(),
         denominator(student_task, teacher_task, mode),
+        labels,
         mask,
         losses,
         weights.student_kl,

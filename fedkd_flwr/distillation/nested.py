@@ -1,6 +1,6 @@
 """The student is the teacher's own first layers with an exit head: one forward pass gives both outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,21 +9,25 @@ from torch.nn import Parameter
 from fedkd_flwr.distillation.losses import Outputs
 from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, trainable
 
+Head = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+"""What a model does above its encoder: logits of last hidden states [B, L, D] and the batch that they come from."""
+
 
 class Nested(Pair):
     """A teacher whose lower layers are the student's, trained by both losses; above them its own layers and head.
 
     Of the upper layers, none travel (FedKD), or the lowest, or all with the head (FedAvg with an exit).
 
-    The models are Hugging Face classifiers of one family. The student has `classify(hidden, mask)`, which turns
-    hidden states [B, L, D] into logits, and its encoder's layers must return what a deeper model's do.
+    The models are Hugging Face classifiers of one family, and the layers of the student's encoder must return what
+    a deeper model's do.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, shared_layers: int = 0) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Module, exit_head: Head, shared_layers: int = 0) -> None:
         """Tie every parameter of the student's encoder into the teacher; the teacher's own values are dropped.
 
         Args:
             teacher, student: of one family and width.
+            exit_head: the student's head.
             shared_layers: how many of the teacher's layers travel; no fewer than the student has. With all of
                 them its head travels, too.
 
@@ -35,6 +39,7 @@ class Nested(Pair):
         self.teacher = teacher
         self.student = student
         self._exit = depth(student)
+        self._exit_head = exit_head
         _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
         self._check()
         upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
@@ -46,20 +51,19 @@ class Nested(Pair):
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         teacher = self.teacher(**inputs, output_hidden_states=True)
         hidden = teacher.hidden_states[self._exit]
-        student = self.student.classify(hidden, inputs["attention_mask"])  # type: ignore[operator]
-        return Outputs(teacher.logits), Outputs(student)
+        return Outputs(teacher.logits), Outputs(self._exit_head(hidden, inputs))
 
-    def shared(self) -> dict[str, Parameter]:
-        """The trainable parameters of trunk and exit head, and of the upper layers that travel."""
+    def federated(self) -> dict[str, Parameter]:
+        """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""
         student = trainable(self.student)
         known = {id(parameter) for parameter in student.values()}
         upper = {f"{TEACHER}{n}": p for n, p in trainable(self.teacher).items() if id(p) in self._federated - known}
         return student | upper
 
-    def private(self) -> dict[str, Parameter]:
+    def local(self) -> dict[str, Parameter]:
         """The trainable parameters of the teacher's other layers and head."""
-        shared = {id(parameter) for parameter in self.shared().values()}
-        return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in shared}
+        federated = {id(parameter) for parameter in self.federated().values()}
+        return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in federated}
 
     @torch.no_grad()
     def _check(self) -> None:

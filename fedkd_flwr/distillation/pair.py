@@ -1,7 +1,7 @@
 """A private teacher and a shared student as one module: which layers meet, what travels, what stays."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,21 +13,39 @@ from fedkd_flwr.distillation.losses import Outputs
 TEACHER = "teacher."
 """What begins the names of a teacher's tensors, also of those that travel."""
 
+STUDENT = "student."
+"""What begins the names of a student's tensors that never leave the node."""
+
 
 class Pair(nn.Module, ABC):
     """What local training, node state and protocol need of a teacher and its student, however they are built."""
+
+    _kept: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
         """Outputs of (teacher, student) on a batch; None where there is no such model."""
 
     @abstractmethod
-    def shared(self) -> dict[str, Parameter]:
-        """The trainable parameters that travel: the student's, under its own names, and `teacher.NAME`."""
+    def federated(self) -> dict[str, Parameter]:
+        """The trainable parameters that can travel: the student's, under its own names, and `teacher.NAME`."""
 
     @abstractmethod
+    def local(self) -> dict[str, Parameter]:
+        """The other trainable parameters."""
+
+    def keep(self, names: Collection[str]) -> None:
+        """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""
+        self._kept = frozenset(names)
+
+    def shared(self) -> dict[str, Parameter]:
+        """What travels."""
+        return {name: parameter for name, parameter in self.federated().items() if name not in self._kept}
+
     def private(self) -> dict[str, Parameter]:
-        """The other trainable parameters: what never leaves the node."""
+        """What never leaves the node; what is kept of the student is called `student.NAME`."""
+        kept = {name: parameter for name, parameter in self.federated().items() if name in self._kept}
+        return self.local() | {n if n.startswith(TEACHER) else f"{STUDENT}{n}": p for n, p in kept.items()}
 
 
 class Single(Pair):
@@ -43,11 +61,11 @@ class Single(Pair):
         outputs = Outputs(self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits)
         return (None, outputs) if self._travels else (outputs, None)
 
-    def shared(self) -> dict[str, Parameter]:
+    def federated(self) -> dict[str, Parameter]:
         """All of a student's trainable parameters."""
         return trainable(self.model) if self._travels else {}
 
-    def private(self) -> dict[str, Parameter]:
+    def local(self) -> dict[str, Parameter]:
         """All of a teacher's trainable parameters."""
         return {} if self._travels else {f"{TEACHER}{name}": p for name, p in trainable(self.model).items()}
 
@@ -108,11 +126,11 @@ class TeacherStudent(Pair):
             ),
         )
 
-    def shared(self) -> dict[str, Parameter]:
+    def federated(self) -> dict[str, Parameter]:
         """The student's trainable parameters, under the student's own names."""
         return trainable(self.student)
 
-    def private(self) -> dict[str, Parameter]:
+    def local(self) -> dict[str, Parameter]:
         """The trainable parameters of teacher and W."""
         return {
             f"{part}.{name}": parameter

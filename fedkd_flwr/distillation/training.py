@@ -33,7 +33,7 @@ class LocalTraining:
         losses: the task's own loss and divergence.
         weights, mode: of the distillation terms (see `pair_loss`).
         accumulation: batches of one optimiser step.
-        max_grad_norm: the gradients of the shared and of the private parameters are clipped to it, each
+        max_grad_norm: the gradients of the parameters that can travel and of the others are clipped to it, each
             group on its own; 0: never.
     """
 
@@ -65,7 +65,7 @@ class LocalTraining:
         """
         scaler = torch.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=autocast is torch.float16)
         optimizer.zero_grad()
-        groups = [list(pair.shared().values()), list(pair.private().values())]
+        groups = [list(pair.federated().values()), list(pair.local().values())]
         sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0
 

@@ -14,5 +14,8 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     """
     from fedkd_flwr.models import load_tokenizer
     from fedkd_flwr.tasks.text_classification import TextClassification
+    from fedkd_flwr.tasks.token_classification import TokenClassification
 
+    if config.task == "token-classification":
+        return TokenClassification(load_tokenizer(config.teacher, words=True), labels, config.max_length)
     return TextClassification(load_tokenizer(config.teacher), labels, config.max_length)

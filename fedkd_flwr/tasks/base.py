@@ -42,8 +42,8 @@ class Task(Protocol):
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss against the gold labels, mean over the batch, a scalar."""
 
-    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
-        """How far `logits` are from `target_logits`, mean over the batch, a scalar."""
+    def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far `logits` are from `target_logits` where there are labels, mean over the batch, a scalar."""
 
     def scores(self) -> Scores:
         """Fresh scores."""

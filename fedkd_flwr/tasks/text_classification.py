@@ -1,31 +1,21 @@
 """One label per text."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.errors import RunError
+from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, full, padded
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
-
-
-WINDOW = 16
-"""Batches among which texts are sorted by length."""
-
-_CHUNK = 4096
-"""Texts tokenised at a time."""
 
 
 class TextClassification:
@@ -46,7 +36,7 @@ class TextClassification:
     @cached_property
     def encoding(self) -> str:
         """SHA-256 of the tokenizer and of the maximal length."""
-        return hashlib.sha256(f"{self._max_length} {_described(self.tokenizer)}".encode()).hexdigest()
+        return digest(self.tokenizer, "text-classification", self._max_length)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Tokenise the columns `text` (str) and `label` (int) of a data set.
@@ -57,9 +47,9 @@ class TextClassification:
         import pyarrow as pa
 
         texts, tokens = dataset["text"], []
-        for start in range(0, len(texts), _CHUNK):
+        for start in range(0, len(texts), CHUNK):
             chunk = self.tokenizer(
-                texts[start : start + _CHUNK],
+                texts[start : start + CHUNK],
                 truncation=True,
                 max_length=self._max_length,
                 return_attention_mask=False,
@@ -73,9 +63,6 @@ class TextClassification:
     ) -> Iterator[dict[str, Tensor]]:
         """Batches of texts of similar length, padded to their own longest.
 
-        Every `WINDOW` batches of the order are sorted by length before they are cut into batches, which then come
-        in the order of their first texts: a third less time than batches cut from the order itself.
-
         Args:
             examples: what `encode` returned.
             batch_size: texts of a batch; one batch of a window may hold fewer.
@@ -85,25 +72,14 @@ class TextClassification:
             `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`,
             int64 [batch]. Segment ids are left out: a single text has one segment, every model's default.
         """
-        texts = _Texts.of(examples)
-        order = range(len(examples)) if order is None else order
-        window = WINDOW * batch_size
-        for start in range(0, len(order), window):
-            for rows in _by_length(texts, list(order[start : start + window]), batch_size):
-                yield self._batch(texts, rows)
-
-    def _batch(self, texts: "_Texts", rows: list[int]) -> dict[str, Tensor]:
-        shape = len(rows), max(map(texts.length, rows))
-        ids = np.full(shape, self.tokenizer.pad_token_id, np.int64)
-        mask = np.zeros(shape, np.int64)
-        for line, row in enumerate(rows):
-            ids[line, : texts.length(row)] = texts.tokens(row)
-            mask[line, : texts.length(row)] = 1
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(mask),
-            "labels": torch.from_numpy(texts.labels[rows]),
-        }
+        texts, labels = Rows.of(examples["tokens"]), examples["label"].chunk(0).to_numpy()
+        for rows in by_length(texts, len(examples), batch_size, order):
+            tokens = [texts[row] for row in rows]
+            yield {
+                "input_ids": padded(tokens, self.tokenizer.pad_token_id),
+                "attention_mask": padded([np.ones_like(text) for text in tokens], 0),
+                "labels": torch.from_numpy(labels[rows]),
+            }
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, mean over the batch.
@@ -115,19 +91,20 @@ class TextClassification:
         Returns:
             A scalar of at least float32.
         """
-        return nn.functional.cross_entropy(_full(logits), labels)
+        return nn.functional.cross_entropy(full(logits), labels)
 
-    def divergence(self, target_logits: Tensor, logits: Tensor) -> Tensor:
+    def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """KL(softmax(target) || softmax(logits)) at temperature 1, mean over the batch.
 
         Args:
             target_logits: [batch, classes]; a gradient flows into them unless they are detached.
             logits: [batch, classes].
+            labels: do not matter.
 
         Returns:
             A scalar of at least float32.
         """
-        target, output = (nn.functional.log_softmax(_full(x), dim=-1) for x in (target_logits, logits))
+        target, output = (nn.functional.log_softmax(full(x), dim=-1) for x in (target_logits, logits))
         return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
 
     def scores(self) -> "ClassificationScores":
@@ -163,7 +140,7 @@ class ClassificationScores:
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
-        logits, labels = _full(logits.detach()).cpu(), labels.cpu()
+        logits, labels = full(logits.detach()).cpu(), labels.cpu()
         self._decisions.update(logits.argmax(dim=-1), labels)
         if self._positive is not None and self._ranking is not None:
             self._positive.update(logits.argmax(dim=-1), labels)
@@ -191,44 +168,3 @@ class ClassificationScores:
                 "average-precision": ranking if math.isfinite(ranking) else 0.0,
             }
         return scores | {"loss": loss}
-
-
-def _full(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Encoded texts where they lie, in memory or on disk: the ids of text i are ids[ends[i] : ends[i + 1]]."""
-
-    ids: "NDArray[np.int32]"
-    ends: "NDArray[np.int64]"
-    labels: "NDArray[np.int64]"
-
-    @classmethod
-    def of(cls, examples: "pa.Table") -> "_Texts":
-        (tokens,), (labels,) = (examples[name].chunks for name in ("tokens", "label"))
-        return cls(tokens.values.to_numpy(), tokens.offsets.to_numpy(), labels.to_numpy())
-
-    def length(self, row: int) -> int:
-        return int(self.ends[row + 1] - self.ends[row])
-
-    def tokens(self, row: int) -> "NDArray[np.int32]":
-        return self.ids[self.ends[row] : self.ends[row + 1]]
-
-
-def _described(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """All that decides on a tokenizer's ids; not how its last call cut and padded, which it remembers too."""
-    described: dict[str, Any] = {"class": type(tokenizer).__name__, "init": tokenizer.init_kwargs}
-    if tokenizer.is_fast:
-        described["backend"] = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    else:
-        described["vocabulary"] = tokenizer.get_vocab()
-    return json.dumps(described, sort_keys=True, default=str)
-
-
-def _by_length(texts: _Texts, rows: list[int], batch_size: int) -> list[list[int]]:
-    """`rows` cut into batches of similar length; the batch that has the first row comes first, and so on."""
-    places = sorted(range(len(rows)), key=lambda place: texts.length(rows[place]))
-    batches = sorted(sorted(places[i : i + batch_size]) for i in range(0, len(places), batch_size))
-    return [[rows[place] for place in batch] for batch in batches]

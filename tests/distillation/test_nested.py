@@ -8,6 +8,7 @@ from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertMode
 
 from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable, trainable_parameters
 from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+from fedkd_flwr.models import head
 
 
 def classifier(layers: int, seed: int) -> MeanPooledClassifier:
@@ -18,8 +19,13 @@ def classifier(layers: int, seed: int) -> MeanPooledClassifier:
     return MeanPooledClassifier(config, BertModel(config, add_pooling_layer=False))
 
 
+def nested(shared_layers: int = 0) -> Nested:
+    student = classifier(2, 1)
+    return Nested(classifier(4, 0), student, head(student), shared_layers)
+
+
 def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tensor]) -> None:
-    pair = Nested(classifier(4, 0), classifier(2, 1)).eval()
+    pair = nested().eval()
     teacher, student = pair(batch)
     inputs = {k: v for k, v in batch.items() if k != "labels"}
     assert torch.allclose(student.logits, pair.student(**inputs).logits, atol=1e-6)
@@ -32,7 +38,7 @@ def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tenso
 @pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 4)])
 def test_every_trainable_parameter_is_either_shared_or_private(shared_layers: int, travel: int) -> None:
     """The lowest layers travel; the teacher's head does so with the last of them."""
-    pair = Nested(classifier(4, 0), classifier(2, 1), shared_layers)
+    pair = nested(shared_layers)
     shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
     assert not shared & private
     assert shared | private == {id(p) for p in pair.parameters()}
@@ -48,7 +54,7 @@ def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], t
     """The exit head hears only the student's loss, the private layers only the teacher's, the trunk hears both."""
 
     def gradients(weights: Weights) -> dict[str, Tensor]:
-        pair = Nested(classifier(4, 0), classifier(2, 1)).eval()
+        pair = nested().eval()
         teacher, student = pair(batch)
         loss = pair_loss(teacher, student, batch["labels"], batch["attention_mask"], Classification(), weights)
         torch.autograd.backward(loss.total)
@@ -75,5 +81,6 @@ def test_a_family_that_normalises_after_its_last_layer_is_refused() -> None:
             encoder.final_norm.weight.mul_(3)
         return MeanPooledClassifier(config, encoder)
 
+    student = modern(2)
     with pytest.raises(ValueError, match="do not make a student"):
-        Nested(modern(4), modern(2))
+        Nested(modern(4), student, head(student))

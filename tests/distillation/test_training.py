@@ -32,10 +32,10 @@ class LinearPair(Pair):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         return Outputs(self.teacher(batch["x"])), Outputs(self.student(batch["x"]))
 
-    def shared(self) -> dict[str, Parameter]:
+    def federated(self) -> dict[str, Parameter]:
         return dict(self.student.named_parameters())
 
-    def private(self) -> dict[str, Parameter]:
+    def local(self) -> dict[str, Parameter]:
         return {f"teacher.{name}": p for name, p in self.teacher.named_parameters()}
 
 

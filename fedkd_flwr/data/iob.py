@@ -1,0 +1,162 @@
+"""Sentences of tagged words: a word, a tab and its IOB tag a line, a blank line after each sentence.
+
+A node has a folder with train.tsv and, to be scored on, test.tsv or else dev.tsv; or one file to be split. Between word
+and tag there may be other columns. A tag is O, B-TYPE or I-TYPE. An I- that follows no tag of its type, as in IOB1,
+is read as the B- that it stands for: so every span begins with B- (IOB2).
+"""
+
+import logging
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_log = logging.getLogger(__name__)
+
+_TRAIN, _HELD_OUT = "train.tsv", ("test.tsv", "dev.tsv")
+_TAG = re.compile(r"O|[BI]-.+")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words, and as many tags."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Those of a node; `test` is empty where its data bring no held-out ones."""
+
+    train: tuple[Sentence, ...]
+    test: tuple[Sentence, ...]
+
+
+def find_iob(reference: str) -> DataFile:
+    """The folder or file behind `iob:PATH` or a path.
+
+    Raises:
+        DataError: it is missing, or a folder without train.tsv.
+    """
+    path = Path(reference.removeprefix("iob:")).expanduser().absolute()
+    if not path.exists():
+        raise DataError(f"iob data {path}: no such folder or file, correct the path in {reference!r}")
+    if path.is_dir() and not (path / _TRAIN).is_file():
+        raise DataError(f"iob folder {path}: it has no {_TRAIN}, expected {_TRAIN} and, to be scored on, test.tsv")
+    return DataFile("iob", path, tuple(number for file in _files(path) for number in stamp(file)))
+
+
+def folder_of(dataset: str, partition: int, partitions: int) -> Path:
+    """The folder of a simulated node: the so-manieth in the sorted folders of `iob:PATH`.
+
+    Raises:
+        DataError: there are not as many folders as nodes.
+    """
+    path = Path(dataset.removeprefix("iob:")).expanduser().absolute()
+    if not path.is_dir():
+        raise DataError(f"iob data {path}: no such folder, correct the path in {dataset!r}")
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    if len(folders) != partitions:
+        names = f" ({', '.join(folder.name for folder in folders)})" if folders else ""
+        raise DataError(
+            f"iob data {path}: {partitions} nodes cannot have one each of its {len(folders)} folders{names}: "
+            f"run as many nodes as there are folders with a {_TRAIN}"
+        )
+    return folders[partition]
+
+
+def read_iob(data: DataFile, known: Collection[str] = ()) -> Sentences:
+    """All sentences of a folder or file.
+
+    Args:
+        data: what `find_iob` found.
+        known: the tags that may occur; none: any.
+
+    Raises:
+        DataError: a line has no word or no tag, its tag is no IOB tag or not known, or a file has no sentence.
+    """
+    train, *held_out = _files(data.path)
+    return Sentences(_read(train, known), tuple(sentence for file in held_out for sentence in _read(file, known)))
+
+
+def tags_of(sentences: Sentences) -> tuple[str, ...]:
+    """O, and B- and I- of each type that occurs, sorted by type."""
+    types = {tag[2:] for part in (sentences.train, sentences.test) for s in part for tag in s.tags if tag != "O"}
+    return ("O", *(f"{prefix}-{kind}" for kind in sorted(types) for prefix in "BI"))
+
+
+def as_dataset(sentences: Collection[Sentence], labels: tuple[str, ...]) -> "Dataset":
+    """Columns `words` (list of str) and `label` (list of int64 indices into `labels`)."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    index = {label: number for number, label in enumerate(labels)}
+    words = pa.array([sentence.words for sentence in sentences], pa.list_(pa.string()))
+    label = pa.array([[index[tag] for tag in sentence.tags] for sentence in sentences], pa.list_(pa.int64()))
+    return Dataset(pa.table({"words": words, "label": label}))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file to train on and, where there is one, the file to be scored on."""
+    if path.is_file():
+        return [path]
+    return [path / _TRAIN, *[path / name for name in _HELD_OUT if (path / name).is_file()][:1]]
+
+
+def _read(path: Path, known: Collection[str]) -> tuple[Sentence, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as iob (UTF-8): {error}") from None
+    sentences: list[Sentence] = []
+    words: list[str] = []
+    tags: list[str] = []
+    repaired: list[int] = []
+    for number, line in enumerate([*lines, ""], 1):
+        word, *_, tag = (column.strip() for column in line.split("\t")) if "\t" in line else (line.strip(), "")
+        if word == tag == "" or word == "-DOCSTART-":
+            if words:
+                sentences.append(Sentence(tuple(words), tuple(tags)))
+            words, tags = [], []
+            continue
+        _check(path, number, word, tag if "\t" in line else None)
+        if tag.startswith("I-") and (tags[-1:] or ["O"])[0][2:] != tag[2:]:
+            tag = f"B-{tag[2:]}"
+            repaired.append(number)
+        if known and tag not in known:
+            raise DataError(
+                f"{path}: line {number} has a tag of a type that run-config key 'labels' does not name, "
+                f"expected one of {', '.join(known)}: correct it, or name all tags there"
+            )
+        words.append(word)
+        tags.append(tag)
+    if not sentences:
+        raise DataError(f"{path}: it has no sentence, expected a word, a tab and its tag a line")
+    if repaired:
+        _log.warning(
+            "%s: %d I- tags follow no tag of their type (the first in line %d) and are read as B-",
+            path,
+            len(repaired),
+            repaired[0],
+        )
+    return tuple(sentences)
+
+
+def _check(path: Path, number: int, word: str, tag: str | None) -> None:
+    """Whether a line is a word and an IOB tag; what it holds is private, and stays out of the error."""
+    if tag is None:
+        raise DataError(f"{path}: line {number} has no tab, expected a word, a tab and its tag")
+    if not word:
+        raise DataError(f"{path}: line {number} has no word before the tab, expected a word, a tab and its tag")
+    if not _TAG.fullmatch(tag):
+        raise DataError(
+            f"{path}: line {number}: its last column is no tag O, B-TYPE or I-TYPE, convert other schemes (IOBES, say)"
+        )

@@ -1,0 +1,89 @@
+"""What tasks on tokenised text have in common: batches of similar length, and what decides on the tokens."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+WINDOW = 16
+"""Batches among which texts are sorted by length."""
+
+CHUNK = 4096
+"""Texts tokenised at a time."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of whole numbers where they lie, in memory or on disk: row i is values[ends[i] : ends[i + 1]]."""
+
+    values: "NDArray[Any]"
+    ends: "NDArray[np.int64]"
+
+    @classmethod
+    def of(cls, column: "pa.ChunkedArray") -> "Rows":
+        """Those of a list column of one chunk."""
+        (rows,) = column.chunks
+        return cls(rows.values.to_numpy(), rows.offsets.to_numpy())
+
+    def length(self, row: int) -> int:
+        """Numbers in a row."""
+        return int(self.ends[row + 1] - self.ends[row])
+
+    def __getitem__(self, row: int) -> "NDArray[Any]":
+        return self.values[self.ends[row] : self.ends[row + 1]]
+
+
+def by_length(rows: Rows, count: int, batch_size: int, order: Sequence[int] | None) -> Iterator[list[int]]:
+    """Batches of the order, each of rows of similar length.
+
+    Every `WINDOW` batches of the order are sorted by length before they are cut into batches, which then come
+    in the order of their first rows: a third less time than batches cut from the order itself.
+
+    Args:
+        rows: the examples' tokens.
+        count: of examples.
+        batch_size: examples of a batch; one batch of a window may hold fewer.
+        order: indices to go through, repeats allowed; None: each example once.
+    """
+    order = range(count) if order is None else order
+    for start in range(0, len(order), WINDOW * batch_size):
+        window = list(order[start : start + WINDOW * batch_size])
+        places = sorted(range(len(window)), key=lambda place: rows.length(window[place]))
+        for batch in sorted(sorted(places[i : i + batch_size]) for i in range(0, len(places), batch_size)):
+            yield [window[place] for place in batch]
+
+
+def padded(rows: Sequence["NDArray[Any]"], filler: int) -> Tensor:
+    """The rows as int64 [rows, longest], the rest filled."""
+    block = np.full((len(rows), max(map(len, rows))), filler, np.int64)
+    for line, row in zip(block, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(block)
+
+
+def full(logits: Tensor) -> Tensor:
+    """At least float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def digest(tokenizer: "PreTrainedTokenizerBase", *settings: object) -> str:
+    """SHA-256 of these settings and of all that decides on a tokenizer's ids.
+
+    How its last call cut and padded does not, though it remembers that too.
+    """
+    described: dict[str, Any] = {"class": type(tokenizer).__name__, "init": tokenizer.init_kwargs}
+    if tokenizer.is_fast:
+        described["backend"] = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    else:
+        described["vocabulary"] = tokenizer.get_vocab()
+    return hashlib.sha256(json.dumps([settings, described], sort_keys=True, default=str).encode()).hexdigest()
