@@ -41,7 +41,6 @@ VARIANTS = {
     "nested, KL into the student": NESTED | {"teacher-kl-weight": 0.0},
     "nested": NESTED,
     "nested, all layers travel, no KL": ALL | NO_KL,
-    "nested, all layers travel, KL into the student": ALL | {"teacher-kl-weight": 0.0},
 }
 
 MORE = {

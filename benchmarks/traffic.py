@@ -7,18 +7,18 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import ALL, BUDGET, NESTED, STEPS
+from learning import BUDGET, NESTED, STEPS
 from learning import VARIANTS as METHODS
 
 DENSE = ("FedAvg on the teacher", "FedAvg on the student", "the paper")
+TAUGHT = NESTED | {"teacher-kl-weight": 0.0}
 FEDAVG = {"method": "fedavg", **BUDGET}
 KILOBYTES = (111, 55)
 VARIANTS = {
     **{name: METHODS[name] for name in DENSE},
-    "nested": METHODS["nested"],
-    **{f"nested, {kb} kB": NESTED | {"budget": f"{kb}kB"} for kb in KILOBYTES},
-    "nested, all layers travel, KL into the student": METHODS["nested, all layers travel, KL into the student"],
-    **{f"nested, all layers travel, {kb} kB": ALL | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "nested, KL into the student": METHODS["nested, KL into the student"],
+    **{f"nested, KL into the student, {kb} kB": TAUGHT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "nested, all layers travel, no KL": METHODS["nested, all layers travel, no KL"],
     "FedAvg on the teacher, 222 kB": FEDAVG,
     **{f"FedAvg on the teacher, {kb} kB": FEDAVG | {"budget": f"{kb}kB"} for kb in KILOBYTES},
 }

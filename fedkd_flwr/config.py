@@ -49,7 +49,7 @@ METHODS = {
             "error-feedback": "none",
         },
     ),
-    "fml": Method(),
+    "fml": Method(fixes={"teacher-kl-weight": 1.0, "student-kl-weight": 1.0}),
     "fedavg": Method(trains=frozenset({"student"}), whole=True),
     "fedavg-student": Method(trains=frozenset({"student"})),
     "local": Method(trains=frozenset({"teacher"}), fixes={"codec": "dense"}),
