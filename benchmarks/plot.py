@@ -75,7 +75,9 @@ def draw(variants: Mapping[str, Settings], common: Settings, against: str, path:
     figure.update_xaxes(title=against, row=2)
     if against != "round":
         figure.update_xaxes(type="log")
-    figure.update_layout(template="plotly_white", font={"size": 12}, legend={"orientation": "h", "y": -0.15})
+    figure.update_layout(
+        template="plotly_white", font={"size": 12}, legend={"orientation": "h", "y": -0.15}, margin={"t": 40}
+    )
     figure.write_image(path, width=1200, height=680, scale=1.5)
 
 
