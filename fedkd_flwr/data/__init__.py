@@ -1,8 +1,8 @@
 """Where examples come from and how they are split."""
 
-from fedkd_flwr.data.encoded import EncodedData, EncodedStore
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
 from fedkd_flwr.data.nodes import NodeData, data_fingerprint, label_names, load_node_data, load_test_data, node_name
+from fedkd_flwr.data.store import EncodedData, EncodedStore
 
 __all__ = [
     "EncodedData",
