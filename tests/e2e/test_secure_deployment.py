@@ -201,18 +201,21 @@ def test_a_killed_supernode_comes_back_with_its_teacher(
     config: Callable[..., dict[str, Any]],
     undisturbed: Callable[[dict[str, Any]], dict[str, torch.Tensor]],
 ) -> None:
-    """The restart policy outlasts the time in which its key is refused; resumed, the run ends as if undisturbed."""
+    """Killed in the second round; the restart policy outlasts the time in which its key is refused; resumed, the run
+    ends as if undisturbed."""
     settings = config(num_rounds=3, run_name="returns")
     folder = federation.folder(settings)
+    south = federation.silos["south"]
+    before = south.log("supernode").count("Receiving: train message")
     first = federation.federate(settings)
-    until((folder / "checkpoints" / "00000001").is_dir, 600, federation.logs)
-    federation.silos["south"].kill("supernode")
-    assert first.wait(1200) == 1, "the run was over before the node was killed"
+    until(lambda: south.log("supernode").count("Receiving: train message") == before + 2, 600, federation.logs)
+    south.kill("supernode")
+    assert first.wait(1200) == 1, "the round was over before the node was killed"
 
     assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
     assert_same(load_file(folder / "student/model.safetensors"), undisturbed(settings))
     lineage = json.loads((folder / "history.json").read_text())["lineage"]
-    (moments,) = (federation.silos["south"].home / "state" / lineage / "south").glob("0*/moments.safetensors")
+    (moments,) = (south.home / "state" / lineage / "south").glob("0*/moments.safetensors")
     steps = {float(tensor) for name, tensor in load_file(moments).items() if name.endswith("/step")}
     assert steps == {3.0 * STEPS}
 
