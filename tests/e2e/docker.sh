@@ -23,11 +23,11 @@ compose ps --format 'table {{.Service}}\t{{.Status}}'
 
 docker/run.sh "$run" 'labels="negative,neutral,positive" num-rounds=2 local-steps=2 batch-size=16 max-test-examples=32 threads=1' &
 runner=$!
-until compose exec -T superexec test -d "/var/lib/fedkd/runs/$run/checkpoints/00000001"; do
+until [ "$(compose logs west | grep -c 'Receiving: train message')" = 2 ]; do
     kill -0 $runner
     sleep 1
 done
-echo "round 1 is finished: killing the SuperNode of west"
+echo "west trains in round 2: killing its SuperNode"
 compose exec -T west sh -c 'kill -9 $(cat /proc/1/task/1/children)'
 wait $runner
 
