@@ -149,7 +149,7 @@ class Menu:
         code = int(np.searchsorted(self._chain_kept, kept))
         enough = [offer for offer in self._wholes if offer.kept >= kept]
         enough += [self._factors(code)] if code < len(self._chain_kept) else []
-        return min(self.at(point), *enough, key=lambda offer: offer.nbytes)
+        return min([self.at(point), *enough], key=lambda offer: offer.nbytes)
 
     def _factors(self, code: int) -> Offer:
         return Offer(self._choice(code), float(self._chain_nbytes[code]), float(self._chain_kept[code]))

@@ -101,15 +101,29 @@ def test_no_choice_of_points_is_better_by_more_than_the_bytes_left(made: list[Me
 
 @settings(deadline=None)
 @given(made=menus(), share=st.floats(0, 1))
-def test_energy_is_reached_for_no_more_bytes_than_a_budget_takes(made: list[Menu], share: float) -> None:
+def test_energy_is_reached_for_no_more_bytes_than_the_best_steps_take(made: list[Menu], share: float) -> None:
+    """The best a byte first, the last of them whole."""
     energy = share * sum(float(menu.kept[-1]) for menu in made)
     spent, kept = totals(reach(made, energy))
     assert kept >= energy * (1 - 1e-9)
-    _, bought = totals(spend(made, spent))
-    assert bought >= kept * (1 - 1e-9)
-    if spent:
-        _, less = totals(spend(made, 0.5 * spent))
-        assert less <= kept * (1 + 1e-9)
+    steps = [
+        (gain / cost, gain, cost)
+        for menu in made
+        for gain, cost in zip(np.diff(menu.kept), np.diff(menu.nbytes), strict=True)
+    ]
+    needed, missing = 0.0, energy
+    for slope, gain, _ in sorted(steps, reverse=True):
+        needed += min(gain, max(missing, 0.0)) / slope
+        missing -= gain
+    assert spent <= (needed + max((cost for *_, cost in steps), default=0.0)) * (1 + 1e-9)
+
+
+@given(made=menus())
+def test_an_energy_beyond_all_is_answered_with_all(made: list[Menu]) -> None:
+    """By a rounding error, say."""
+    for menu in made:
+        last = len(menu.kept) - 1
+        assert menu.reaching(last, float(menu.kept[-1]) * (1 + 1e-12)) == menu.at(last)
 
 
 def test_large_components_are_sent_precisely_and_small_ones_coarsely() -> None:
