@@ -36,8 +36,10 @@ def test_wire_bytes_and_energy(shape: tuple[int, ...], width: int, exponent: int
     assert len(payload.getvalue()) == record.nbytes == (tensor.numel() * width + 7) // 8 + 2 * groups
     assert record.decode().shape == shape
     scaled = (record.decode().double() - tensor.double()).square().sum() / tensor.double().square().sum()
-    assert float(scaled) <= 1 - record.energy + 1e-6
-    assert 1 - record.energy <= float(scaled) + 2 * DOUBT or record.energy == 0
+    if record.energy:  # the unbiased scale may miss a few numbers by more than all of them
+        assert 1 - record.energy - 2 * DOUBT <= float(scaled) <= 1 - record.energy + 1e-6
+    else:
+        assert float(scaled) >= 1 - 2 * DOUBT
 
 
 @pytest.mark.parametrize("width", ROTATED_WIDTHS)
