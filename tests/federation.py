@@ -41,6 +41,19 @@ def refreshes(grid: LoopbackGrid, node_id: int) -> list[tuple[str, int, int]]:
     return found
 
 
+def other_config(grid: LoopbackGrid, node_id: int, **changes: Any) -> Any:
+    """A fault under which one node sees another run config."""
+    raw = grid.run_config
+
+    def fault(message: Message, deliver: Callable[[], Message]) -> Message:
+        grid.run_config = raw | changes if message.metadata.dst_node_id == node_id else raw
+        reply = deliver()
+        grid.run_config = raw
+        return reply
+
+    return fault
+
+
 def tamper(node_id: int, change: Change, rounds: set[int] | None = None) -> Any:
     """A fault that rewrites the training replies of one node."""
 

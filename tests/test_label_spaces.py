@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, refreshes, student
+from federation import Config, history, nodes, other_config, refreshes, student
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -154,16 +154,8 @@ def test_resumed_runs_with_private_heads_end_bit_for_bit_as_straight_ones(
 
 def test_a_student_of_another_seed_gets_a_snapshot_and_keeps_its_head(tags: Config) -> None:
     """Heads are compared where they travel only; encoders always. Here only a head can differ: nothing is sent."""
-    raw = tags()
-    grid = LoopbackGrid(raw, nodes(3))
-
-    def another_seed(message: Message, deliver: Callable[[], Message]) -> Message:
-        grid.run_config = raw | {"seed": 1} if message.metadata.dst_node_id == 101 else raw
-        reply = deliver()
-        grid.run_config = raw
-        return reply
-
-    grid.fault = another_seed
+    grid = LoopbackGrid(tags(), nodes(3))
+    grid.fault = other_config(grid, 101, seed=1)
     run_server(grid)
     assert refreshes(grid, 101)[0] == ("nothing", 0, 0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation import Config, history, nodes, refreshes, student
+from federation import Config, history, nodes, other_config, refreshes, student
 from flwr.app import Message, RecordDict
 from loopback import LoopbackGrid, run_server
 
@@ -56,15 +56,7 @@ def test_a_student_that_differs_at_the_start_is_replaced(
     """A node whose digest differs, here by another seed, gets a snapshot and the log says why."""
     raw = run_config()
     grid = LoopbackGrid(raw, nodes(2))
-    other = raw | {"seed": 1}
-
-    def one_node_has_another_seed(message: Message, deliver: Callable[[], Message]) -> Message:
-        grid.run_config = other if message.metadata.dst_node_id == 101 else raw
-        reply = deliver()
-        grid.run_config = raw
-        return reply
-
-    grid.fault = one_node_has_another_seed
+    grid.fault = other_config(grid, 101, seed=1)
     run_server(grid)
     assert refreshes(grid, 100)[0] == ("nothing", 0, 0)
     assert refreshes(grid, 101)[0] == ("snapshot", 0, 1)
