@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +32,7 @@ _SUPERLINK_START_SECONDS = 60.0
 _RUN_START_SECONDS = 180.0
 _COMMAND_SECONDS = 120.0
 _POLL_SECONDS = 20.0
+_REAP_SECONDS = 10.0
 _LONGEST_TEMP_ROOT = 20
 """Ray's Unix sockets lie in the temporary folder, and a socket's path has room for 100 characters."""
 
@@ -158,9 +160,13 @@ class _Federation:
                 return Verdict(False, f"the run hangs: its log is silent for {job.silence:g} s; {log.last_words}")
 
     def reap(self) -> None:
-        """Take leave of processes that have ended."""
+        """Take leave of the processes, which have all been ended.
+
+        One whose main thread is gone already looks ended while its other threads still go: it is waited for.
+        """
         for process in self._processes:
-            process.poll()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_REAP_SECONDS)
 
     def _status(self, run_id: str) -> tuple[str, str]:
         runs = self._flwr("ls", _CONNECTION, "--run-id", run_id).get("runs")
