@@ -67,7 +67,7 @@ class ReferenceNode:
         count = len(labels)
         task_t = -sum(log_t[i, labels[i]] for i in range(count)) / count  # Eq 1
         task_s = -sum(log_s[i, labels[i]] for i in range(count)) / count  # Eq 2
-        z = (task_t + task_s).detach().clamp(min=0.1)
+        z = (task_t + task_s).detach().clamp(min=1.0)
         kl_t = (log_s.exp() * (log_s - log_t)).sum(-1).mean() / z  # Eq 3
         kl_s = (log_t.exp() * (log_t - log_s)).sum(-1).mean() / z  # Eq 4
         depth_t, depth_s = len(t.attentions), len(s.attentions)

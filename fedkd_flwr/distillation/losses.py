@@ -12,8 +12,8 @@ from torch import Tensor
 
 Mode = Literal["stable", "paper"]
 
-MIN_DENOMINATOR = 0.1
-"""Floor of Z in `stable` mode: confident models teach at most ten times harder than Z = 1."""
+MIN_DENOMINATOR = 1.0
+"""Floor of Z in `stable` mode: it turns distillation down while models know little, never up where losses are small."""
 
 
 class TaskLosses(Protocol):
