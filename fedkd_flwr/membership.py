@@ -17,8 +17,9 @@ log = getLogger("flwr")
 
 _POLL_SECONDS = 1.0
 _LISTEN_SECONDS = 0.2
-_NEWCOMER_SECONDS = 10.0
-"""How long a round waits for newcomers to answer when there are enough members without them."""
+_NEWCOMER_SECONDS = 30.0
+"""How long a round waits for newcomers to answer when there are enough members without them (to start a process for
+a message takes a busy machine 10 to 20)."""
 
 
 @dataclass
