@@ -41,6 +41,13 @@ def refreshes(grid: LoopbackGrid, node_id: int) -> list[tuple[str, int, int]]:
     return found
 
 
+def round_of(message: Message, node_id: int) -> int | None:
+    """Of a training message to the node."""
+    if message.metadata.message_type != "train" or message.metadata.dst_node_id != node_id:
+        return None
+    return from_records(TrainRequest, message.content).round
+
+
 def other_config(grid: LoopbackGrid, node_id: int, **changes: Any) -> Any:
     """A fault under which one node sees another run config."""
     raw = grid.run_config

@@ -12,6 +12,7 @@ import client_app
 import server_app
 
 Handler = Callable[[Message, Context], Message]
+Fault = Callable[[Message, Callable[[], Message]], Message | None]
 
 
 class LoopbackGrid(Grid):
@@ -23,7 +24,7 @@ class LoopbackGrid(Grid):
     def __init__(self, run_config: dict[str, Any], node_configs: Iterable[dict[str, Any]], first_id: int = 100) -> None:
         self.run_config = run_config
         self.nodes = {first_id + i: dict(node) for i, node in enumerate(node_configs)}
-        self.fault: Callable[[Message, Callable[[], Message]], Message | None] | None = None
+        self.fault: Fault | None = None
         self.log: list[tuple[int, str, RecordDict]] = []
         self._replies: dict[str, Message] = {}
         self._count = 0

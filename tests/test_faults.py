@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation import Config, history, nodes, refreshes, student
+from federation import Config, history, nodes, refreshes, round_of, student
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -34,13 +34,6 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-def round_of(message: Message) -> int | None:
-    """Of a training message to the victim."""
-    if message.metadata.message_type != "train" or message.metadata.dst_node_id != VICTIM:
-        return None
-    return from_records(TrainRequest, message.content).round
-
-
 def fill(disk: Path) -> None:
     with (disk / "other people's").open("wb", buffering=0) as file, pytest.raises(OSError):
         while True:
@@ -64,7 +57,7 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
     grid = LoopbackGrid(run_config(num_rounds=3, min_train_nodes=1), places)
 
     def fault(message: Message, deliver: Callable[[], Message]) -> Message:
-        if round_of(message) != 2:
+        if round_of(message, VICTIM) != 2:
             return deliver()
         before = {path: path.read_bytes() for path in disk.rglob("*.safetensors")}
         break_(disk)

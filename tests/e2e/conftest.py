@@ -1,19 +1,18 @@
 """Real Flower processes around the tiny model: a simulation by `fedkd run`, a SuperLink with its SuperNodes."""
 
-import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from loopback import Fault, LoopbackGrid, run_server
+from safetensors.torch import load_file
 
-from e2e.machine import ROOT, Machine, free_port, until
+from e2e.machine import ROOT, Machine, as_toml, free_port, until
+from e2e.secure import Federation
 from fedkd_flwr.processes import end_all
-
-
-def as_toml(values: dict[str, Any]) -> str:
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 @pytest.fixture
@@ -67,3 +66,45 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield Deployment(home)
     finally:
         end_all(str(home))
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, tweets_csv: Path) -> Iterator[Federation]:
+    """The federation of docs/deploy.md, up."""
+    folder = tmp_path_factory.mktemp("federation")
+    federation = Federation(folder, tweets_csv)
+    try:
+        federation.start()
+        yield federation
+    finally:
+        end_all(federation.launch)
+
+
+@pytest.fixture
+def config(federation: Federation, run_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A run of silos with files of their own; nothing that a silo's node config says."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        settings = {"labels": "negative,neutral,positive", "local_steps": 3, "node_wait_seconds": 120}
+        built = run_config(runs_dir=str(federation.server.home / "runs"), **(settings | changes))
+        return {key: value for key, value in built.items() if key not in ("dataset", "state-dir")}
+
+    return build
+
+
+@pytest.fixture
+def in_one_process(
+    federation: Federation, defaults: dict[str, Any], tmp_path: Path
+) -> Callable[..., Mapping[str, torch.Tensor]]:
+    """The student of the same run in one process, where nothing happens but the fault that is asked for."""
+
+    def student(settings: dict[str, Any], fault: Fault | None = None) -> Mapping[str, torch.Tensor]:
+        nodes = [
+            {"name": name, "data-path": str(silo.home / f"{name}.csv"), "state-dir": str(tmp_path / name)}
+            for name, silo in federation.silos.items()
+        ]
+        grid = LoopbackGrid(defaults | settings | {"runs-dir": str(tmp_path)}, nodes)
+        grid.fault = fault
+        return load_file(run_server(grid) / "student/model.safetensors")
+
+    return student

@@ -84,6 +84,11 @@ class Machine:
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')}" for path in self.home.glob("*.log"))
 
 
+def as_toml(values: dict[str, Any]) -> str:
+    """A flat TOML table."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
