@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SAMPLE = 4096
+"""Numbers of a frozen tensor by which a teacher is known again."""
+
+
 @dataclass(frozen=True)
 class PairModels:
     """A pair and what is known of it before any training.
@@ -31,6 +35,7 @@ class PairModels:
         learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
+        teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
     """
 
     pair: Pair
@@ -42,6 +47,7 @@ class PairModels:
     initial_shared: Mapping[str, Tensor]
     initial_private: Mapping[str, Tensor]
     frozen_digest: str
+    teacher_digest: str
 
 
 def loss_weights(config: RunConfig) -> Weights:
@@ -117,6 +123,7 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),
         frozen_digest=frozen_digest(student),
+        teacher_digest=_sampled_digest(teacher) if "teacher" in trains else "",
     )
 
 
@@ -163,5 +170,14 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
 
 def frozen_digest(student: "PreTrainedModel") -> str:
     """SHA-256 of the tensors of a student that never travel, so must be the same everywhere."""
-    travelling = trainable(student)
-    return tensors.digest({n: p for n, p in student.named_parameters() if n not in travelling})
+    return tensors.digest(_frozen(student))
+
+
+def _sampled_digest(model: "PreTrainedModel") -> str:
+    """SHA-256 of numbers evenly taken from each frozen tensor, however large the model is."""
+    return tensors.digest({n: p.flatten()[:: max(1, p.numel() // _SAMPLE)] for n, p in _frozen(model).items()})
+
+
+def _frozen(model: "PreTrainedModel") -> dict[str, Tensor]:
+    learning = trainable(model)
+    return {name: parameter for name, parameter in model.named_parameters() if name not in learning}

@@ -65,7 +65,8 @@ _FREE_ON_RESUME = {
 _NODE_KEYS = {"device", "precision", "threads", "state-dir"}
 """Run-config keys that a node's owner may set for their node through the node config."""
 
-_NODE_IDENTITY = {"name", "partition-id", "num-partitions", "data-path"}
+_NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
+"""The other keys of a node config: who the node is, its data, its teacher."""
 
 
 def _kebab(name: str) -> str:
@@ -83,6 +84,7 @@ class RunConfig(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
 
     teacher: str = Field(min_length=1)
+    teachers: str
     student: str
     student_layers: int = Field(ge=1)
     shared_layers: int = Field(ge=0)
@@ -239,12 +241,26 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: a node-config key is unknown or its value is not allowed.
         """
-        unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_IDENTITY)
+        unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_OWN)
         if unknown:
-            known = ", ".join(sorted(_NODE_KEYS | _NODE_IDENTITY))
+            known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
             raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
         own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
-        return RunConfig.parse(self.as_run_config() | own)
+        return RunConfig.parse(self.as_run_config() | self._own_teacher(node_config) | own)
+
+    def _own_teacher(self, node_config: Mapping[str, Any]) -> dict[str, Value]:
+        """What differs where a node has a teacher of its own: a model apart from the student, which stays the run's."""
+        turns, turn = self.teacher_names, node_config.get("partition-id")
+        teacher = node_config.get("teacher") or (turns[int(turn) % len(turns)] if turns and turn is not None else "")
+        if teacher in ("", self.teacher) or "teacher" not in self.parts.trains:
+            return {}
+        if self.shared_layers > self.student_layers:
+            raise ConfigError(
+                f"a node's own teacher {teacher!r} cannot take layers of the run's: leave it out of the node config, "
+                "or set shared-layers to 0"
+            )
+        student = self.student or self.teacher
+        return {"teacher": teacher, "student": student, "architecture": "separate", "shared-layers": 0}
 
     def as_run_config(self) -> dict[str, Value]:
         """The kebab-case mapping that `parse` accepts."""
@@ -265,9 +281,18 @@ class RunConfig(BaseModel):
         return METHODS[self.method]
 
     @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The teachers that simulated nodes have in turn; empty where all have the same."""
+        return _names(self.teachers)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The label names that the user fixed; empty where the data decide."""
-        return tuple(name.strip() for name in self.labels.split(",") if name.strip())
+        return _names(self.labels)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _line(problem: Any) -> str:

@@ -40,12 +40,15 @@ def resolve(reference: str) -> str:
 
 
 def check_models(config: RunConfig) -> None:
-    """Whether the models of a run exist and fit together; reads configs and tokenizers, no weights.
+    """Whether the models of a run, or of a node, exist and fit together; reads configs and tokenizers, no weights.
 
     Raises:
         ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
         ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
     """
+    for turn, name in enumerate(config.teacher_names):
+        if name != config.teacher:
+            check_models(config.for_node({"partition-id": turn}).model_copy(update={"teachers": ""}))
     student = config.student or config.teacher
     for reference in (student, config.teacher):
         if config.student_layers > (layers := depth(reference)):

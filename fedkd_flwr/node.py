@@ -29,10 +29,10 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError
+from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.global_student import apply_refresh
-from fedkd_flwr.models import export
+from fedkd_flwr.models import check_models, export
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.protocol import (
     EvaluateReply,
@@ -109,11 +109,15 @@ class Node:
 
     def join(self, request: JoinRequest) -> JoinReply:
         """Say who this node is and what it holds; make room for this lineage's state."""
+        try:
+            check_models(self._config)
+        except (ConfigError, ModelError) as error:
+            raise ModelError(f"node {self.name}: {error}") from None
         self._build(shared_head=self._config.shared_head != "never")
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
-            state = store.load()
+            state = self._stored(store)
         except DamagedStateError as error:
             state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
         store.prune(self._config.keep_lineages)
@@ -143,7 +147,7 @@ class Node:
         self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = store.load() or self._initial_state()
+            state = self._stored(store) or self._initial_state()
         if state.round >= request.round and request.refresh.kind != "snapshot":
             if (state.round, state.version) == (request.round, request.refresh.version):
                 return unpack(state.reply)
@@ -188,6 +192,7 @@ class Node:
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
                     reply=pack(reply),
+                    teacher=self._models.teacher_digest,
                 )
             )
         return reply.model_copy(update={"seconds": self._clock.seconds})
@@ -197,7 +202,7 @@ class Node:
         self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = store.load() or self._initial_state()
+            state = self._stored(store) or self._initial_state()
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
@@ -229,8 +234,18 @@ class Node:
     def _store(self, lineage: str) -> NodeStore:
         return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)
 
+    def _stored(self, store: NodeStore) -> NodeState | None:
+        state = store.load()
+        if state is not None and state.teacher != self._models.teacher_digest:
+            raise StateError(
+                f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
+                "name the former one in node-config key 'teacher', or remove that folder and the teacher starts afresh"
+            )
+        return state
+
     def _initial_state(self) -> NodeState:
-        return NodeState(0, 0, self._models.initial_shared, self._models.initial_private)
+        models = self._models
+        return NodeState(0, 0, models.initial_shared, models.initial_private, teacher=models.teacher_digest)
 
     def _refreshed(self, state: NodeState, refresh: Refresh) -> Mapping[str, Tensor]:
         """The shared tensors at the version that the server asks for."""

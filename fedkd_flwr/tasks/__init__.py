@@ -7,7 +7,7 @@ __all__ = ["Scores", "Task", "build_task"]
 
 
 def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
-    """The task of a run, with its teacher's tokenizer.
+    """The task of a run, with its student's tokenizer.
 
     Raises:
         ModelError: the tokenizer cannot be loaded.
@@ -16,6 +16,7 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     from fedkd_flwr.tasks.text_classification import TextClassification
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
+    reference = config.student or config.teacher
     if config.task == "token-classification":
-        return TokenClassification(load_tokenizer(config.teacher, words=True), labels, config.max_length)
-    return TextClassification(load_tokenizer(config.teacher), labels, config.max_length)
+        return TokenClassification(load_tokenizer(reference, words=True), labels, config.max_length)
+    return TextClassification(load_tokenizer(reference), labels, config.max_length)
