@@ -94,8 +94,8 @@ class RunConfig(BaseModel):
     max_length: int = Field(ge=2)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|iob):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH or iob:PATH",
+        pattern=r"^(tweets|(csv|json|parquet|hf|iob):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME or iob:PATH",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
@@ -106,7 +106,8 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|iob):.+$", description="csv:PATH, json:PATH, parquet:PATH, iob:PATH or empty"
+        pattern=r"^$|^(csv|json|parquet|hf|iob):.+$",
+        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH or empty",
     )
 
     batch_size: int = Field(ge=1)
@@ -182,7 +183,7 @@ class RunConfig(BaseModel):
         tokens = self.task == "token-classification"
         for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
             if source not in ("", "tweets") and source.startswith("iob:") != tokens:
-                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH or parquet:PATH"
+                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH, parquet:PATH or hf:NAME"
                 raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
         if self.dataset.startswith("iob:") and self.partition != "natural":
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
