@@ -12,6 +12,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
 from fedkd_flwr.distillation import Head
 from fedkd_flwr.errors import ConfigError, ModelError
+from fedkd_flwr.tasks.text import read_alike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +45,8 @@ def check_models(config: RunConfig) -> None:
 
     Raises:
         ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
-        ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
+        ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
+            between models that read different tokens.
     """
     for turn, name in enumerate(config.teacher_names):
         if name != config.teacher:
@@ -61,11 +63,18 @@ def check_models(config: RunConfig) -> None:
             f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {layers} "
             f"layers: set it to 0 ... {layers}"
         )
-    vocabulary = load_tokenizer(config.teacher).get_vocab()
-    if config.student and load_tokenizer(student).get_vocab() != vocabulary:
+    tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
+    for reference, tokenizer in tokenizers.items():
+        if len(tokenizer) > (tokens := int(_config(reference).vocab_size)):
+            raise ModelError(
+                f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
+                "it is the tokenizer of another model"
+            )
+    attention = config.teacher_attention_weight or config.student_attention_weight
+    if attention and not read_alike(*(tokenizers[reference] for reference in (student, config.teacher))):
         raise ModelError(
-            f"student {student!r} has another vocabulary than teacher {config.teacher!r}, but both read "
-            "the same tokens: choose checkpoints of one vocabulary, or leave run-config key 'student' empty"
+            f"teacher {config.teacher!r} reads other tokens than student {student!r}, attention cannot be matched: "
+            "set teacher- and student-attention-weight to 0.0, or choose checkpoints of one tokenizer"
         )
 
 

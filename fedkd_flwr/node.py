@@ -211,7 +211,8 @@ class Node:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
             if self._models.teacher is not None:
-                export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
+                own = self._prepared.task.teacher_tokenizer or self._prepared.task.tokenizer
+                export(self._models.teacher, own, store.folder / "teacher")
             if self._models.student is not None and not request.shared_head:
                 export(self._models.student, self._prepared.task.tokenizer, store.folder / "student")
         return EvaluateReply(

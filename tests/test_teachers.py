@@ -1,6 +1,7 @@
 """A teacher of its own at each node: what travels, and everybody else, does not notice."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,22 @@ from federation import Config, history, nodes, student
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
 from fedkd_flwr.assembly import build_pair
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data import load_node_data
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
 from fedkd_flwr.models import check_models, load_tokenizer
 
@@ -47,6 +60,22 @@ def _wide(folder: Path, seed: int) -> str:
     size = {"hidden_size": 24, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 24}
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **size)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def byte_pairs(tmp_path_factory: pytest.TempPathFactory, tweets_csv: Path) -> str:
+    """A random RoBERTa, 3 layers, 20 wide, with byte pairs of its own."""
+    folder = tmp_path_factory.mktemp("byte-pairs")
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train([str(tweets_csv)], vocab_size=600, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder))
+    tokenizer = RobertaTokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(7)
+    size = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=80, **size)).save_pretrained(folder)
     return str(folder)
 
 
@@ -181,3 +210,64 @@ def test_teachers_in_turn_are_looked_at_before_anything_starts(run_config: Confi
         check_models(RunConfig.parse(run_config(teachers=f"{distilled},/none")))
     with pytest.raises(ConfigError, match=rf"'student-layers' is 4 but '{distilled}' has 3 layers"):
         check_models(RunConfig.parse(run_config(teachers=distilled, student_layers=4)))
+
+
+HIDDEN = SEPARATE | {"student_hidden_weight": 1.0, "teacher_hidden_weight": 0.5}
+
+
+@pytest.mark.parametrize("changes", [NESTED, HIDDEN], ids=["nested", "matched"])
+def test_a_teacher_may_read_tokens_of_its_own(
+    run_config: Config, byte_pairs: str, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Scores at the node are those of its exported folder, which holds the teacher's tokenizer."""
+    grid = LoopbackGrid(run_config(max_test_examples=0, **changes), nodes(2))
+    grid.nodes[101]["teacher"] = byte_pairs
+    folder = run_server(grid)
+    place = places(tmp_path, folder)[1]
+    model = AutoModelForSequenceClassification.from_pretrained(place / "teacher", trust_remote_code=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(place / "teacher")
+    assert model.config.model_type == "roberta" and tokenizer.get_vocab() == load_tokenizer(byte_pairs).get_vocab()
+    config = RunConfig.parse(grid.run_config).for_node(grid.nodes[101])
+    test = load_node_data(config, nodes(2)[1]).test
+    right = 0
+    for text, label in zip(test["text"][:], test["label"][:], strict=True):
+        encoded = tokenizer(text, truncation=True, max_length=config.max_length, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
+        right += int(logits.argmax()) == label
+    scores = history(folder)["rounds"][-1]["nodes"]["partition-1"]
+    assert scores["teacher"]["accuracy"] == pytest.approx(right / len(test))
+    local = LoopbackGrid(grid.run_config | {"method": "local", "run-name": "local"}, grid.nodes.values())
+    assert all(entry["trained"] == 2 for entry in history(run_server(local))["rounds"])
+
+
+def test_tags_are_learnt_from_a_teacher_that_reads_tokens_of_its_own(
+    run_config: Config, byte_pairs: str, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "ner" / name).mkdir(parents=True)
+        for part, count in (("train", 24), ("test", 6)):
+            sentences = (f"Aspirin\tB-Drug\nfor\tO\n{part}headache{i}\tB-Pain\n" for i in range(count))
+            (tmp_path / "ner" / name / f"{part}.tsv").write_text("\n".join(sentences))
+    data = {"task": "token-classification", "dataset": f"iob:{tmp_path / 'ner'}", "partition": "natural"}
+    grid = LoopbackGrid(run_config(**data | HIDDEN), nodes(2))
+    grid.nodes[101]["teacher"] = byte_pairs
+    folder = run_server(grid)
+    scores = history(folder)["rounds"][-1]["nodes"]["partition-1"]
+    assert {"span-f1", "precision", "recall", "accuracy", "loss"} == scores["teacher"].keys()
+    config = json.loads((places(tmp_path, folder)[1] / "teacher/config.json").read_text())
+    assert config["architectures"] == ["RobertaForTokenClassification"]
+
+
+def test_attention_between_different_tokens_cannot_be_matched(run_config: Config, byte_pairs: str) -> None:
+    config = RunConfig.parse(run_config(student_attention_weight=1.0, student_layers=2))
+    with pytest.raises(ModelError, match=r"reads other tokens than student .*attention cannot be matched"):
+        check_models(config.for_node({"partition-id": 0, "teacher": byte_pairs}))
+
+
+def test_a_tokenizer_of_another_model_is_refused(run_config: Config, byte_pairs: str, tmp_path: Path) -> None:
+    shutil.copytree(byte_pairs, tmp_path / "mixed")
+    load_tokenizer("minilm-l6").save_pretrained(tmp_path / "mixed")
+    config = RunConfig.parse(run_config())
+    with pytest.raises(ModelError, match=r"mixed': its tokenizer has 30522 tokens, the model only 600"):
+        check_models(config.for_node({"partition-id": 0, "teacher": str(tmp_path / "mixed")}))
