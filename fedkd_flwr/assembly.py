@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr import tensors
+from fedkd_flwr.adapters import add_adapters
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
@@ -31,7 +32,7 @@ class PairModels:
         teacher: the model that a node keeps; None: all that it trains is a student.
         student: the model that it shares; None: there is none.
         heads: names of what of `pair.federated()` is outside the encoders.
-        teacher_bytes: of sending all trainable tensors of a teacher once, as float32.
+        teacher_bytes: of sending a teacher once, as float32, without its embeddings.
         learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
@@ -111,6 +112,9 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+    teacher_bytes = tensors.dense_bytes(trainable(teacher))
+    if config.teacher_lora_rank and "teacher" in trains:
+        add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(() if shared_head else heads)
     return PairModels(
@@ -118,7 +122,7 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         teacher=teacher if "teacher" in trains else None,
         student=student if "student" in trains else None,
         heads=heads,
-        teacher_bytes=tensors.dense_bytes(trainable(teacher)),
+        teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),

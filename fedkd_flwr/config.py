@@ -62,7 +62,7 @@ _FREE_ON_RESUME = {
 }  # fmt: skip
 
 
-_NODE_KEYS = {"device", "precision", "threads", "state-dir"}
+_NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"}
 """Run-config keys that a node's owner may set for their node through the node config."""
 
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
@@ -85,6 +85,7 @@ class RunConfig(BaseModel):
 
     teacher: str = Field(min_length=1)
     teachers: str
+    teacher_lora_rank: int = Field(ge=0)
     student: str
     student_layers: int = Field(ge=1)
     shared_layers: int = Field(ge=0)
@@ -213,6 +214,8 @@ class RunConfig(BaseModel):
                     f"shared-layers is {self.shared_layers}, the student has {self.student_layers} layers and all of "
                     "them travel: set it to 0, or to more"
                 )
+            if self.teacher_lora_rank and self.shared_layers > self.student_layers:
+                raise ValueError("teacher-lora-rank is for layers that stay at the node: set it or shared-layers to 0")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from fedkd_flwr import tensors
+from fedkd_flwr.adapters import merged, store_frozen_as
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
@@ -111,9 +112,9 @@ class Node:
         """Say who this node is and what it holds; make room for this lineage's state."""
         try:
             check_models(self._config)
+            self._build(shared_head=self._config.shared_head != "never")
         except (ConfigError, ModelError) as error:
             raise ModelError(f"node {self.name}: {error}") from None
-        self._build(shared_head=self._config.shared_head != "never")
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
@@ -212,7 +213,8 @@ class Node:
                 store.save(refreshed, unchanged=True)
             if self._models.teacher is not None:
                 own = self._prepared.task.teacher_tokenizer or self._prepared.task.tokenizer
-                export(self._models.teacher, own, store.folder / "teacher")
+                with merged(self._models.teacher):
+                    export(self._models.teacher, own, store.folder / "teacher")
             if self._models.student is not None and not request.shared_head:
                 export(self._models.student, self._prepared.task.tokenizer, store.folder / "student")
         return EvaluateReply(
@@ -226,6 +228,8 @@ class Node:
     def _build(self, shared_head: bool) -> None:
         with self._clock("setup"):
             self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head)
+            if self._models.teacher is not None and self._device.autocast is not None:
+                store_frozen_as(self._models.teacher, self._device.autocast)
             self._models.pair.to(self._device.device)
 
     def _examples(self) -> EncodedData:
