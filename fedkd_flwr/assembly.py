@@ -67,7 +67,7 @@ def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
     """The initial student: the same on every machine that has the checkpoint and the seed."""
     if config.parts.whole:
         return build_teacher(config, labels)
-    return _build(config, config.student or config.teacher, config.student_layers, labels)
+    return _build(config, config.student or config.teacher, config.student_layers, labels, config.chosen_layers)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
@@ -131,10 +131,17 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
     )
 
 
-def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+def _build(
+    config: RunConfig,
+    reference: str,
+    num_layers: int | None,
+    labels: Sequence[str],
+    chosen_layers: Sequence[int] = (),
+) -> "PreTrainedModel":
     return build_classifier(
         reference,
         num_layers=num_layers,
+        chosen_layers=chosen_layers,
         labels=labels,
         pooling="none" if config.task == "token-classification" else config.pooling,
         attentions=loss_weights(config).attention,

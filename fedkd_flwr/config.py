@@ -88,6 +88,9 @@ class RunConfig(BaseModel):
     teacher_lora_rank: int = Field(ge=0)
     student: str
     student_layers: int = Field(ge=1)
+    student_layer_choice: str = Field(
+        pattern=r"^([0-9]+( *, *[0-9]+)*)?$", description="layers counted from 0, such as 0,3,5, or empty"
+    )
     shared_layers: int = Field(ge=0)
     shared_head: Literal["auto", "always", "never"]
     architecture: Literal["separate", "nested"]
@@ -205,6 +208,20 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _chosen_layers_are_the_students(self) -> Self:
+        chosen = self.chosen_layers
+        if chosen and self.architecture == "nested":
+            raise ValueError(
+                "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
+            )
+        if chosen and (len(chosen) != self.student_layers or sorted(set(chosen)) != list(chosen)):
+            raise ValueError(
+                f"student-layer-choice is {self.student_layer_choice!r} but student-layers is {self.student_layers}: "
+                "name so many different layers, in their order"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _more_of_the_teacher_than_the_student(self) -> Self:
         if self.shared_layers:
             if self.architecture != "nested":
@@ -283,6 +300,11 @@ class RunConfig(BaseModel):
     def parts(self) -> Method:
         """What the method is made of."""
         return METHODS[self.method]
+
+    @property
+    def chosen_layers(self) -> tuple[int, ...]:
+        """Which layers of its checkpoint the student has, counted from 0; empty: the first."""
+        return tuple(int(number) for number in _names(self.student_layer_choice))
 
     @property
     def teacher_names(self) -> tuple[str, ...]:

@@ -58,6 +58,11 @@ def check_models(config: RunConfig) -> None:
                 f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {layers} "
                 f"layers: set it to 1 ... {layers}"
             )
+    if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
+        raise ConfigError(
+            f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
+            f"0 ... {found - 1}"
+        )
     if config.shared_layers > layers:
         raise ConfigError(
             f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {layers} "
@@ -112,6 +117,7 @@ def build_classifier(
     reference: str,
     *,
     num_layers: int | None,
+    chosen_layers: Sequence[int] = (),
     labels: Sequence[str],
     pooling: Literal["mean", "model", "none"],
     attentions: bool,
@@ -122,6 +128,7 @@ def build_classifier(
     Args:
         reference: see `resolve`.
         num_layers: keep the encoder's first so many layers; None: all.
+        chosen_layers: keep these instead, counted from 0.
         labels: names of the classes.
         pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
             none: the family's own token classifier.
@@ -142,6 +149,7 @@ def build_classifier(
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
     config = _config(reference)
+    num_layers = max(chosen_layers) + 1 if chosen_layers else num_layers
     if num_layers is not None:
         if num_layers > config.num_hidden_layers:
             raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
@@ -170,6 +178,8 @@ def build_classifier(
             f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
             "choose a complete checkpoint"
         )
+    if chosen_layers:
+        _choose(model.base_model, chosen_layers)
     if pooling == "mean":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -237,6 +247,20 @@ def _config(reference: str) -> "PreTrainedConfig":
 
     with _reading(reference):
         return AutoConfig.from_pretrained(resolve(reference))
+
+
+def _choose(encoder: "PreTrainedModel", layers: Sequence[int]) -> None:
+    """Leave an encoder these of its layers."""
+    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    there = next((modules for modules in lists if len(modules) == encoder.config.num_hidden_layers), None)
+    if there is None:
+        raise ModelError(
+            f"a {encoder.config.model_type} has no list of layers to choose from: empty student-layer-choice"
+        )
+    for number in reversed(range(len(there))):
+        if number not in layers:
+            del there[number]
+    encoder.config.num_hidden_layers = len(layers)
 
 
 def _freeze(model: "PreTrainedModel", unused: Sequence[str]) -> None:
