@@ -4,8 +4,8 @@
     python benchmarks/teachers.py OUT
 
 OUT/paraphrase-l3 is paraphrase-MiniLM-L3-v2 (3 layers, 384 wide), taken from the ONNX file of that package, whose
-outputs it reproduces and whose tokens are MiniLM's; OUT/small-roberta a random RoBERTa (4 layers, 256 wide) with 8,000
-byte pairs of its own, made from the bundled tweets.
+outputs it reproduces; OUT/small-distilbert a random DistilBERT (4 layers, 256 wide). Both read the tokens of MiniLM-L6.
+OUT/small-roberta is a random RoBERTa (4 layers, 256 wide) with 8,000 byte pairs of its own, made from the tweets.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BertConfig,
     BertModel,
+    DistilBertConfig,
+    DistilBertModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RobertaConfig,
@@ -63,6 +65,14 @@ def paraphrase(folder: Path) -> None:
     _save(model, folder, load_tokenizer("minilm-l6"))
 
 
+def distilbert(folder: Path) -> None:
+    """Write a random DistilBERT that is smaller than MiniLM in both depth and width."""
+    torch.manual_seed(0)
+    model = DistilBertModel(DistilBertConfig(dim=256, hidden_dim=1024, n_layers=4, n_heads=8))
+    _save(model, folder, load_tokenizer("minilm-l6"))
+    print(f"{folder}: random weights")
+
+
 def roberta(folder: Path) -> None:
     """Write a random RoBERTa of another width and depth than MiniLM, with a tokenizer trained on the tweets."""
     pairs = ByteLevelBPETokenizer()
@@ -100,4 +110,5 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
     paraphrase(out / "paraphrase-l3")
+    distilbert(out / "small-distilbert")
     roberta(out / "small-roberta")
