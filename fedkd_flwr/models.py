@@ -70,7 +70,7 @@ def check_models(config: RunConfig) -> None:
         )
     tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
     for reference, tokenizer in tokenizers.items():
-        if len(tokenizer) > (tokens := int(_config(reference).vocab_size)):
+        if len(tokenizer) > (tokens := getattr(_config(reference), "vocab_size", len(tokenizer))):
             raise ModelError(
                 f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
                 "it is the tokenizer of another model"
