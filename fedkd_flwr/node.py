@@ -244,7 +244,7 @@ class Node:
         if state is not None and state.teacher != self._models.teacher_digest:
             raise StateError(
                 f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
-                "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder and it starts afresh"
+                "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh"
             )
         return state
 
