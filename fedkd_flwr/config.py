@@ -267,7 +267,7 @@ class RunConfig(BaseModel):
             known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
             raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
         own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
-        return RunConfig.parse(self.as_run_config() | self._own_teacher(node_config) | own)
+        return RunConfig.parse(self.as_run_config() | {"teachers": ""} | self._own_teacher(node_config) | own)
 
     def _own_teacher(self, node_config: Mapping[str, Any]) -> dict[str, Value]:
         """What differs where a node has a teacher of its own: a model apart from the student, which stays the run's."""

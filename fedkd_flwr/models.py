@@ -48,9 +48,8 @@ def check_models(config: RunConfig) -> None:
         ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
             between models that read different tokens.
     """
-    for turn, name in enumerate(config.teacher_names):
-        if name != config.teacher:
-            check_models(config.for_node({"partition-id": turn}).model_copy(update={"teachers": ""}))
+    for turn in range(len(config.teacher_names)):
+        check_models(config.for_node({"partition-id": turn}))
     student = config.student or config.teacher
     for reference in (student, config.teacher):
         if config.student_layers > (layers := depth(reference)):
