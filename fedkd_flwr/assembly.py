@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr import tensors
+from fedkd_flwr.adapters import add_adapters
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
@@ -16,6 +17,10 @@ from fedkd_flwr.models import build_classifier, head, head_parameter_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_SAMPLE = 4096
+"""Numbers of a frozen tensor by which a teacher is known again."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,11 @@ class PairModels:
         teacher: the model that a node keeps; None: all that it trains is a student.
         student: the model that it shares; None: there is none.
         heads: names of what of `pair.federated()` is outside the encoders.
-        teacher_bytes: of sending all trainable tensors of a teacher once, as float32.
+        teacher_bytes: of sending a teacher once, as float32, without its embeddings.
         learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: its trainable tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
+        teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
     """
 
     pair: Pair
@@ -42,6 +48,7 @@ class PairModels:
     initial_shared: Mapping[str, Tensor]
     initial_private: Mapping[str, Tensor]
     frozen_digest: str
+    teacher_digest: str
 
 
 def loss_weights(config: RunConfig) -> Weights:
@@ -60,7 +67,7 @@ def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
     """The initial student: the same on every machine that has the checkpoint and the seed."""
     if config.parts.whole:
         return build_teacher(config, labels)
-    return _build(config, config.student or config.teacher, config.student_layers, labels)
+    return _build(config, config.student or config.teacher, config.student_layers, labels, config.chosen_layers)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
@@ -105,6 +112,9 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+    teacher_bytes = tensors.dense_bytes(trainable(teacher))
+    if config.teacher_lora_rank and "teacher" in trains:
+        add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(() if shared_head else heads)
     return PairModels(
@@ -112,18 +122,26 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         teacher=teacher if "teacher" in trains else None,
         student=student if "student" in trains else None,
         heads=heads,
-        teacher_bytes=tensors.dense_bytes(trainable(teacher)),
+        teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),
         frozen_digest=frozen_digest(student),
+        teacher_digest=_sampled_digest(teacher) if "teacher" in trains else "",
     )
 
 
-def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+def _build(
+    config: RunConfig,
+    reference: str,
+    num_layers: int | None,
+    labels: Sequence[str],
+    chosen_layers: Sequence[int] = (),
+) -> "PreTrainedModel":
     return build_classifier(
         reference,
         num_layers=num_layers,
+        chosen_layers=chosen_layers,
         labels=labels,
         pooling="none" if config.task == "token-classification" else config.pooling,
         attentions=loss_weights(config).attention,
@@ -163,5 +181,14 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
 
 def frozen_digest(student: "PreTrainedModel") -> str:
     """SHA-256 of the tensors of a student that never travel, so must be the same everywhere."""
-    travelling = trainable(student)
-    return tensors.digest({n: p for n, p in student.named_parameters() if n not in travelling})
+    return tensors.digest(_frozen(student))
+
+
+def _sampled_digest(model: "PreTrainedModel") -> str:
+    """SHA-256 of numbers evenly taken from each frozen tensor, however large the model is."""
+    return tensors.digest({n: p.flatten()[:: max(1, p.numel() // _SAMPLE)] for n, p in _frozen(model).items()})
+
+
+def _frozen(model: "PreTrainedModel") -> dict[str, Tensor]:
+    learning = trainable(model)
+    return {name: parameter for name, parameter in model.named_parameters() if name not in learning}

@@ -62,10 +62,11 @@ _FREE_ON_RESUME = {
 }  # fmt: skip
 
 
-_NODE_KEYS = {"device", "precision", "threads", "state-dir"}
+_NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"}
 """Run-config keys that a node's owner may set for their node through the node config."""
 
-_NODE_IDENTITY = {"name", "partition-id", "num-partitions", "data-path"}
+_NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
+"""The other keys of a node config: who the node is, its data, its teacher."""
 
 
 def _kebab(name: str) -> str:
@@ -83,8 +84,13 @@ class RunConfig(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
 
     teacher: str = Field(min_length=1)
+    teachers: str
+    teacher_lora_rank: int = Field(ge=0)
     student: str
     student_layers: int = Field(ge=1)
+    student_layer_choice: str = Field(
+        pattern=r"^([0-9]+( *, *[0-9]+)*)?$", description="layers counted from 0, such as 0,3,5, or empty"
+    )
     shared_layers: int = Field(ge=0)
     shared_head: Literal["auto", "always", "never"]
     architecture: Literal["separate", "nested"]
@@ -92,8 +98,8 @@ class RunConfig(BaseModel):
     max_length: int = Field(ge=2)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|iob):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH or iob:PATH",
+        pattern=r"^(tweets|(csv|json|parquet|hf|iob):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME or iob:PATH",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
@@ -104,7 +110,8 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|iob):.+$", description="csv:PATH, json:PATH, parquet:PATH, iob:PATH or empty"
+        pattern=r"^$|^(csv|json|parquet|hf|iob):.+$",
+        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH or empty",
     )
 
     batch_size: int = Field(ge=1)
@@ -180,7 +187,7 @@ class RunConfig(BaseModel):
         tokens = self.task == "token-classification"
         for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
             if source not in ("", "tweets") and source.startswith("iob:") != tokens:
-                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH or parquet:PATH"
+                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH, parquet:PATH or hf:NAME"
                 raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
         if self.dataset.startswith("iob:") and self.partition != "natural":
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
@@ -201,6 +208,20 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _chosen_layers_are_the_students(self) -> Self:
+        chosen = self.chosen_layers
+        if chosen and self.architecture == "nested":
+            raise ValueError(
+                "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
+            )
+        if chosen and (len(chosen) != self.student_layers or sorted(set(chosen)) != list(chosen)):
+            raise ValueError(
+                f"student-layer-choice is {self.student_layer_choice!r} but student-layers is {self.student_layers}: "
+                "name so many different layers, in their order"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _more_of_the_teacher_than_the_student(self) -> Self:
         if self.shared_layers:
             if self.architecture != "nested":
@@ -210,6 +231,8 @@ class RunConfig(BaseModel):
                     f"shared-layers is {self.shared_layers}, the student has {self.student_layers} layers and all of "
                     "them travel: set it to 0, or to more"
                 )
+            if self.teacher_lora_rank and self.shared_layers > self.student_layers:
+                raise ValueError("teacher-lora-rank is for layers that stay at the node: set it or shared-layers to 0")
         return self
 
     @model_validator(mode="after")
@@ -239,12 +262,26 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: a node-config key is unknown or its value is not allowed.
         """
-        unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_IDENTITY)
+        unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_OWN)
         if unknown:
-            known = ", ".join(sorted(_NODE_KEYS | _NODE_IDENTITY))
+            known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
             raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
         own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
-        return RunConfig.parse(self.as_run_config() | own)
+        return RunConfig.parse(self.as_run_config() | {"teachers": ""} | self._own_teacher(node_config) | own)
+
+    def _own_teacher(self, node_config: Mapping[str, Any]) -> dict[str, Value]:
+        """What differs where a node has a teacher of its own: a model apart from the student, which stays the run's."""
+        turns, turn = self.teacher_names, node_config.get("partition-id")
+        teacher = node_config.get("teacher") or (turns[int(turn) % len(turns)] if turns and turn is not None else "")
+        if teacher in ("", self.teacher) or "teacher" not in self.parts.trains:
+            return {}
+        if self.shared_layers > self.student_layers:
+            raise ConfigError(
+                f"a node's own teacher {teacher!r} cannot take layers of the run's: leave it out of the node config, "
+                "or set shared-layers to 0"
+            )
+        student = self.student or self.teacher
+        return {"teacher": teacher, "student": student, "architecture": "separate", "shared-layers": 0}
 
     def as_run_config(self) -> dict[str, Value]:
         """The kebab-case mapping that `parse` accepts."""
@@ -265,9 +302,23 @@ class RunConfig(BaseModel):
         return METHODS[self.method]
 
     @property
+    def chosen_layers(self) -> tuple[int, ...]:
+        """Which layers of its checkpoint the student has, counted from 0; empty: the first."""
+        return tuple(int(number) for number in _names(self.student_layer_choice))
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The teachers that simulated nodes have in turn; empty where all have the same."""
+        return _names(self.teachers)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The label names that the user fixed; empty where the data decide."""
-        return tuple(name.strip() for name in self.labels.split(",") if name.strip())
+        return _names(self.labels)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _line(problem: Any) -> str:

@@ -12,6 +12,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
 from fedkd_flwr.distillation import Head
 from fedkd_flwr.errors import ConfigError, ModelError
+from fedkd_flwr.tasks.text import read_alike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,12 +41,15 @@ def resolve(reference: str) -> str:
 
 
 def check_models(config: RunConfig) -> None:
-    """Whether the models of a run exist and fit together; reads configs and tokenizers, no weights.
+    """Whether the models of a run, or of a node, exist and fit together; reads configs and tokenizers, no weights.
 
     Raises:
         ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
-        ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
+        ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
+            between models that read different tokens.
     """
+    for turn in range(len(config.teacher_names)):
+        check_models(config.for_node({"partition-id": turn}))
     student = config.student or config.teacher
     for reference in (student, config.teacher):
         if config.student_layers > (layers := depth(reference)):
@@ -53,16 +57,28 @@ def check_models(config: RunConfig) -> None:
                 f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {layers} "
                 f"layers: set it to 1 ... {layers}"
             )
+    if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
+        raise ConfigError(
+            f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
+            f"0 ... {found - 1}"
+        )
     if config.shared_layers > layers:
         raise ConfigError(
             f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {layers} "
             f"layers: set it to 0 ... {layers}"
         )
-    vocabulary = load_tokenizer(config.teacher).get_vocab()
-    if config.student and load_tokenizer(student).get_vocab() != vocabulary:
+    tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
+    for reference, tokenizer in tokenizers.items():
+        if len(tokenizer) > (tokens := getattr(_config(reference), "vocab_size", len(tokenizer))):
+            raise ModelError(
+                f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
+                "it is the tokenizer of another model"
+            )
+    attention = config.teacher_attention_weight or config.student_attention_weight
+    if attention and not read_alike(*(tokenizers[reference] for reference in (student, config.teacher))):
         raise ModelError(
-            f"student {student!r} has another vocabulary than teacher {config.teacher!r}, but both read "
-            "the same tokens: choose checkpoints of one vocabulary, or leave run-config key 'student' empty"
+            f"teacher {config.teacher!r} reads other tokens than student {student!r}, attention cannot be matched: "
+            "set teacher- and student-attention-weight to 0.0, or choose checkpoints of one tokenizer"
         )
 
 
@@ -100,6 +116,7 @@ def build_classifier(
     reference: str,
     *,
     num_layers: int | None,
+    chosen_layers: Sequence[int] = (),
     labels: Sequence[str],
     pooling: Literal["mean", "model", "none"],
     attentions: bool,
@@ -110,6 +127,7 @@ def build_classifier(
     Args:
         reference: see `resolve`.
         num_layers: keep the encoder's first so many layers; None: all.
+        chosen_layers: keep these instead, counted from 0.
         labels: names of the classes.
         pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
             none: the family's own token classifier.
@@ -130,6 +148,7 @@ def build_classifier(
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
     config = _config(reference)
+    num_layers = max(chosen_layers) + 1 if chosen_layers else num_layers
     if num_layers is not None:
         if num_layers > config.num_hidden_layers:
             raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
@@ -158,6 +177,8 @@ def build_classifier(
             f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
             "choose a complete checkpoint"
         )
+    if chosen_layers:
+        _choose(model.base_model, chosen_layers)
     if pooling == "mean":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -225,6 +246,20 @@ def _config(reference: str) -> "PreTrainedConfig":
 
     with _reading(reference):
         return AutoConfig.from_pretrained(resolve(reference))
+
+
+def _choose(encoder: "PreTrainedModel", layers: Sequence[int]) -> None:
+    """Leave an encoder these of its layers."""
+    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    there = next((modules for modules in lists if len(modules) == encoder.config.num_hidden_layers), None)
+    if there is None:
+        raise ModelError(
+            f"a {encoder.config.model_type} has no list of layers to choose from: empty student-layer-choice"
+        )
+    for number in reversed(range(len(there))):
+        if number not in layers:
+            del there[number]
+    encoder.config.num_hidden_layers = len(layers)
 
 
 def _freeze(model: "PreTrainedModel", unused: Sequence[str]) -> None:

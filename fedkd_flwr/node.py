@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from fedkd_flwr import tensors
+from fedkd_flwr.adapters import merged, store_frozen_as
 from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
@@ -29,10 +30,10 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError
+from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.global_student import apply_refresh
-from fedkd_flwr.models import export
+from fedkd_flwr.models import check_models, export
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.protocol import (
     EvaluateReply,
@@ -109,11 +110,15 @@ class Node:
 
     def join(self, request: JoinRequest) -> JoinReply:
         """Say who this node is and what it holds; make room for this lineage's state."""
-        self._build(shared_head=self._config.shared_head != "never")
+        try:
+            check_models(self._config)
+            self._build(shared_head=self._config.shared_head != "never")
+        except (ConfigError, ModelError) as error:
+            raise ModelError(f"node {self.name}: {error}") from None
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
-            state = store.load()
+            state = self._stored(store)
         except DamagedStateError as error:
             state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
         store.prune(self._config.keep_lineages)
@@ -143,7 +148,7 @@ class Node:
         self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = store.load() or self._initial_state()
+            state = self._stored(store) or self._initial_state()
         if state.round >= request.round and request.refresh.kind != "snapshot":
             if (state.round, state.version) == (request.round, request.refresh.version):
                 return unpack(state.reply)
@@ -188,6 +193,7 @@ class Node:
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
                     reply=pack(reply),
+                    teacher=self._models.teacher_digest,
                 )
             )
         return reply.model_copy(update={"seconds": self._clock.seconds})
@@ -197,7 +203,7 @@ class Node:
         self._build(request.shared_head)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = store.load() or self._initial_state()
+            state = self._stored(store) or self._initial_state()
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
@@ -206,7 +212,9 @@ class Node:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
             if self._models.teacher is not None:
-                export(self._models.teacher, self._prepared.task.tokenizer, store.folder / "teacher")
+                own = self._prepared.task.teacher_tokenizer or self._prepared.task.tokenizer
+                with merged(self._models.teacher):
+                    export(self._models.teacher, own, store.folder / "teacher")
             if self._models.student is not None and not request.shared_head:
                 export(self._models.student, self._prepared.task.tokenizer, store.folder / "student")
         return EvaluateReply(
@@ -220,6 +228,8 @@ class Node:
     def _build(self, shared_head: bool) -> None:
         with self._clock("setup"):
             self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head)
+            if self._models.teacher is not None and self._device.autocast is not None:
+                store_frozen_as(self._models.teacher, self._device.autocast)
             self._models.pair.to(self._device.device)
 
     def _examples(self) -> EncodedData:
@@ -229,8 +239,18 @@ class Node:
     def _store(self, lineage: str) -> NodeStore:
         return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)
 
+    def _stored(self, store: NodeStore) -> NodeState | None:
+        state = store.load()
+        if state is not None and state.teacher != self._models.teacher_digest:
+            raise StateError(
+                f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
+                "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh"
+            )
+        return state
+
     def _initial_state(self) -> NodeState:
-        return NodeState(0, 0, self._models.initial_shared, self._models.initial_private)
+        models = self._models
+        return NodeState(0, 0, models.initial_shared, models.initial_private, teacher=models.teacher_digest)
 
     def _refreshed(self, state: NodeState, refresh: Refresh) -> Mapping[str, Tensor]:
         """The shared tensors at the version that the server asks for."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import DamagedStateError, StateError
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "state.json"
 _TENSORS = ("student", "private", "moments", "residual")
 
@@ -38,6 +38,7 @@ class NodeState:
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
+        teacher: `PairModels.teacher_digest` of the models that it is of.
     """
 
     round: int
@@ -47,6 +48,7 @@ class NodeState:
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
+    teacher: str = ""
 
 
 class NodeStore:
@@ -79,6 +81,7 @@ class NodeStore:
                 manifest["version"],
                 **{name: load_file(newest / f"{name}.safetensors") for name in _TENSORS},
                 reply=(newest / "reply").read_bytes(),
+                teacher=manifest["teacher"],
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DamagedStateError(f"{newest} is damaged: {error}") from None
@@ -111,6 +114,7 @@ class NodeStore:
                 "format": _FORMAT,
                 "round": state.round,
                 "version": state.version,
+                "teacher": state.teacher,
                 "crc32": {path.name: _crc32(path) for path in sorted(fresh.iterdir())},
             }
             (fresh / _MANIFEST).write_text(json.dumps(manifest))

@@ -115,7 +115,11 @@ def _absolute_value(key: str, value: str) -> str:
         return _absolute_path(value)
     if key in _DATA_FILES and ":" in value:
         kind, _, path = value.partition(":")
+        if kind == "hf" and not Path(path).expanduser().is_dir():
+            return value
         return f"{kind}:{_absolute_path(path)}" if path else value
+    if key == "teachers":
+        return ",".join(_absolute_value("teacher", name.strip()) for name in value.split(","))
     if key in _MODELS and value and Path(value).expanduser().is_dir():
         return _absolute_path(value)
     return value

@@ -1,9 +1,12 @@
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import torch
 from federation import Config
+from safetensors.torch import load_file
 
-from fedkd_flwr.assembly import build_pair
+from fedkd_flwr.assembly import build_global, build_pair, build_student
 from fedkd_flwr.config import RunConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -35,3 +38,15 @@ def test_students_and_teachers_learn_at_rates_of_their_own(
     for who, rate in (("s", 1.0), ("t", 10.0)):
         for name in of[who]:
             assert found[name] == rate * (3.0 if ".head." in name else 1.0), name
+
+
+def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:
+    config = RunConfig.parse(run_config(student_layer_choice="1,3"))
+    shared = build_pair(config, LABELS).initial_shared
+    weights = load_file(tiny_bert / "model.safetensors")
+    for mine, theirs in ((0, 1), (1, 3)):
+        name = "encoder.layer.{}.output.dense.weight"
+        assert torch.equal(shared[f"bert.{name.format(mine)}"], weights[name.format(theirs)])
+    assert not any("layer.2." in name for name in shared)
+    model = build_student(config, LABELS)
+    assert build_global(config, LABELS, model, True).shared().keys() == shared.keys()

@@ -51,6 +51,10 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
         ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
         ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
+        ({"student-layer-choice": "0,5"}, ["nested", "student-layer-choice"]),
+        ({"architecture": "separate", "student-layer-choice": "0,2,5"}, ["'0,2,5'", "student-layers is 2"]),
+        ({"architecture": "separate", "student-layer-choice": "5,0"}, ["'5,0'", "in their order"]),
+        ({"student-layer-choice": "last"}, ["'student-layer-choice'", "'last'", "0,3,5"]),
         ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
     ],
 )

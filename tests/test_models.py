@@ -284,12 +284,13 @@ def test_a_student_deeper_than_its_teacher_is_refused(checkpoints: dict[str, str
         check(student_layers=5, teacher=checkpoints["bert"], student="minilm-l6")
 
 
-def test_models_of_two_vocabularies_are_refused(
+def test_attention_of_models_of_two_vocabularies_is_not_matched(
     checkpoints: dict[str, str], tmp_path: Path, check: Callable[..., None]
 ) -> None:
     other = save(FAMILIES["bert"](), tmp_path, [*WORDS[:-1], "z"])
-    with pytest.raises(ModelError, match=f"student '{other}' has another vocabulary than teacher"):
-        check(teacher=checkpoints["bert"], student=other)
+    check(teacher=checkpoints["bert"], student=other)
+    with pytest.raises(ModelError, match=f"teacher .* reads other tokens than student '{other}', attention cannot"):
+        check(teacher=checkpoints["bert"], student=other, student_attention_weight=1.0)
 
 
 @pytest.mark.parametrize(
@@ -337,3 +338,30 @@ def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
         build(str(tmp_path))
     with pytest.raises(ModelError, match="cannot be read"):
         load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chosen_layers_are_the_checkpoints(
+    family: str, pooling: str, checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    """Running the whole model and leaving one layer out is running the chosen layers."""
+    model = build(checkpoints[family], num_layers=2, chosen_layers=(0, 2), pooling=pooling).eval()
+    whole = AutoModel.from_pretrained(checkpoints[family]).eval()
+    lists = (module for module in whole.modules() if isinstance(module, torch.nn.ModuleList))
+    skipped = next(layers for layers in lists if len(layers) == 3)[1]
+    skipped.forward = lambda hidden, *_, **__: hidden
+    inputs = batch(checkpoints[family])
+    mine = model(**inputs, output_hidden_states=True).hidden_states
+    assert len(mine) == 3 == model.config.num_hidden_layers + 1
+    torch.testing.assert_close(mine[-1], whole(**inputs).last_hidden_state)
+    export(model, load_tokenizer(checkpoints[family]), tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(**inputs).logits, model(**inputs).logits)
+
+
+def test_a_choice_of_layers_that_are_not_there_is_refused(
+    checkpoints: dict[str, str], check: Callable[..., None]
+) -> None:
+    check(teacher=checkpoints["bert"], student_layer_choice="0, 2")
+    with pytest.raises(ConfigError, match=r"'student-layer-choice' is '0,3' but .* has the layers 0 ... 2"):
+        check(teacher=checkpoints["bert"], student_layer_choice="0,3")

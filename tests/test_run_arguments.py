@@ -73,6 +73,16 @@ def past_run(folder: Path, **changes: object) -> Path:
     return folder
 
 
+def test_of_several_teachers_and_saved_data_sets_the_folders_are_the_users(tmp_path: Path) -> None:
+    for folder in ("large", "reviews"):
+        (tmp_path / folder).mkdir()
+    config = gather(REPOSITORY, ['teachers="minilm-l6, large,org/name" dataset="hf:reviews"']).config
+    assert config.teacher_names == ("minilm-l6", str(tmp_path / "large"), "org/name")
+    assert config.dataset == f"hf:{tmp_path / 'reviews'}"
+    assert gather(REPOSITORY, ['dataset="hf:org/name:en"']).config.dataset == "hf:org/name:en"
+    assert gather(REPOSITORY, []).config.teachers == ""
+
+
 def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -> None:
     past_run(tmp_path / "runs" / "old")
     arguments = gather(REPOSITORY, ["num-rounds=8"], Path("runs/old"))

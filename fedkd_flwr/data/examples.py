@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.saved import find_saved, is_saved, read_saved
 from fedkd_flwr.data.tweets import tweets
 from fedkd_flwr.errors import DataError
 
@@ -11,12 +12,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+HELD_OUT = "held-out"
+"""Column (bool) of examples that come in two splits; those to learn from come first."""
+
 
 def load_examples(source: str, config: RunConfig) -> "Dataset":
-    """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH` or a plain path, in their order.
+    """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH`, `hf:NAME` or a plain path, in their order.
 
     Returns:
-        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits.
+        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits. Where the data
+        say what is held out, the column `held-out` (bool).
 
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
@@ -38,8 +43,10 @@ def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the d
     indices = pc.index_in(table["label"], value_set=array(labels, table["label"].type))
     if indices.null_count:
         row = pc.index(indices.is_null(), True).as_py()
+        before = pc.index(table[HELD_OUT], True).as_py() if HELD_OUT in table.column_names else len(table)
+        number = f"row {row + 1}" if row < before else f"held-out row {row - before + 1}"
         raise DataError(
-            f"{where}: row {row + 1} has the label {table['label'][row].as_py()!r}, "
+            f"{where}: {number} has the label {table['label'][row].as_py()!r}, "
             f"expected one of {', '.join(labels)}: correct it, or name all labels in run-config key 'labels'"
         )
     position = table.column_names.index("label")
@@ -57,17 +64,30 @@ def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
 
 def locate(source: str) -> DataFile | None:
     """The file of a source as it is now; None for the bundled tweets, which do not change."""
-    return None if source == "tweets" else DataFile.find(source)
+    return None if source == "tweets" else find(source)
+
+
+def find(source: str) -> DataFile:
+    """The file, or the data set of the `datasets` library, behind a source."""
+    return find_saved(source) if is_saved(source) else DataFile.find(source)
 
 
 def read_examples(file: DataFile | None, config: RunConfig, owned: bool = False) -> "Dataset":
     """As `load_examples`; where `owned`, with the partition column (str) as `owner`."""
     from datasets import Dataset
+    from pyarrow import array, concat_tables
     from pyarrow import table as arrow_table
 
     columns = {"text": config.text_column, "label": config.label_column}
     if owned:
         columns["owner"] = config.partition_column
+    if file is not None and file.kind == "hf":
+        parts = []
+        for split, rows in read_saved(file, config.label_column).items():
+            where = f"{file.path}, split {split}"
+            found = {key: _strings(rows, key, name, where) for key, name in columns.items()}
+            parts.append(arrow_table(found | {HELD_OUT: array([split != "train"] * len(rows))}))
+        return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT))
     table = tweets() if file is None else file.read(columns.values())
     return Dataset(arrow_table({key: _strings(table, key, name, name_of(file)) for key, name in columns.items()}))
 

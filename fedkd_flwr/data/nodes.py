@@ -10,11 +10,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data.examples import distinct_labels, load_examples, locate, name_of, read_examples, with_labels
+from fedkd_flwr.data.examples import (
+    HELD_OUT,
+    distinct_labels,
+    find,
+    load_examples,
+    locate,
+    name_of,
+    read_examples,
+    with_labels,
+)
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
 from fedkd_flwr.data.partition import share
-from fedkd_flwr.data.split import held_out
+from fedkd_flwr.data.saved import class_names
+from fedkd_flwr.data.split import held_out, thinned
 from fedkd_flwr.data.tweets import tweets_file
 from fedkd_flwr.errors import DataError
 
@@ -63,8 +73,8 @@ class _Owned:
 def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeData:
     """The data of the node that Flower describes by `node_config`, read once per process.
 
-    With `data-path` (a path that ends in .csv, .tsv, .json, .jsonl or .parquet, or csv:PATH, json:PATH,
-    parquet:PATH) that file is the node's own, all of it; `name`, or else the file's name, is its name.
+    With `data-path` (a path that ends in .csv, .tsv, .json, .jsonl or .parquet, or csv:PATH, json:PATH, parquet:PATH,
+    hf:NAME) that file or data set is the node's own, all of it; `name`, or else the file's name, is its name.
     Otherwise the node with `partition-id` i of `num-partitions` n holds its share of the run's data set:
 
     - natural: all rows of the owners i, i + n, i + 2n, ... in the sorted values of the partition column;
@@ -88,7 +98,7 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH` or `iob:PATH` (of a folder the held-out ones), labelled.
+    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH`, labelled; of `iob:PATH` or `hf:NAME` those held out.
 
     Raises:
         DataError: what is wrong with which file, column and row.
@@ -96,7 +106,10 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     if source.startswith("iob:"):
         found = read_iob(find_iob(source), labels)
         return as_dataset(found.test or found.train, labels)
-    return with_labels(load_examples(source, config), labels, source)
+    found = with_labels(load_examples(source, config), labels, source)
+    if HELD_OUT in found.column_names:
+        found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held]).remove_columns(HELD_OUT)
+    return found
 
 
 def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str:
@@ -142,7 +155,7 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if own := str(node_config.get("data-path", "")):
         if own.startswith("iob:") and not tokens:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        return _Owned(find_iob(own) if tokens else DataFile.find(own))
+        return _Owned(find_iob(own) if tokens else find(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -204,7 +217,8 @@ def _share(file: DataFile | None, config: RunConfig, partition: int, partitions:
 @lru_cache(maxsize=4)
 def _labelled(file: DataFile | None, config: RunConfig, owned: bool = False) -> tuple["Dataset", tuple[str, ...]]:
     dataset, where = read_examples(file, config, owned), name_of(file)
-    labels = _checked(config.label_names or distinct_labels(dataset), where)
+    declared = class_names(file, config.label_column) if file is not None and file.kind == "hf" else ()
+    labels = _checked(config.label_names or declared or distinct_labels(dataset), where)
     return _without_repeats(with_labels(dataset, labels, where), where), labels
 
 
@@ -215,8 +229,12 @@ def _checked(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 
 def _without_repeats(dataset: "Dataset", where: str) -> "Dataset":
+    """Each text once: the first, or the first held out where the data say what is."""
     texts = [" ".join(text.casefold().split()) for text in dataset["text"][:]]
-    first = {text: row for row, text in reversed(list(enumerate(texts)))}
+    held = dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [False] * len(texts)
+    first: dict[str, int] = {}
+    for row in sorted(range(len(texts)), key=lambda row: not held[row]):
+        first.setdefault(texts[row], row)
     if len(first) == len(texts):
         return dataset
     _log.info(
@@ -235,7 +253,12 @@ def _split(
 
     _require(len(dataset), name, where)
     rng = np.random.default_rng((config.seed, partition))
-    rows = held_out(np.array(dataset["label"][:]), config.test_fraction, config.max_test_examples, rng)
+    classes, limit = np.array(dataset["label"][:]), config.max_test_examples
+    held = np.array(dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [])
+    if held.any() and not held.all():
+        rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
+    else:
+        rows = held_out(classes, config.test_fraction, limit, rng)
     train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
     return NodeData(name, train, test, labels)
 

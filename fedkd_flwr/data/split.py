@@ -34,6 +34,19 @@ def held_out(
     return np.setdiff1d(np.arange(len(labels)), held), np.sort(test)
 
 
+def thinned(
+    labels: "NDArray[np.int64]", rows: "NDArray[np.int64]", limit: int, rng: "np.random.Generator"
+) -> "NDArray[np.int64]":
+    """At most `limit` (0: all) of these rows, ascending, of each class its share; labels: int64 [n]."""
+    import numpy as np
+
+    if not 0 < limit < len(rows):
+        return rows
+    shuffled = rng.permutation(rows)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(by_class[_systematic(limit, len(rows), rng)])
+
+
 def _systematic(count: int, population: int, rng: "np.random.Generator") -> "NDArray[np.int64]":
     """`count` evenly spaced positions of `population`, from a random start: all are equally likely."""
     import numpy as np

@@ -55,8 +55,9 @@ class Weights:
 class Outputs:
     """What one model says of a batch.
 
-    logits: [B, C], or [B, L, C] of a task on tokens.  hidden: the matched layers, each [B, L, D], a student's
-    already mapped by W to the teacher's width.  attentions: the matched layers, each [B, A, L, L].
+    logits: [B, C], or [B, L, C] of a task on tokens.  hidden: the matched layers, each [B, L, D], or [B, D] of models
+    that read different tokens, a student's already mapped by W to the teacher's width.  attentions: the matched layers,
+    each [B, A, L, L].
     """
 
     logits: Tensor
@@ -95,9 +96,11 @@ def denominator(own: Tensor, other: Tensor, mode: Mode) -> Tensor:
 def hidden_loss(target: Sequence[Tensor], hidden: Sequence[Tensor], mask: Tensor | None) -> Tensor:
     """First part of Eq 5: MSE of matched hidden states, mean over layers, real tokens and width.
 
-    target, hidden: equally many [B, L, D].  mask: [B, L], 1 on real tokens; None: all are real.
+    target, hidden: equally many [B, L, D], or means over tokens, [B, D], which no mask concerns.
+    mask: [B, L], 1 on real tokens; None: all are real.
     """
-    return _mean_over_layers(target, hidden, None if mask is None else mask[:, :, None])
+    tokens = mask is not None and target[0].ndim == 3
+    return _mean_over_layers(target, hidden, mask[:, :, None] if tokens else None)  # type: ignore[index]
 
 
 def attention_loss(target: Sequence[Tensor], attentions: Sequence[Tensor], mask: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
-from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, trainable
+from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, inputs_of, trainable
 
 Head = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """What a model does above its encoder: logits of last hidden states [B, L, D] and the batch that they come from."""
@@ -48,7 +48,7 @@ class Nested(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        inputs = inputs_of(batch)
         teacher = self.teacher(**inputs, output_hidden_states=True)
         hidden = teacher.hidden_states[self._exit]
         return Outputs(teacher.logits), Outputs(self._exit_head(hidden, inputs))

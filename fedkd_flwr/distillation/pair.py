@@ -1,7 +1,7 @@
 """A private teacher and a shared student as one module: which layers meet, what travels, what stays."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from fedkd_flwr.distillation.losses import Outputs
 
 TEACHER = "teacher."
-"""What begins the names of a teacher's tensors, also of those that travel."""
+"""What begins the names of a teacher's tensors, also of those that travel, and of what it alone is to read."""
 
 STUDENT = "student."
 """What begins the names of a student's tensors that never leave the node."""
@@ -24,7 +24,12 @@ class Pair(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
-        """Outputs of (teacher, student) on a batch; None where there is no such model."""
+        """Outputs of (teacher, student) on a batch; None where there is no such model.
+
+        Args:
+            batch: keyword arguments of the models, and `labels`; `teacher.NAME` are for a teacher that reads other
+                tokens than the student.
+        """
 
     @abstractmethod
     def federated(self) -> dict[str, Parameter]:
@@ -58,7 +63,7 @@ class Single(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
-        outputs = Outputs(self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits)
+        outputs = Outputs(self.model(**inputs_of(batch)).logits)
         return (None, outputs) if self._travels else (outputs, None)
 
     def federated(self) -> dict[str, Parameter]:
@@ -89,7 +94,9 @@ class TeacherStudent(Pair):
 
     The models take the batch as keyword arguments and return Hugging Face outputs (`logits`,
     `hidden_states` with the embedding output first, `attentions`). W is [D_teacher, D_student], the identity
-    at the start where the widths agree, and never leaves the node.
+    at the start where the widths agree, and never leaves the node. Where the teacher reads tokens of its own, the means
+    over the tokens are matched, and of a task on tokens its logits are taken at `teacher.places` ([B, L], the teacher's
+    token for each of the student's).
     """
 
     def __init__(self, teacher: nn.Module, student: nn.Module, hidden: bool = True, attention: bool = False) -> None:
@@ -106,25 +113,35 @@ class TeacherStudent(Pair):
 
         The teacher's dropout draws from a stream of its own: the student trains as it would alone.
         """
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        inputs, own = inputs_of(batch), inputs_of(batch, TEACHER)
+        places = own.pop("places", None)
         wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
         student = self.student(**inputs, **wanted)
         with _another_stream(student.logits.device):
-            teacher = self.teacher(**inputs, **wanted)
+            teacher = self.teacher(**(own or inputs), **wanted)
+        logits = teacher.logits
+        if places is not None:
+            logits = logits.gather(1, places[:, :, None].expand(-1, -1, logits.shape[-1]))
+        own_mask, mask = (own["attention_mask"], inputs["attention_mask"]) if own else (None, None)
+        of_student = self._matched(student.hidden_states, range(1, len(self._layers) + 1), mask)
         return (
             Outputs(
-                teacher.logits,
-                tuple(teacher.hidden_states[layer] for layer in self._layers) if self._hidden else (),
+                logits,
+                self._matched(teacher.hidden_states, self._layers, own_mask),
                 tuple(teacher.attentions[layer - 1] for layer in self._layers) if self._attention else (),
             ),
             Outputs(
                 student.logits,
-                tuple(project(h) for project, h in zip(self.projections, student.hidden_states[1:], strict=True))
-                if self._hidden
-                else (),
+                tuple(project(h) for project, h in zip(self.projections, of_student, strict=True)),
                 tuple(student.attentions) if self._attention else (),
             ),
         )
+
+    def _matched(self, states: Sequence[Tensor], layers: Iterable[int], mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Hidden states of some layers, each [B, L, D]; under a mask [B, L] their means over the tokens, [B, D]."""
+        if not self._hidden:
+            return ()
+        return tuple(states[layer] if mask is None else _mean(states[layer], mask) for layer in layers)
 
     def federated(self) -> dict[str, Parameter]:
         """The student's trainable parameters, under the student's own names."""
@@ -137,6 +154,13 @@ class TeacherStudent(Pair):
             for part in ("teacher", "projections")
             for name, parameter in trainable(self.get_submodule(part)).items()
         }
+
+
+def inputs_of(batch: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """What of a batch is for a model to read: without labels, and without or with only what begins with `prefix`."""
+    if prefix:
+        return {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in batch.items() if name != "labels" and not name.startswith(TEACHER)}
 
 
 def trainable(model: nn.Module) -> dict[str, Parameter]:
@@ -155,6 +179,12 @@ def _another_stream(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**62, ())))
         yield
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean of [B, L, D] over the tokens under a mask [B, L]."""
+    weight = mask[:, :, None].float()
+    return (hidden.float() * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def _width(model: nn.Module) -> int:

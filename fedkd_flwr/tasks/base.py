@@ -25,6 +25,7 @@ class Task(Protocol):
     """A task on examples that are encoded once, kept as Arrow tables, and then batched in any order."""
 
     tokenizer: "PreTrainedTokenizerBase"
+    teacher_tokenizer: "PreTrainedTokenizerBase | None"
     labels: tuple[str, ...]
 
     @property
@@ -37,7 +38,10 @@ class Task(Protocol):
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
     ) -> Iterator[dict[str, Tensor]]:
-        """Batches of the examples at the indices `order`: keyword arguments of a model, and `labels`."""
+        """Batches of the examples at the indices `order`: keyword arguments of a model, and `labels`.
+
+        What only a teacher with a tokenizer of its own reads is called `teacher.NAME`.
+        """
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss against the gold labels, mean over the batch, a scalar."""

@@ -76,14 +76,22 @@ def full(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def read_alike(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> bool:
+    """Whether two tokenizers make the same ids of any text, however each was saved."""
+    return _reading(one) == _reading(other)
+
+
 def digest(tokenizer: "PreTrainedTokenizerBase", *settings: object) -> str:
     """SHA-256 of these settings and of all that decides on a tokenizer's ids.
 
     How its last call cut and padded does not, though it remembers that too.
     """
-    described: dict[str, Any] = {"class": type(tokenizer).__name__, "init": tokenizer.init_kwargs}
-    if tokenizer.is_fast:
-        described["backend"] = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    else:
-        described["vocabulary"] = tokenizer.get_vocab()
+    described = {"class": type(tokenizer).__name__, "init": tokenizer.init_kwargs, **_reading(tokenizer)}
     return hashlib.sha256(json.dumps([settings, described], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _reading(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        return {"backend": backend | {"truncation": None, "padding": None}}
+    return {"vocabulary": tokenizer.get_vocab()}

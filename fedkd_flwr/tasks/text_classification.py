@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.distillation import TEACHER
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, full, padded
 
@@ -21,42 +22,43 @@ if TYPE_CHECKING:
 class TextClassification:
     """Single-label classification: cross-entropy, KL divergence, accuracy and macro F1."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: tuple[str, ...],
+        max_length: int,
+        teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> None:
         """A task.
 
         Args:
             tokenizer: has a padding token.
             labels: the names of the classes.
             max_length: tokens of a text, special ones included; the rest is cut.
+            teacher_tokenizer: another one, where the teacher reads other tokens than the student.
         """
         self.tokenizer = tokenizer
+        self.teacher_tokenizer = teacher_tokenizer
         self.labels = labels
         self._max_length = max_length
 
     @cached_property
     def encoding(self) -> str:
-        """SHA-256 of the tokenizer and of the maximal length."""
-        return digest(self.tokenizer, "text-classification", self._max_length)
+        """SHA-256 of the tokenizers and of the maximal length."""
+        tokenizers = self._tokenizers.values()
+        return "+".join(digest(tokenizer, "text-classification", self._max_length) for tokenizer in tokenizers)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Tokenise the columns `text` (str) and `label` (int) of a data set.
 
         Returns:
-            Columns `tokens` (int32 ids, unpadded) and `label` (int64).
+            Columns `tokens` (int32 ids, unpadded) and `label` (int64), and by a tokenizer of the teacher's own
+            `teacher-tokens`.
         """
         import pyarrow as pa
 
-        texts, tokens = dataset["text"], []
-        for start in range(0, len(texts), CHUNK):
-            chunk = self.tokenizer(
-                texts[start : start + CHUNK],
-                truncation=True,
-                max_length=self._max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
-        return pa.table({"tokens": pa.concat_arrays(tokens), "label": pa.array(dataset["label"][:], pa.int64())})
+        columns = {column: self._tokens(tokenizer, dataset["text"]) for column, tokenizer in self._tokenizers.items()}
+        return pa.table(columns | {"label": pa.array(dataset["label"][:], pa.int64())})
 
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
@@ -70,16 +72,18 @@ class TextClassification:
 
         Yields:
             `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`,
-            int64 [batch]. Segment ids are left out: a single text has one segment, every model's default.
+            int64 [batch]. Segment ids are left out: a single text has one segment, every model's default. For a
+            tokenizer of the teacher's own also `teacher.input_ids` and `teacher.attention_mask`, [batch, its longest].
         """
         texts, labels = Rows.of(examples["tokens"]), examples["label"].chunk(0).to_numpy()
         for rows in by_length(texts, len(examples), batch_size, order):
-            tokens = [texts[row] for row in rows]
-            yield {
-                "input_ids": padded(tokens, self.tokenizer.pad_token_id),
-                "attention_mask": padded([np.ones_like(text) for text in tokens], 0),
-                "labels": torch.from_numpy(labels[rows]),
-            }
+            batch = {"labels": torch.from_numpy(labels[rows])}
+            for (column, tokenizer), prefix in zip(self._tokenizers.items(), ("", TEACHER), strict=False):
+                read = texts if column == "tokens" else Rows.of(examples[column])
+                tokens = [read[row] for row in rows]
+                batch[f"{prefix}input_ids"] = padded(tokens, tokenizer.pad_token_id)
+                batch[f"{prefix}attention_mask"] = padded([np.ones_like(text) for text in tokens], 0)
+            yield batch
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, mean over the batch.
@@ -110,6 +114,27 @@ class TextClassification:
     def scores(self) -> "ClassificationScores":
         """Fresh scores."""
         return ClassificationScores(len(self.labels))
+
+    @property
+    def _tokenizers(self) -> "dict[str, PreTrainedTokenizerBase]":
+        """By the column of their tokens: the student's, then the teacher's where it is another."""
+        found = {"tokens": self.tokenizer, "teacher-tokens": self.teacher_tokenizer}
+        return {column: tokenizer for column, tokenizer in found.items() if tokenizer is not None}
+
+    def _tokens(self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> "pa.Array":
+        import pyarrow as pa
+
+        tokens = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = tokenizer(
+                texts[start : start + CHUNK],
+                truncation=True,
+                max_length=self._max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
+        return pa.concat_arrays(tokens)
 
 
 class ClassificationScores:

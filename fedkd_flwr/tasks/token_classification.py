@@ -3,23 +3,22 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.distillation import TEACHER
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, full, padded
+from fedkd_flwr.tasks.words import UNLABELLED, WordReader, common_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
-
-UNLABELLED = -100
-"""Label of pieces that carry no tag: special tokens, padding, all but the first piece of a word."""
 
 
 class TokenClassification:
@@ -29,50 +28,53 @@ class TokenClassification:
     part ends where no span goes on, if there is such a place in it.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: tuple[str, ...],
+        max_length: int,
+        teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> None:
         """A task.
 
         Args:
             tokenizer: a fast one, with a padding token.
             labels: the tags: O, B-TYPE, I-TYPE.
             max_length: tokens of a part of a sentence, special ones included.
+            teacher_tokenizer: another one, where the teacher reads other tokens than the student.
         """
         self.tokenizer = tokenizer
+        self.teacher_tokenizer = teacher_tokenizer
         self.labels = labels
-        special = tokenizer(["a"], is_split_into_words=True)
-        places = [place for place, word in enumerate(special.word_ids()) if word is not None]
-        ids = np.array(special["input_ids"])
-        self._before, self._after = ids[: places[0]], ids[places[-1] + 1 :]
-        self._room = max(1, max_length - len(self._before) - len(self._after))
+        self._readers = [WordReader.of(each, max_length) for each in (tokenizer, teacher_tokenizer) if each is not None]
         self._inside = np.array([label.startswith("I-") for label in labels])
 
     @cached_property
     def encoding(self) -> str:
-        """SHA-256 of the tokenizer."""
-        return digest(self.tokenizer, "token-classification")
+        """SHA-256 of the tokenizers."""
+        return "+".join(digest(reader.tokenizer, "token-classification") for reader in self._readers)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Tokenise the columns `words` (list of str) and `label` (list of int) of a data set.
 
         Returns:
-            Columns `tokens` (int32 ids of all pieces, no special ones) and `label` (int32, one for each piece). A word
-            of which the tokenizer leaves nothing is the unknown token.
+            Columns `tokens` (int32 ids of all pieces, no special ones) and `label` (int32, one for each piece), and
+            the same by a tokenizer of the teacher's own as `teacher-tokens` and `teacher-label`. A word of which a
+            tokenizer leaves nothing is the unknown token.
         """
         import pyarrow as pa
 
         sentences, tags = dataset["words"][:], dataset["label"][:]
-        tokens, labels = [], []
-        for start in range(0, len(sentences), CHUNK):
-            chunk = sentences[start : start + CHUNK]
-            encoded = self.tokenizer(chunk, is_split_into_words=True, add_special_tokens=False, verbose=False)
-            for row, sentence in enumerate(chunk):
-                ids, carried = self._aligned(
-                    encoded["input_ids"][row], encoded.word_ids(row), tags[start + row], len(sentence)
-                )
-                tokens.append(ids)
-                labels.append(carried)
-        pieces = pa.large_list(pa.int32())
-        return pa.table({"tokens": pa.array(tokens, pieces), "label": pa.array(labels, pieces)})
+        kind = pa.large_list(pa.int32())
+        columns: dict[str, Any] = {}
+        for prefix, reader in zip(("", "teacher-"), self._readers, strict=False):
+            tokens, labels = [], []
+            for start in range(0, len(sentences), CHUNK):
+                pieces = reader.read(sentences[start : start + CHUNK], tags[start : start + CHUNK])
+                tokens.extend(pieces.ids)
+                labels.extend(pieces.labels)
+            columns |= {f"{prefix}tokens": pa.array(tokens, kind), f"{prefix}label": pa.array(labels, kind)}
+        return pa.table(columns)
 
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
@@ -86,19 +88,19 @@ class TokenClassification:
 
         Yields:
             `input_ids`, `attention_mask` (1: token, 0: padding) and `labels` (`UNLABELLED`: none), int64
-            [parts, longest]: the parts of a sentence follow each other.
+            [parts, longest]: the parts of a sentence follow each other. For a tokenizer of the teacher's own also
+            `teacher.input_ids` and `teacher.attention_mask`, [parts, its longest], and `teacher.places`,
+            [parts, longest]: where it has the first piece of the word whose first piece is here; elsewhere 0.
         """
         tokens, labels = Rows.of(examples["tokens"]), Rows.of(examples["label"])
-        none = [np.full(len(special), UNLABELLED) for special in (self._before, self._after)]
         for rows in by_length(tokens, len(examples), batch_size, order):
-            parts = [(row, part) for row in rows for part in self._parts(labels[row])]
-            ids = [np.concatenate([self._before, tokens[row][part], self._after]) for row, part in parts]
-            tags = [np.concatenate([none[0], labels[row][part], none[1]]) for row, part in parts]
-            yield {
-                "input_ids": padded(ids, self.tokenizer.pad_token_id),
-                "attention_mask": padded([np.ones_like(line) for line in ids], 0),
-                "labels": padded(tags, UNLABELLED),
-            }
+            if self.teacher_tokenizer is None:
+                parts = [(row, part) for row in rows for part in self._parts(labels[row])]
+                yield self._batch(
+                    [tokens[row][part] for row, part in parts], [labels[row][part] for row, part in parts]
+                )
+            else:
+                yield self._common_batch(examples, rows)
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, mean over the labelled pieces.
@@ -131,24 +133,46 @@ class TokenClassification:
         """Fresh scores."""
         return SpanScores(self.labels)
 
-    def _aligned(
-        self, ids: list[int], words: list[int | None], tags: list[int], count: int
-    ) -> tuple[list[int], list[int]]:
-        """The pieces of a sentence of `count` words, and the tag that each carries."""
-        pieces: list[list[int]] = [[] for _ in range(count)]
-        for piece, word in zip(ids, words, strict=True):
-            if word is not None:
-                pieces[word].append(piece)
-        unknown = self.tokenizer.unk_token_id
-        pieces = [piece or [self.tokenizer.pad_token_id if unknown is None else unknown] for piece in pieces]
-        carried = [[tag] + [UNLABELLED] * (len(piece) - 1) for piece, tag in zip(pieces, tags, strict=True)]
-        return list(chain.from_iterable(pieces)), list(chain.from_iterable(carried))
+    def _batch(self, ids: "list[NDArray[Any]]", tags: "list[NDArray[Any]]") -> dict[str, Tensor]:
+        reader = self._readers[0]
+        none = [np.full(len(special), UNLABELLED) for special in (reader.before, reader.after)]
+        return self._padded(reader, ids) | {
+            "labels": padded([np.concatenate([none[0], line, none[1]]) for line in tags], UNLABELLED)
+        }
+
+    def _common_batch(self, examples: "pa.Table", rows: Sequence[int]) -> dict[str, Tensor]:
+        """A batch whose parts both tokenizers have room for."""
+        own, others = self._readers
+        names = ("tokens", "label", "teacher-tokens", "teacher-label")
+        tokens, labels, theirs, marks = (Rows.of(examples[name]) for name in names)
+        parts = [
+            (row, part)
+            for row in rows
+            for part in common_parts((labels[row], marks[row]), (own.room, others.room), self._inside)
+        ]
+        batch = self._batch(
+            [tokens[row][part.pieces[0]] for row, part in parts], [labels[row][part.pieces[0]] for row, part in parts]
+        )
+        places = torch.zeros_like(batch["input_ids"])
+        for line, (_, part) in zip(places, parts, strict=True):
+            here, there = (torch.from_numpy(firsts) for firsts in part.firsts)
+            line[here + len(own.before)] = there + len(others.before)
+        teacher = self._padded(others, [theirs[row][part.pieces[1]] for row, part in parts]) | {"places": places}
+        return batch | {f"{TEACHER}{name}": tensor for name, tensor in teacher.items()}
+
+    @staticmethod
+    def _padded(reader: WordReader, ids: "list[NDArray[Any]]") -> dict[str, Tensor]:
+        whole = [reader.whole(line) for line in ids]
+        return {
+            "input_ids": padded(whole, reader.tokenizer.pad_token_id),
+            "attention_mask": padded([np.ones_like(line) for line in whole], 0),
+        }
 
     def _parts(self, labels: "NDArray[np.int32]") -> Iterator[slice]:
         """Where the parts of a sentence with these labels begin and end."""
-        start = 0
-        while len(labels) - start > self._room:
-            ends = np.arange(start + 1, start + self._room + 1)
+        start, room = 0, self._readers[0].room
+        while len(labels) - start > room:
+            ends = np.arange(start + 1, start + room + 1)
             at = labels[ends]
             good = ends[(at != UNLABELLED) & ~self._inside[np.maximum(at, 0)]]
             end = int(good[-1] if len(good) else ends[-1])

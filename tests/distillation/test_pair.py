@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 from fedkd_flwr.distillation import TeacherStudent, layer_map
 
@@ -77,3 +77,32 @@ def test_only_the_students_trainable_parameters_are_shared() -> None:
     everything = {id(p) for p in pair.parameters() if p.requires_grad}
     assert {id(p) for p in [*shared.values(), *private.values()]} == everything
     assert {name.partition(".")[0] for name in private} == {"teacher", "projections"}
+
+
+def test_a_teacher_reads_its_own_tokens_and_means_are_matched(batch: dict[str, Tensor]) -> None:
+    teacher, student = bert(4, 12), bert(2, 8)
+    pair = TeacherStudent(teacher, student, hidden=True)
+    own = {"input_ids": torch.tensor([[7, 8, 9, 1, 2], [3, 4, 0, 0, 0]])}
+    own["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    out_t, out_s = pair(batch | {f"teacher.{name}": tensor for name, tensor in own.items()})
+    expected = teacher(**own, output_hidden_states=True)
+    plain = pair(batch)[1]
+    torch.testing.assert_close(out_t.logits, expected.logits)
+    torch.testing.assert_close(out_s.logits, plain.logits)
+    for row, (mine, theirs) in enumerate(((5, 4), (2, int(batch["attention_mask"][1].sum())))):
+        for layer, j in ((2, 0), (4, 1)):
+            torch.testing.assert_close(out_t.hidden[j][row], expected.hidden_states[layer][row, :mine].mean(0))
+            torch.testing.assert_close(out_s.hidden[j][row], plain.hidden[j][row, :theirs].mean(0))
+
+
+def test_logits_of_tokens_are_taken_where_the_teacher_has_them() -> None:
+    config = BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, num_labels=3
+    )
+    teacher, student = (BertForTokenClassification(config).eval() for _ in range(2))
+    own = {"input_ids": torch.tensor([[7, 8, 9, 1, 2]]), "attention_mask": torch.ones(1, 5, dtype=torch.int64)}
+    batch = {"input_ids": torch.tensor([[4, 5, 6]]), "attention_mask": torch.ones(1, 3, dtype=torch.int64)}
+    places = {"teacher.places": torch.tensor([[0, 3, 1]])}
+    pair = TeacherStudent(teacher, student, hidden=False)
+    logits = pair(batch | {f"teacher.{name}": tensor for name, tensor in own.items()} | places)[0].logits
+    torch.testing.assert_close(logits, teacher(**own).logits[:, [0, 3, 1]])

@@ -191,3 +191,30 @@ def test_the_encoding_is_that_of_the_tokenizer_and_the_length(defaults: dict[str
     other = build()
     other.tokenizer.add_tokens(["fedkd"])
     assert other.encoding != used.encoding
+
+
+def test_a_teachers_own_tokenizer_reads_the_same_texts(defaults: dict[str, Any], tiny_bert: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<p>": 0, "<u>": 1, "hello": 2, "world": 3}, unk_token="<u>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    other = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<p>", unk_token="<u>")
+    own = build_task(RunConfig.parse(defaults), ("no", "yes")).tokenizer
+    task = TextClassification(own, ("no", "yes"), 4, other)
+    data = Dataset.from_dict({"text": ["hello", "hello big world big world"], "label": [1, 0]})
+    examples = task.encode(data)
+    (batch,) = task.batches(examples, 2, [1, 0])
+    row = batch["labels"].tolist().index(0)
+    assert batch["teacher.input_ids"][row].tolist() == [2, 1, 3, 1]
+    assert batch["teacher.input_ids"][1 - row].tolist() == [2, 0, 0, 0]
+    assert batch["teacher.attention_mask"][1 - row].tolist() == [1, 0, 0, 0]
+    alone = TextClassification(own, ("no", "yes"), 4)
+    (plain,) = alone.batches(alone.encode(data), 2, [1, 0])
+    assert torch.equal(plain["input_ids"], batch["input_ids"]) and "teacher.input_ids" not in plain
+    assert task.encoding != alone.encoding
+
+
+def test_tokenizers_that_read_alike_are_one(defaults: dict[str, Any], tiny_bert: Path) -> None:
+    raw = defaults | {"architecture": "separate", "teacher": str(tiny_bert), "student": "minilm-l6"}
+    assert build_task(RunConfig.parse(raw), ("no", "yes")).teacher_tokenizer is None

@@ -108,6 +108,45 @@ def test_every_word_has_its_tag_once_on_its_first_piece(
         assert [i for i, label in enumerate(carried) if label != UNLABELLED] == starts.tolist()
 
 
+@given(sentences=SENTENCES, max_length=st.integers(4, 20))
+def test_a_teachers_own_tokens_are_those_of_the_same_words(
+    word_piece: str, byte_pairs: str, sentences: list[list[tuple[str, int]]], max_length: int
+) -> None:
+    """Every word has its tag once, and beside it the first piece that the teacher's tokenizer has of that word."""
+    own, other = (load_tokenizer(name, words=True) for name in (word_piece, byte_pairs))
+    task = TokenClassification(own, TAGS, max_length, other)
+    examples = encode(task, sentences)
+    for row, sentence in enumerate(sentences):
+        (batch,) = task.batches(examples, 1, [row])
+        labels, places = batch["labels"], batch["teacher.places"]
+        for prefix in ("", "teacher."):
+            ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+            assert ids.shape == mask.shape and ids.shape[1] == mask.sum(dim=1).max() <= max_length
+        assert places.shape == labels.shape == batch["input_ids"].shape
+        assert labels[labels != UNLABELLED].tolist() == [tag for _, tag in sentence]
+        assert (places[labels == UNLABELLED] == 0).all()
+        for tokenizer, found in (
+            (own, batch["input_ids"][labels != UNLABELLED]),
+            (other, batch["teacher.input_ids"].gather(1, places)[labels != UNLABELLED]),
+        ):
+            expected = [
+                (tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"] or [None])[0]
+                for word, _ in sentence
+            ]
+            unknown = tokenizer.unk_token_id
+            assert found.tolist() == [unknown if piece is None else piece for piece in expected]
+
+
+def test_no_span_is_cut_for_two_tokenizers_where_it_can_be_helped(word_piece: str) -> None:
+    """Six pieces fit, as for one tokenizer below."""
+    own = load_tokenizer(word_piece, words=True)
+    task = TokenClassification(own, TAGS, 8, own)
+    (batch,) = task.batches(encode(task, [[("a", tag) for tag in [0, 0, 0, 1, 2, 2, 2, 0, 0, 1]]]), 1)
+    read = [[label for label in line.tolist() if label != UNLABELLED] for line in batch["labels"]]
+    assert read == [[0, 0, 0], [1, 2, 2, 2, 0, 0], [1]]
+    assert torch.equal(batch["teacher.input_ids"], batch["input_ids"])
+
+
 def test_no_span_is_cut_where_it_can_be_helped(task: TokenClassification) -> None:
     """Six pieces fit: the first part ends before the span that the seventh piece belongs to."""
     tags = [0, 0, 0, 1, 2, 2, 2, 0, 0, 1]

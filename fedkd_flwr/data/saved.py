@@ -1,0 +1,98 @@
+"""Data sets of the `datasets` library: a folder that `save_to_disk` wrote, or a name on the Hugging Face Hub.
+
+`hf:PATH`, `hf:NAME` or `hf:NAME:CONFIG`. Of several splits `train` is learnt from and `test`, or else `validation`,
+held out; a split whose labels are hidden (all -1) does not count. A data set without splits is split like a file. The
+names of a `ClassLabel` stand for its numbers.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+PREFIX = "hf:"
+_MARKS = ("dataset_dict.json", "state.json")
+_HELD_OUT = ("test", "validation")
+
+
+def is_saved(reference: str) -> bool:
+    """Whether a source is `hf:...` or a folder that `save_to_disk` wrote."""
+    return reference.startswith(PREFIX) or any((Path(reference).expanduser() / mark).is_file() for mark in _MARKS)
+
+
+def find_saved(reference: str) -> DataFile:
+    """The data set behind `hf:PATH`, a folder, or `hf:NAME`; one on the hub counts as unchanged.
+
+    Raises:
+        DataError: a path that leads nowhere, or to a folder that `save_to_disk` did not write.
+    """
+    name = reference.removeprefix(PREFIX)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not is_saved(str(path)):
+            raise DataError(f"data set {path.absolute()}: save_to_disk has not written this folder, correct the path")
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return DataFile("hf", path.absolute(), tuple(number for file in files for number in stamp(file)))
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise DataError(f"data set {path.absolute()}: no such folder, correct the path in {reference!r}")
+    return DataFile("hf", Path(name), ())
+
+
+def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:
+    """Rows and columns of the split to learn from, and of the one to hold out where there is one, by their names.
+
+    Raises:
+        DataError: it cannot be read or downloaded, or has no split `train`.
+    """
+    splits = _load(file)
+    if "train" not in splits:
+        raise DataError(f"data set {file.path}: expected a split train but found {', '.join(splits)}")
+    held_out = [name for name in _HELD_OUT if name in splits and not _hidden(splits[name], label_column)]
+    return {name: _table(splits[name]) for name in ("train", *held_out[:1])}
+
+
+def class_names(file: DataFile, label_column: str) -> tuple[str, ...]:
+    """The names that the data set declares for its labels, in its order; empty: it declares none."""
+    feature = next(iter(_load(file).values())).features.get(label_column)
+    return tuple(getattr(feature, "names", ()))
+
+
+@lru_cache(maxsize=2)
+def _load(file: DataFile) -> "DatasetDict":
+    from datasets import DatasetDict, disable_progress_bars, load_dataset, load_from_disk
+
+    disable_progress_bars()
+    try:
+        if file.stamp:
+            found = load_from_disk(str(file.path))
+        else:
+            name, _, config = str(file.path).partition(":")
+            found = load_dataset(name, config or None)
+    except Exception as error:  # of the many kinds that files, builders and the network raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hub = "" if file.stamp else " (there is no such folder here, so it was looked for on the Hugging Face Hub)"
+        raise DataError(f"data set {file.path} cannot be read: {reason}{hub}") from None
+    return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
+
+
+def _hidden(dataset: "Dataset", label_column: str) -> bool:
+    return label_column in dataset.column_names and set(dataset.unique(label_column)) <= {-1}
+
+
+def _table(dataset: "Dataset") -> "pa.Table":
+    """All columns, of a `ClassLabel` the names; null where it has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = dataset.with_format("arrow")[:].replace_schema_metadata()
+    for position, (column, feature) in enumerate(dataset.features.items()):
+        if names := getattr(feature, "names", None):
+            numbers = pc.if_else(pc.less(table[column], 0), None, table[column])
+            table = table.set_column(position, column, pa.chunked_array([pa.array(names, pa.string()).take(numbers)]))
+    return table
