@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 from federation import round_of
-from flwr.app import Message
+from flwr.app import Error, Message
 from safetensors.torch import load_file
 
 from e2e.conftest import Deployment
@@ -24,7 +24,7 @@ Student = Mapping[str, torch.Tensor]
 SOUTH = 101
 """Its node id in one process."""
 
-LONG = 800
+LONG = 300
 """Steps of a training that lasts long enough to be met in the middle."""
 
 START_SECONDS = 5.0
@@ -46,8 +46,10 @@ def test_a_clientapp_killed_while_it_trains_costs_its_node_the_round(
     assert [entry["trained"] for entry in rounds] == [2, 1, 2]
     assert list(rounds[1]["failed"]) == ["south"]
 
-    def lost(message: Message, deliver: Callable[[], Message]) -> Message | None:
-        return None if round_of(message, SOUTH) == 2 else deliver()
+    def lost(message: Message, deliver: Callable[[], Message]) -> Message:
+        if round_of(message, SOUTH) == 2:
+            return Message(Error(code=8, reason="ClientApp stopped responding."), reply_to=message)
+        return deliver()
 
     assert_same(student(federation, settings), in_one_process(settings, lost))
 
@@ -76,7 +78,7 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
         reply = deliver()
         return None if round_of(message, SOUTH) == 2 else reply
 
-    assert_same(student(federation, settings), in_one_process(settings, late))
+    assert_same(student(federation, settings), in_one_process(settings | {"round-timeout-seconds": 1}, late))
 
 
 def test_a_killed_serverapp_is_resumed(
