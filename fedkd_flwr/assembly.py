@@ -12,6 +12,7 @@ from fedkd_flwr import tensors
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
+from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import build_classifier, head, head_parameter_names
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
 
 
 def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+    if config.task == "image-classification":
+        return build_image_classifier(
+            reference,
+            num_layers=num_layers,
+            labels=labels,
+            attentions=loss_weights(config).attention,
+            seed=config.seed,
+        )
     return build_classifier(
         reference,
         num_layers=num_layers,
@@ -156,6 +165,8 @@ def _learning_rates(
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
     try:
+        if config.task == "image-classification":
+            return Nested(teacher, student, image_head(student), config.shared_layers, noise(student))
         return Nested(teacher, student, head(student), config.shared_layers)
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None

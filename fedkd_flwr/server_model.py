@@ -84,10 +84,10 @@ class ServerModel:
                 "fedkd: %s holds the student's encoder; each node has exported it with its head", folder / "student"
             )
         export(
-            self._student if self._shared_head else self._student.base_model, self._task.tokenizer, folder / "student"
+            self._student if self._shared_head else self._student.base_model, self._task.processor, folder / "student"
         )
         if isinstance(self._pair, Nested) and not self._pair.private():
-            export(self._pair.teacher, self._task.tokenizer, folder / "teacher")
+            export(self._pair.teacher, self._task.processor, folder / "teacher")
 
     def _load(self, shared: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

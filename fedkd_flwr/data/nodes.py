@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data.examples import distinct_labels, load_examples, locate, name_of, read_examples, with_labels
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.images import find_images, read_images, split_images
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.split import held_out
@@ -35,12 +36,12 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class NodeData:
-    """Examples of one node: no text of `test` is in `train`.
+    """Examples of one node: no text of `test` is in `train`, and no file of an image.
 
     Attributes:
         name: whose they are.
         train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of sentences
-            of tagged words `words` (list of str) and `label` (list of int64).
+            of tagged words `words` (list of str) and `label` (list of int64); of images `image` (path) and `label`.
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of.
     """
@@ -71,7 +72,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - iid, dirichlet: a share drawn with the run's seed.
 
     For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
-    folder of such folders, one for each node.
+    folder of such folders, one for each node. For image classification both are folders as in
+    `fedkd_flwr.data.images`.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -82,13 +84,15 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     owned = _owned(config, node_config)
     if not owned.partitions:
         assert owned.file is not None
-        own = _tagged if owned.file.kind == "iob" else _own
+        own = {"iob": _tagged, "imagefolder": _pictured}.get(owned.file.kind, _own)
         return own(owned.file, config, str(node_config.get("name") or owned.file.name))
+    if owned.file is not None and owned.file.kind == "imagefolder":
+        return _pictured(owned.file, config, "", owned.partition, owned.partitions)
     return _share(owned.file, config, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH` or `iob:PATH` (of a folder the held-out ones), labelled.
+    """All examples of a source, labelled; of `iob:PATH` and `imagefolder:PATH` the held-out ones, if there are any.
 
     Raises:
         DataError: what is wrong with which file, column and row.
@@ -96,6 +100,10 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     if source.startswith("iob:"):
         found = read_iob(find_iob(source), labels)
         return as_dataset(found.test or found.train, labels)
+    if source.startswith("imagefolder:"):
+        images = with_labels(read_images(find_images(source)), labels, source)
+        held = [row for row, test in enumerate(images["test"]) if test]
+        return images.select(held) if held else images
     return with_labels(load_examples(source, config), labels, source)
 
 
@@ -142,7 +150,8 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if own := str(node_config.get("data-path", "")):
         if own.startswith("iob:") and not tokens:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        return _Owned(find_iob(own) if tokens else DataFile.find(own))
+        find = {"token-classification": find_iob, "image-classification": find_images}.get(config.task, DataFile.find)
+        return _Owned(find(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -156,6 +165,10 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         if config.dataset == "tweets":
             raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
+    if config.task == "image-classification":
+        if config.dataset == "tweets":
+            raise DataError("dataset 'tweets' has no images: set run-config key 'dataset' to imagefolder:PATH")
+        return _Owned(find_images(config.dataset), partition, partitions)
     return _Owned(locate(config.dataset), partition, partitions)
 
 
@@ -182,6 +195,21 @@ def _tagged(file: DataFile, config: RunConfig, name: str) -> NodeData:
         rows = held_out(spans, config.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
     return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+@lru_cache(maxsize=64)
+def _pictured(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
+    import numpy as np
+
+    where, images = name_of(file), read_images(file)
+    labels = _checked(config.label_names or distinct_labels(images), where)
+    images = with_labels(images, labels, where)
+    if partitions:
+        name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
+    _require(len(images), name, where)
+    train, test = split_images(images, config, np.random.default_rng((config.seed, partition)))
+    _require(min(len(train), len(test)) + 1, name, where)
+    return NodeData(name, train, test, labels)
 
 
 def _once(found: Sentences) -> Sentences:

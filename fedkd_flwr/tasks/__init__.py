@@ -7,15 +7,19 @@ __all__ = ["Scores", "Task", "build_task"]
 
 
 def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
-    """The task of a run, with its teacher's tokenizer.
+    """The task of a run, with its teacher's tokenizer or image processor.
 
     Raises:
-        ModelError: the tokenizer cannot be loaded.
+        ModelError: that cannot be loaded.
     """
+    from fedkd_flwr.image_models import load_image_processor
     from fedkd_flwr.models import load_tokenizer
+    from fedkd_flwr.tasks.image_classification import ImageClassification
     from fedkd_flwr.tasks.text_classification import TextClassification
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
     if config.task == "token-classification":
         return TokenClassification(load_tokenizer(config.teacher, words=True), labels, config.max_length)
+    if config.task == "image-classification":
+        return ImageClassification(load_image_processor(config.teacher), labels)
     return TextClassification(load_tokenizer(config.teacher), labels, config.max_length)

@@ -1,16 +1,15 @@
 """One label per text."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, full, padded
+from fedkd_flwr.tasks.single_label import SingleLabel
+from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TextClassification:
+class TextClassification(SingleLabel):
     """Single-label classification: cross-entropy, KL divergence, accuracy and macro F1."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int) -> None:
@@ -29,14 +28,14 @@ class TextClassification:
             labels: the names of the classes.
             max_length: tokens of a text, special ones included; the rest is cut.
         """
-        self.tokenizer = tokenizer
+        self.processor = tokenizer
         self.labels = labels
         self._max_length = max_length
 
     @cached_property
     def encoding(self) -> str:
         """SHA-256 of the tokenizer and of the maximal length."""
-        return digest(self.tokenizer, "text-classification", self._max_length)
+        return digest(self.processor, "text-classification", self._max_length)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Tokenise the columns `text` (str) and `label` (int) of a data set.
@@ -48,7 +47,7 @@ class TextClassification:
 
         texts, tokens = dataset["text"], []
         for start in range(0, len(texts), CHUNK):
-            chunk = self.tokenizer(
+            chunk = self.processor(
                 texts[start : start + CHUNK],
                 truncation=True,
                 max_length=self._max_length,
@@ -76,95 +75,7 @@ class TextClassification:
         for rows in by_length(texts, len(examples), batch_size, order):
             tokens = [texts[row] for row in rows]
             yield {
-                "input_ids": padded(tokens, self.tokenizer.pad_token_id),
+                "input_ids": padded(tokens, self.processor.pad_token_id),
                 "attention_mask": padded([np.ones_like(text) for text in tokens], 0),
                 "labels": torch.from_numpy(labels[rows]),
             }
-
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, mean over the batch.
-
-        Args:
-            logits: [batch, classes].
-            labels: int64 [batch].
-
-        Returns:
-            A scalar of at least float32.
-        """
-        return nn.functional.cross_entropy(full(logits), labels)
-
-    def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """KL(softmax(target) || softmax(logits)) at temperature 1, mean over the batch.
-
-        Args:
-            target_logits: [batch, classes]; a gradient flows into them unless they are detached.
-            logits: [batch, classes].
-            labels: do not matter.
-
-        Returns:
-            A scalar of at least float32.
-        """
-        target, output = (nn.functional.log_softmax(full(x), dim=-1) for x in (target_logits, logits))
-        return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
-
-    def scores(self) -> "ClassificationScores":
-        """Fresh scores."""
-        return ClassificationScores(len(self.labels))
-
-
-class ClassificationScores:
-    """Accuracy, macro F1 and mean cross-entropy; of two classes also F1 and average precision of the second.
-
-    Macro F1 is the mean F1 of the classes that are among the gold labels or the predictions: a class that is in
-    neither does not count, one that is only predicted counts 0.
-    """
-
-    def __init__(self, classes: int) -> None:
-        from torchmetrics import MeanMetric, MetricCollection
-        from torchmetrics.classification import (
-            BinaryAveragePrecision,
-            BinaryF1Score,
-            MulticlassAccuracy,
-            MulticlassF1Score,
-        )
-
-        self._decisions = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
-                "macro-f1": MulticlassF1Score(classes, average="macro", validate_args=False),
-            }
-        )
-        self._positive = BinaryF1Score(validate_args=False) if classes == 2 else None
-        self._ranking = BinaryAveragePrecision(validate_args=False) if classes == 2 else None
-        self._loss = MeanMetric(nan_strategy="disable")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
-        logits, labels = full(logits.detach()).cpu(), labels.cpu()
-        self._decisions.update(logits.argmax(dim=-1), labels)
-        if self._positive is not None and self._ranking is not None:
-            self._positive.update(logits.argmax(dim=-1), labels)
-            self._ranking.update(logits.softmax(dim=-1)[:, 1], labels)
-        self._loss.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
-
-    def compute(self) -> dict[str, float]:
-        """Scores of all examples so far, of which there is at least one.
-
-        Returns:
-            `accuracy`, `macro-f1` and `loss`; of two classes also `f1` and `average-precision`, 0 where no
-            example is of the second.
-
-        Raises:
-            RunError: the loss is not finite.
-        """
-        loss = float(self._loss.compute())
-        if not math.isfinite(loss):
-            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
-        scores = {name: float(value) for name, value in self._decisions.compute().items()}
-        if self._positive is not None and self._ranking is not None:
-            ranking = float(self._ranking.compute())
-            scores |= {
-                "f1": float(self._positive.compute()),
-                "average-precision": ranking if math.isfinite(ranking) else 0.0,
-            }
-        return scores | {"loss": loss}

@@ -37,7 +37,7 @@ class TokenClassification:
             labels: the tags: O, B-TYPE, I-TYPE.
             max_length: tokens of a part of a sentence, special ones included.
         """
-        self.tokenizer = tokenizer
+        self.processor = tokenizer
         self.labels = labels
         special = tokenizer(["a"], is_split_into_words=True)
         places = [place for place, word in enumerate(special.word_ids()) if word is not None]
@@ -49,7 +49,7 @@ class TokenClassification:
     @cached_property
     def encoding(self) -> str:
         """SHA-256 of the tokenizer."""
-        return digest(self.tokenizer, "token-classification")
+        return digest(self.processor, "token-classification")
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Tokenise the columns `words` (list of str) and `label` (list of int) of a data set.
@@ -64,7 +64,7 @@ class TokenClassification:
         tokens, labels = [], []
         for start in range(0, len(sentences), CHUNK):
             chunk = sentences[start : start + CHUNK]
-            encoded = self.tokenizer(chunk, is_split_into_words=True, add_special_tokens=False, verbose=False)
+            encoded = self.processor(chunk, is_split_into_words=True, add_special_tokens=False, verbose=False)
             for row, sentence in enumerate(chunk):
                 ids, carried = self._aligned(
                     encoded["input_ids"][row], encoded.word_ids(row), tags[start + row], len(sentence)
@@ -95,7 +95,7 @@ class TokenClassification:
             ids = [np.concatenate([self._before, tokens[row][part], self._after]) for row, part in parts]
             tags = [np.concatenate([none[0], labels[row][part], none[1]]) for row, part in parts]
             yield {
-                "input_ids": padded(ids, self.tokenizer.pad_token_id),
+                "input_ids": padded(ids, self.processor.pad_token_id),
                 "attention_mask": padded([np.ones_like(line) for line in ids], 0),
                 "labels": padded(tags, UNLABELLED),
             }
@@ -139,8 +139,8 @@ class TokenClassification:
         for piece, word in zip(ids, words, strict=True):
             if word is not None:
                 pieces[word].append(piece)
-        unknown = self.tokenizer.unk_token_id
-        pieces = [piece or [self.tokenizer.pad_token_id if unknown is None else unknown] for piece in pieces]
+        unknown = self.processor.unk_token_id
+        pieces = [piece or [self.processor.pad_token_id if unknown is None else unknown] for piece in pieces]
         carried = [[tag] + [UNLABELLED] * (len(piece) - 1) for piece, tag in zip(pieces, tags, strict=True)]
         return list(chain.from_iterable(pieces)), list(chain.from_iterable(carried))
 
