@@ -14,6 +14,7 @@ from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weight
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import build_classifier, head, head_parameter_names
+from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,14 +131,18 @@ def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Se
             attentions=loss_weights(config).attention,
             seed=config.seed,
         )
-    return build_classifier(
+    model = build_classifier(
         reference,
         num_layers=num_layers,
-        labels=labels,
+        labels=(config.label_column,) if config.task == "regression" else labels,
         pooling="none" if config.task == "token-classification" else config.pooling,
         attentions=loss_weights(config).attention,
         seed=config.seed,
+        problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
     )
+    if config.task == "regression":
+        model.units = scale(tuple(labels))
+    return model
 
 
 def _head_ids(*models: "PreTrainedModel") -> set[int]:

@@ -1,5 +1,6 @@
 """The one description of a run: every run-config key, validated; no other module reads raw run-config."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -81,7 +82,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
     method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
-    task: Literal["text-classification", "token-classification", "image-classification"]
+    task: Literal["text-classification", "token-classification", "image-classification", "multi-label", "regression"]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -100,6 +101,7 @@ class RunConfig(BaseModel):
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
+    label_separator: str = Field(min_length=1)
     labels: str
     partition: Literal["natural", "iid", "dirichlet"]
     partition_column: str
@@ -190,6 +192,23 @@ class RunConfig(BaseModel):
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
         if self.dataset.startswith("imagefolder:") and self.partition == "natural":
             raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> Self:
+        if self.task in ("multi-label", "regression") and self.partition == "dirichlet":
+            raise ValueError(
+                f"partition 'dirichlet' needs one class an example, task is {self.task!r}: set it to 'iid'"
+            )
+        if self.task == "regression" and self.labels:
+            try:
+                low, high = map(float, self.label_names)
+            except ValueError:
+                low = high = 0.0
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(
+                    f"labels is {self.labels!r} but should be the lowest and the highest number of a regression: '1,5'"
+                )
         return self
 
     @model_validator(mode="after")

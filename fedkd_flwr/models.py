@@ -109,6 +109,7 @@ def build_classifier(
     pooling: Literal["mean", "model", "none"],
     attentions: bool,
     seed: int,
+    problem_type: str | None = None,
 ) -> "PreTrainedModel":
     """A float32 classifier on a pretrained encoder; its embeddings are frozen.
 
@@ -120,6 +121,7 @@ def build_classifier(
             none: the family's own token classifier.
         attentions: whether it must be able to return attention probabilities.
         seed: determines all new weights; the global random state is left as it was.
+        problem_type: of its config, where that is not one label an example.
 
     Returns:
         A model in training mode. Called with `input_ids` and `attention_mask` (int64 [batch, length]) it
@@ -141,6 +143,7 @@ def build_classifier(
         config.num_hidden_layers = num_layers
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = problem_type
     family = {
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
@@ -200,10 +203,21 @@ def export(
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
     classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
+    A regressor with `units` (middle, half range) predicts numbers from the folder, not scaled ones.
     """
+    units = getattr(model, "units", None)
     with _quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=None if units is None else _in_units(model, *units))
     processor.save_pretrained(folder)
+
+
+def _in_units(model: "PreTrainedModel", middle: float, half: float) -> dict[str, Tensor]:
+    """A regressor's tensors with middle + half * output as its output: in its last layer, which is linear."""
+    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    tensors: dict[str, Tensor] = dict(model.state_dict())
+    tensors[f"{name}.weight"] = half * tensors[f"{name}.weight"]
+    tensors[f"{name}.bias"] = half * tensors[f"{name}.bias"] + middle
+    return tensors
 
 
 def load_classifier(folder: str | Path) -> "PreTrainedModel":

@@ -21,7 +21,7 @@ from fedkd_flwr.tasks import build_task
 
 log = getLogger("flwr")
 
-_ANY_LABELS = ("LABEL_0", "LABEL_1")
+_ANY_LABELS = ("0", "1")
 """Of a head that is there because a model has one; nobody asks it."""
 
 

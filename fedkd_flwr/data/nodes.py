@@ -14,6 +14,7 @@ from fedkd_flwr.data.examples import distinct_labels, load_examples, locate, nam
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.images import find_images, read_images, split_images
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
+from fedkd_flwr.data.label_columns import strata
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.split import held_out
 from fedkd_flwr.data.tweets import tweets_file
@@ -28,8 +29,8 @@ _FORMAT = 1
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
-    "text_column", "label_column", "labels", "partition", "partition_column", "dirichlet_alpha",
-    "test_fraction", "max_test_examples", "seed",
+    "task", "text_column", "label_column", "label_separator", "labels", "partition", "partition_column",
+    "dirichlet_alpha", "test_fraction", "max_test_examples", "seed",
 }  # fmt: skip
 """Besides `dataset`, all that decides on a node's examples."""
 
@@ -40,10 +41,12 @@ class NodeData:
 
     Attributes:
         name: whose they are.
-        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of sentences
-            of tagged words `words` (list of str) and `label` (list of int64); of images `image` (path) and `label`.
+        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of texts with
+            several labels `label` is a list of int64, for regression float64; of tagged words `words` (list of str)
+            and `label` (list of int64); of images `image` (path) and `label`.
         test: held out, the same columns.
-        labels: the names of all classes, also of those that this node has no example of.
+        labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
+            the highest.
     """
 
     name: str
@@ -263,7 +266,7 @@ def _split(
 
     _require(len(dataset), name, where)
     rng = np.random.default_rng((config.seed, partition))
-    rows = held_out(np.array(dataset["label"][:]), config.test_fraction, config.max_test_examples, rng)
+    rows = held_out(strata(dataset), config.test_fraction, config.max_test_examples, rng)
     train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
     return NodeData(name, train, test, labels)
 

@@ -15,6 +15,8 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     from fedkd_flwr.image_models import load_image_processor
     from fedkd_flwr.models import load_tokenizer
     from fedkd_flwr.tasks.image_classification import ImageClassification
+    from fedkd_flwr.tasks.multi_label import MultiLabel
+    from fedkd_flwr.tasks.regression import Regression
     from fedkd_flwr.tasks.text_classification import TextClassification
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
@@ -22,4 +24,6 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
         return TokenClassification(load_tokenizer(config.teacher, words=True), labels, config.max_length)
     if config.task == "image-classification":
         return ImageClassification(load_image_processor(config.teacher), labels)
-    return TextClassification(load_tokenizer(config.teacher), labels, config.max_length)
+    kinds: dict[str, type[TextClassification | MultiLabel | Regression]]
+    kinds = {"multi-label": MultiLabel, "regression": Regression}
+    return kinds.get(config.task, TextClassification)(load_tokenizer(config.teacher), labels, config.max_length)
