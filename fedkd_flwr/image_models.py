@@ -82,6 +82,7 @@ def build_image_classifier(
         config.num_hidden_layers = num_layers
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = None
     with torch.random.fork_rng(devices=[]), reading(reference):
         torch.manual_seed(seed)
         model, info = AutoModelForImageClassification.from_pretrained(

@@ -69,18 +69,21 @@ def read_images(data: DataFile) -> "Dataset":
     return Dataset(pa.table(columns))
 
 
-def split_images(images: "Dataset", config: RunConfig, rng: "np.random.Generator") -> tuple["Dataset", "Dataset"]:
-    """Images to train on and to test on: as the folder has split them, else `test-fraction` of each class held out.
+def split_images(
+    images: "Dataset", parted: bool, config: RunConfig, rng: "np.random.Generator"
+) -> tuple["Dataset", "Dataset"]:
+    """Images to train on and to test on: as their folder has split them, else `test-fraction` of each class held out.
 
     Args:
         images: columns `image`, `label` (int64) and `test`, at least two.
+        parted: whether their folder has split them.
         config: `test-fraction` and `max-test-examples`.
         rng: the only source of randomness.
     """
     import numpy as np
 
     labels, test = np.array(images["label"][:]), np.array(images["test"][:])
-    if test.any():
+    if parted:
         rows = np.flatnonzero(~test), np.flatnonzero(test)
         if 0 < config.max_test_examples < len(rows[1]):
             rows = rows[0], np.sort(rng.permutation(rows[1])[: config.max_test_examples])

@@ -206,12 +206,16 @@ def _pictured(file: DataFile, config: RunConfig, name: str, partition: int = 0, 
 
     where, images = name_of(file), read_images(file)
     labels = _checked(config.label_names or distinct_labels(images), where)
-    images = with_labels(images, labels, where)
+    images, parted = with_labels(images, labels, where), any(images["test"])
     if partitions:
         name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
     _require(len(images), name, where)
-    train, test = split_images(images, config, np.random.default_rng((config.seed, partition)))
-    _require(min(len(train), len(test)) + 1, name, where)
+    train, test = split_images(images, parted, config, np.random.default_rng((config.seed, partition)))
+    if not (len(train) and len(test)):
+        raise DataError(
+            f"{where}: node {name!r} has {len(train)} images to train on and {len(test)} to test on, expected at least "
+            "one of each: add some, or run fewer nodes"
+        )
     return NodeData(name, train, test, labels)
 
 

@@ -1,6 +1,7 @@
 """Any number of labels per text: each is a decision of its own."""
 
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ class MultiLabel(LabelledTexts):
         ends = label.offsets.to_numpy()
         rows = np.repeat(np.arange(len(label)), np.diff(ends))
         found = torch.zeros(len(label), len(self.labels))
-        found[rows, label.flatten().to_numpy()] = 1.0
+        found[rows, label.flatten().to_numpy().copy()] = 1.0
         return found
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -103,11 +104,12 @@ class MultiLabelScores:
         if not math.isfinite(loss):
             raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
         true, false, _, missed, support = self._counts.compute().unbind(-1)
-        occurs, ranking = support > 0, self._ranking.compute()
+        with warnings.catch_warnings(action="ignore"):  # of classes that no example has
+            ranking = self._ranking.compute()
         return {
             "micro-f1": float(self._micro.compute()),
             "macro-f1": _mean(self._macro.compute()[(true + false + missed) > 0]),
-            "mean-average-precision": _mean(ranking[occurs]),
+            "mean-average-precision": _mean(ranking[support > 0]),
             "loss": loss,
         }
 

@@ -138,8 +138,12 @@ def test_errors_name_the_folder(plain: Path, split: Path, tmp_path: Path, config
     fails(save_digits(tmp_path / "one", 20, classes=1), "one: expected at least two different labels, found 0")
     fails(plain, "has the label '[2-9]', expected one of 0, 1", labels="0,1")
     fails(plain, "leaves one of 60 nodes", 60, partition="dirichlet", dirichlet_alpha=0.01)
-    for image in (split / "test").rglob("*.png"):
+    for image in sorted((split / "test").rglob("*.png"))[1:]:
         image.unlink()
+    with pytest.raises(DataError, match="images to train on and 0 to test on, expected at least one of each"):
+        for partition in range(3):
+            node(configured(split), partition, 3)
+    next((split / "test").rglob("*.png")).unlink()
     fails(split, "test: it has no images, expected CLASS/\\*.png: fill or remove it")
     with pytest.raises(DataError, match="dataset 'tweets' has no images: set run-config key 'dataset'"):
         node(configured(plain).model_copy(update={"dataset": "tweets"}))
