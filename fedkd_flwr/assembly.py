@@ -13,7 +13,9 @@ from fedkd_flwr.adapters import add_adapters
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
+from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import build_classifier, head, head_parameter_names
+from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,15 +140,27 @@ def _build(
     labels: Sequence[str],
     chosen_layers: Sequence[int] = (),
 ) -> "PreTrainedModel":
-    return build_classifier(
+    if config.task == "image-classification":
+        return build_image_classifier(
+            reference,
+            num_layers=num_layers,
+            labels=labels,
+            attentions=loss_weights(config).attention,
+            seed=config.seed,
+        )
+    model = build_classifier(
         reference,
         num_layers=num_layers,
         chosen_layers=chosen_layers,
-        labels=labels,
+        labels=(config.label_column,) if config.task == "regression" else labels,
         pooling="none" if config.task == "token-classification" else config.pooling,
         attentions=loss_weights(config).attention,
         seed=config.seed,
+        problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
     )
+    if config.task == "regression":
+        model.units = scale(tuple(labels))
+    return model
 
 
 def _head_ids(*models: "PreTrainedModel") -> set[int]:
@@ -174,6 +188,8 @@ def _learning_rates(
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
     try:
+        if config.task == "image-classification":
+            return Nested(teacher, student, image_head(student), config.shared_layers, noise(student))
         return Nested(teacher, student, head(student), config.shared_layers)
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None

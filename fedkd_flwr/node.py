@@ -212,11 +212,11 @@ class Node:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
             if self._models.teacher is not None:
-                own = self._prepared.task.teacher_tokenizer or self._prepared.task.tokenizer
+                own = self._prepared.task.teacher_processor or self._prepared.task.processor
                 with merged(self._models.teacher):
                     export(self._models.teacher, own, store.folder / "teacher")
             if self._models.student is not None and not request.shared_head:
-                export(self._models.student, self._prepared.task.tokenizer, store.folder / "student")
+                export(self._models.student, self._prepared.task.processor, store.folder / "student")
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,

@@ -21,7 +21,7 @@ from fedkd_flwr.tasks import build_task
 
 log = getLogger("flwr")
 
-_ANY_LABELS = ("LABEL_0", "LABEL_1")
+_ANY_LABELS = ("0", "1")
 """Of a head that is there because a model has one; nobody asks it."""
 
 
@@ -84,10 +84,10 @@ class ServerModel:
                 "fedkd: %s holds the student's encoder; each node has exported it with its head", folder / "student"
             )
         export(
-            self._student if self._shared_head else self._student.base_model, self._task.tokenizer, folder / "student"
+            self._student if self._shared_head else self._student.base_model, self._task.processor, folder / "student"
         )
         if isinstance(self._pair, Nested) and not self._pair.private():
-            export(self._pair.teacher, self._task.tokenizer, folder / "teacher")
+            export(self._pair.teacher, self._task.processor, folder / "teacher")
 
     def _load(self, shared: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

@@ -13,16 +13,31 @@ from rich.table import Table
 from fedkd_flwr.errors import StateError
 
 _MB = 1e6
-_F1 = {"macro-f1": "Accuracy and macro-F1", "span-f1": "Accuracy of words and F1 of spans"}
-"""The F1 of a task by which its runs are judged, and what it is with its accuracy."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The two scores of a task by which its runs are judged, what they are together, and their headings."""
+
+    names: tuple[str, str]
+    title: str
+    headings: tuple[str, str]
+
+
+_SHOWN = (
+    Shown(("accuracy", "span-f1"), "Accuracy of words and F1 of spans", ("acc", "F1")),
+    Shown(("micro-f1", "mean-average-precision"), "Micro-F1 and mean average precision", ("F1", "mAP")),
+    Shown(("mae", "spearman"), "Mean absolute error and rank correlation", ("MAE", "rho")),
+    Shown(("accuracy", "macro-f1"), "Accuracy and macro-F1", ("acc", "F1")),
+)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality of one model, or the mean of the nodes' models."""
+    """Quality of one model, or the mean of the nodes' models, in the two scores that are shown."""
 
-    accuracy: float
-    f1: float
+    first: float
+    second: float
 
 
 @dataclass(frozen=True)
@@ -47,13 +62,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's rounds, what their scores are, the bytes of sending its teacher or student once, dense, and seconds.
+    """A run's rounds, which scores they show, the bytes of sending its teacher or student once, dense, and seconds.
 
     `seconds` are all rounds' by part, the parts those of `RoundEntry.seconds`.
     """
 
     rounds: tuple[Round, ...]
-    metrics: str
+    shown: Shown | None
     teacher_bytes: int
     student_bytes: int
     seconds: Mapping[str, float]
@@ -101,15 +116,16 @@ def summarise(history: Mapping[str, Any]) -> Summary:
             )
         )
     boards = (board for entry in (initial, *history["rounds"]) for board in (entry["student"], entry["teachers"]))
-    metrics = next((_F1[_f1(board)] for board in boards if board), "No scores yet")
-    return Summary(tuple(rounds), metrics, teacher_bytes, student_bytes, seconds)
+    shown = next((_shown(board) for board in boards if board), None)
+    return Summary(tuple(rounds), shown, teacher_bytes, student_bytes, seconds)
 
 
 def as_table(summary: Summary) -> Table:
     """Render a summary for the terminal."""
     teacher, student = summary.teacher_bytes / _MB, summary.student_bytes / _MB
+    title, (first, second) = ("No scores yet", ("", "")) if (s := summary.shown) is None else (s.title, s.headings)
     table = Table(
-        title=f"{summary.metrics}; MB per node and round, mean over the nodes that took part",
+        title=f"{title}; MB per node and round, mean over the nodes that took part",
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
         f"× less than that: up to and with the round{_where_time_went(summary.seconds)}",
         box=box.SIMPLE_HEAD,
@@ -117,7 +133,8 @@ def as_table(summary: Summary) -> Table:
         pad_edge=False,
     )
     for heading in (
-        "\n\nround", "\n\nnodes", "\nstudent\nacc", "\n\nF1", "\nteacher\nacc", "\n\nF1", "\nMB\nup", "\nMB\ndown",
+        "\n\nround", "\n\nnodes", f"\nstudent\n{first}", f"\n\n{second}", f"\nteacher\n{first}", f"\n\n{second}",
+        "\nMB\nup", "\nMB\ndown",
         "× less\nthan\nteacher", "× less\nthan\nstudent",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
@@ -149,11 +166,11 @@ def _where_time_went(seconds: Mapping[str, float]) -> str:
 
 
 def _scores(metrics: Mapping[str, float] | None) -> Scores | None:
-    return None if metrics is None else Scores(metrics["accuracy"], metrics[_f1(metrics)])
+    return None if metrics is None else Scores(*(metrics[name] for name in _shown(metrics).names))
 
 
-def _f1(metrics: Mapping[str, float]) -> str:
-    return next(name for name in _F1 if name in metrics)
+def _shown(metrics: Mapping[str, float]) -> Shown:
+    return next(shown for shown in _SHOWN if metrics.keys() >= set(shown.names))
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -161,7 +178,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _score_cells(scores: Scores | None) -> tuple[str, str]:
-    return ("", "") if scores is None else (f"{scores.accuracy:.3f}", f"{scores.f1:.3f}")
+    return ("", "") if scores is None else (f"{scores.first:.3f}", f"{scores.second:.3f}")
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.label_columns import class_lists, indices, names_of, numbers
 from fedkd_flwr.data.saved import find_saved, is_saved, read_saved
 from fedkd_flwr.data.tweets import tweets
 from fedkd_flwr.errors import DataError
@@ -20,8 +21,9 @@ def load_examples(source: str, config: RunConfig) -> "Dataset":
     """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH`, `hf:NAME` or a plain path, in their order.
 
     Returns:
-        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits. Where the data
-        say what is held out, the column `held-out` (bool).
+        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits. Of task
+        multi-label `label` is a list of str, of regression float64. Where the data say what is held out, the column
+        `held-out` (bool).
 
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
@@ -30,36 +32,23 @@ def load_examples(source: str, config: RunConfig) -> "Dataset":
 
 
 def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the data") -> "Dataset":
-    """`dataset` with its `label` column (str) as indices (int64) into `labels`.
+    """`dataset` with its `label` column (str, list of str) as indices (int64) into `labels`; numbers stay.
 
     Raises:
         DataError: a label that is not among them; `where` says in which data.
     """
-    import pyarrow.compute as pc
     from datasets import Dataset
-    from pyarrow import array
 
     table = dataset.with_format("arrow")[:]
-    indices = pc.index_in(table["label"], value_set=array(labels, table["label"].type))
-    if indices.null_count:
-        row = pc.index(indices.is_null(), True).as_py()
-        before = pc.index(table[HELD_OUT], True).as_py() if HELD_OUT in table.column_names else len(table)
-        number = f"row {row + 1}" if row < before else f"held-out row {row - before + 1}"
-        raise DataError(
-            f"{where}: {number} has the label {table['label'][row].as_py()!r}, "
-            f"expected one of {', '.join(labels)}: correct it, or name all labels in run-config key 'labels'"
-        )
+    learnt = len(table) - sum(table[HELD_OUT].to_pylist()) if HELD_OUT in table.column_names else len(table)
     position = table.column_names.index("label")
-    return Dataset(table.replace_schema_metadata().set_column(position, "label", indices.cast("int64")))
+    found = indices(table["label"], labels, where, learnt)
+    return Dataset(table.replace_schema_metadata().set_column(position, "label", found))
 
 
 def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
-    """The labels (str) that occur, sorted; as numbers where all of them are."""
-    labels = sorted(dataset.unique("label"))
-    try:
-        return tuple(sorted(labels, key=float))
-    except ValueError:
-        return tuple(labels)
+    """The labels that occur, sorted, as numbers where all of them are; of numbers the lowest and the highest."""
+    return names_of(dataset.with_format("arrow")[:]["label"])
 
 
 def locate(source: str) -> DataFile | None:
@@ -85,11 +74,13 @@ def read_examples(file: DataFile | None, config: RunConfig, owned: bool = False)
         parts = []
         for split, rows in read_saved(file, config.label_column).items():
             where = f"{file.path}, split {split}"
-            found = {key: _strings(rows, key, name, where) for key, name in columns.items()}
+            found = {role: _values(rows, role, name, config, where) for role, name in columns.items()}
             parts.append(arrow_table(found | {HELD_OUT: array([split != "train"] * len(rows))}))
         return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT))
     table = tweets() if file is None else file.read(columns.values())
-    return Dataset(arrow_table({key: _strings(table, key, name, name_of(file)) for key, name in columns.items()}))
+    return Dataset(
+        arrow_table({role: _values(table, role, name, config, name_of(file)) for role, name in columns.items()})
+    )
 
 
 def name_of(file: DataFile | None) -> str:
@@ -97,18 +88,26 @@ def name_of(file: DataFile | None) -> str:
     return "dataset 'tweets'" if file is None else str(file.path)
 
 
-def _strings(table: "pa.Table", role: str, column: str, where: str) -> Any:
-    """The column that is the text, label or owner of the examples, as strings none of which is blank."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _values(table: "pa.Table", role: str, column: str, config: RunConfig, where: str) -> Any:
+    """The column that is the text, label or owner of the examples."""
     key = {"text": "text-column", "label": "label-column", "owner": "partition-column"}[role]
     if (count := table.column_names.count(column)) != 1:
         raise DataError(
             f"{where}: expected one column {column!r} but found {count}: "
             f"set run-config key {key!r} to one of {', '.join(table.column_names)}"
         )
-    values = table[column]
+    if role == "label" and config.task == "multi-label":
+        return class_lists(table[column], config.label_separator, column, where)
+    if role == "label" and config.task == "regression":
+        return numbers(table[column], column, where)
+    return _strings(table[column], key, column, where)
+
+
+def _strings(values: "pa.ChunkedArray", key: str, column: str, where: str) -> Any:
+    """A column as strings none of which is blank; `key` is the run-config key that names it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     try:
         strings = (values.cast("int64") if pa.types.is_floating(values.type) else values).cast("string")
     except pa.ArrowException:

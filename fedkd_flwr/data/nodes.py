@@ -21,7 +21,9 @@ from fedkd_flwr.data.examples import (
     with_labels,
 )
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.images import find_images, read_images, split_images
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
+from fedkd_flwr.data.label_columns import strata
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.saved import class_names
 from fedkd_flwr.data.split import held_out, thinned
@@ -37,22 +39,24 @@ _FORMAT = 1
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
-    "text_column", "label_column", "labels", "partition", "partition_column", "dirichlet_alpha",
-    "test_fraction", "max_test_examples", "seed",
+    "task", "text_column", "label_column", "label_separator", "labels", "partition", "partition_column",
+    "dirichlet_alpha", "test_fraction", "max_test_examples", "seed",
 }  # fmt: skip
 """Besides `dataset`, all that decides on a node's examples."""
 
 
 @dataclass(frozen=True)
 class NodeData:
-    """Examples of one node: no text of `test` is in `train`.
+    """Examples of one node: no text of `test` is in `train`, and no file of an image.
 
     Attributes:
         name: whose they are.
-        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of sentences
-            of tagged words `words` (list of str) and `label` (list of int64).
+        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of texts with
+            several labels `label` is a list of int64, for regression float64; of tagged words `words` (list of str)
+            and `label` (list of int64); of images `image` (path) and `label`.
         test: held out, the same columns.
-        labels: the names of all classes, also of those that this node has no example of.
+        labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
+            the highest.
     """
 
     name: str
@@ -81,7 +85,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - iid, dirichlet: a share drawn with the run's seed.
 
     For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
-    folder of such folders, one for each node.
+    folder of such folders, one for each node. For image classification both are folders as in
+    `fedkd_flwr.data.images`.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -92,13 +97,15 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     owned = _owned(config, node_config)
     if not owned.partitions:
         assert owned.file is not None
-        own = _tagged if owned.file.kind == "iob" else _own
+        own = {"iob": _tagged, "imagefolder": _pictured}.get(owned.file.kind, _own)
         return own(owned.file, config, str(node_config.get("name") or owned.file.name))
+    if owned.file is not None and owned.file.kind == "imagefolder":
+        return _pictured(owned.file, config, "", owned.partition, owned.partitions)
     return _share(owned.file, config, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH`, labelled; of `iob:PATH` or `hf:NAME` those held out.
+    """All examples of a source, labelled; of `iob:`, `imagefolder:` and `hf:` the held-out ones, if there are any.
 
     Raises:
         DataError: what is wrong with which file, column and row.
@@ -106,6 +113,10 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     if source.startswith("iob:"):
         found = read_iob(find_iob(source), labels)
         return as_dataset(found.test or found.train, labels)
+    if source.startswith("imagefolder:"):
+        images = with_labels(read_images(find_images(source)), labels, source)
+        held = [row for row, test in enumerate(images["test"]) if test]
+        return images.select(held) if held else images
     found = with_labels(load_examples(source, config), labels, source)
     if HELD_OUT in found.column_names:
         found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held]).remove_columns(HELD_OUT)
@@ -155,7 +166,8 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if own := str(node_config.get("data-path", "")):
         if own.startswith("iob:") and not tokens:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        return _Owned(find_iob(own) if tokens else find(own))
+        finders = {"token-classification": find_iob, "image-classification": find_images}
+        return _Owned(finders.get(config.task, find)(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -169,6 +181,10 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         if config.dataset == "tweets":
             raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
+    if config.task == "image-classification":
+        if config.dataset == "tweets":
+            raise DataError("dataset 'tweets' has no images: set run-config key 'dataset' to imagefolder:PATH")
+        return _Owned(find_images(config.dataset), partition, partitions)
     return _Owned(locate(config.dataset), partition, partitions)
 
 
@@ -195,6 +211,25 @@ def _tagged(file: DataFile, config: RunConfig, name: str) -> NodeData:
         rows = held_out(spans, config.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
     return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+@lru_cache(maxsize=64)
+def _pictured(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
+    import numpy as np
+
+    where, images = name_of(file), read_images(file)
+    labels = _checked(config.label_names or distinct_labels(images), where)
+    images, parted = with_labels(images, labels, where), any(images["test"])
+    if partitions:
+        name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
+    _require(len(images), name, where)
+    train, test = split_images(images, parted, config, np.random.default_rng((config.seed, partition)))
+    if not (len(train) and len(test)):
+        raise DataError(
+            f"{where}: node {name!r} has {len(train)} images to train on and {len(test)} to test on, expected at least "
+            "one of each: add some, or run fewer nodes"
+        )
+    return NodeData(name, train, test, labels)
 
 
 def _once(found: Sentences) -> Sentences:
@@ -253,7 +288,7 @@ def _split(
 
     _require(len(dataset), name, where)
     rng = np.random.default_rng((config.seed, partition))
-    classes, limit = np.array(dataset["label"][:]), config.max_test_examples
+    classes, limit = strata(dataset), config.max_test_examples
     held = np.array(dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [])
     if held.any() and not held.all():
         rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)

@@ -1,6 +1,6 @@
 """A node's examples: which train, which are held out."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def held_out(
-    labels: "NDArray[np.int64]", fraction: float, limit: int, rng: "np.random.Generator"
+    labels: "NDArray[Any]", fraction: float, limit: int, rng: "np.random.Generator"
 ) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
     """Rows to train on and rows to test on, both ascending.
 
@@ -16,7 +16,7 @@ def held_out(
     within one row, also of classes with a single row.
 
     Args:
-        labels: int64 [n], n at least 2.
+        labels: int64 [n], n at least 2; or the number of each row, float64 [n], whose range is then covered evenly.
         fraction: share of the rows held out; at least one row is, and one is left to train on.
         limit: at most so many of the rows held out are tested on, again by class; 0: all.
         rng: the only source of randomness.

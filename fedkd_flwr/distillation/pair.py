@@ -105,7 +105,7 @@ class TeacherStudent(Pair):
         self.student = student
         self._hidden = hidden
         self._attention = attention
-        self._layers = layer_map(depth(teacher), depth(student))
+        self._layers = layer_map(depth(teacher), depth(student)) if hidden or attention else ()
         self.projections = nn.ModuleList(_projection(_width(student), _width(teacher)) for _ in self._layers if hidden)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:

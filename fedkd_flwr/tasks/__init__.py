@@ -7,20 +7,32 @@ __all__ = ["Scores", "Task", "build_task"]
 
 
 def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
-    """The task of a run, with the tokenizer of its student and that of its teacher where this reads other tokens.
+    """The task of a run, with an image processor, or the student's tokenizer and the teacher's if that reads otherwise.
 
     Raises:
-        ModelError: a tokenizer cannot be loaded.
+        ModelError: one of them cannot be loaded.
     """
+    from fedkd_flwr.image_models import load_image_processor
     from fedkd_flwr.models import load_tokenizer
+    from fedkd_flwr.tasks.image_classification import ImageClassification
+    from fedkd_flwr.tasks.multi_label import MultiLabel
+    from fedkd_flwr.tasks.regression import Regression
     from fedkd_flwr.tasks.text import read_alike
     from fedkd_flwr.tasks.text_classification import TextClassification
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
+    if config.task == "image-classification":
+        return ImageClassification(load_image_processor(config.teacher), labels)
+    kinds: dict[str, type[TextClassification | MultiLabel | Regression | TokenClassification]] = {
+        "text-classification": TextClassification,
+        "multi-label": MultiLabel,
+        "regression": Regression,
+        "token-classification": TokenClassification,
+    }
     words = config.task == "token-classification"
     reference = config.teacher if config.parts.trains == {"teacher"} else config.student or config.teacher
     tokenizer, teacher = load_tokenizer(reference, words), None
     if "teacher" in config.parts.trains and config.teacher != reference:
         other = load_tokenizer(config.teacher, words)
         teacher = None if read_alike(tokenizer, other) else other
-    return (TokenClassification if words else TextClassification)(tokenizer, labels, config.max_length, teacher)
+    return kinds[config.task](tokenizer, labels, config.max_length, teacher)

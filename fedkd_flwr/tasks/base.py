@@ -8,7 +8,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 
 class Scores(Protocol):
@@ -24,9 +24,15 @@ class Scores(Protocol):
 class Task(Protocol):
     """A task on examples that are encoded once, kept as Arrow tables, and then batched in any order."""
 
-    tokenizer: "PreTrainedTokenizerBase"
-    teacher_tokenizer: "PreTrainedTokenizerBase | None"
     labels: tuple[str, ...]
+
+    @property
+    def processor(self) -> "PreTrainedTokenizerBase | BaseImageProcessor":
+        """What makes a model's inputs; exported models carry it."""
+
+    @property
+    def teacher_processor(self) -> "PreTrainedTokenizerBase | None":
+        """A tokenizer of the teacher's own, where this reads other tokens than the student."""
 
     @property
     def encoding(self) -> str:

@@ -43,8 +43,8 @@ class TokenClassification:
             max_length: tokens of a part of a sentence, special ones included.
             teacher_tokenizer: another one, where the teacher reads other tokens than the student.
         """
-        self.tokenizer = tokenizer
-        self.teacher_tokenizer = teacher_tokenizer
+        self.processor = tokenizer
+        self.teacher_processor = teacher_tokenizer
         self.labels = labels
         self._readers = [WordReader.of(each, max_length) for each in (tokenizer, teacher_tokenizer) if each is not None]
         self._inside = np.array([label.startswith("I-") for label in labels])
@@ -94,7 +94,7 @@ class TokenClassification:
         """
         tokens, labels = Rows.of(examples["tokens"]), Rows.of(examples["label"])
         for rows in by_length(tokens, len(examples), batch_size, order):
-            if self.teacher_tokenizer is None:
+            if self.teacher_processor is None:
                 parts = [(row, part) for row in rows for part in self._parts(labels[row])]
                 yield self._batch(
                     [tokens[row][part] for row, part in parts], [labels[row][part] for row, part in parts]

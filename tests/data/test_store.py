@@ -51,7 +51,7 @@ def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
     """What a node finds in its encoded examples in a process of its own."""
     node_module._prepared.cache_clear()
     prepared = Node(config, node_config)._prepared
-    tokenizer = prepared.task.tokenizer
+    tokenizer = prepared.task.processor
     tables = (prepared.examples.train, prepared.examples.test)
     return {tokenizer.decode(ids.as_py(), skip_special_tokens=True) for table in tables for ids in table["tokens"]}
 

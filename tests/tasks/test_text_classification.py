@@ -15,7 +15,8 @@ from torch import Tensor
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks import Scores, Task, build_task
-from fedkd_flwr.tasks.text_classification import ClassificationScores, TextClassification
+from fedkd_flwr.tasks.single_label import ClassificationScores
+from fedkd_flwr.tasks.text_classification import TextClassification
 
 TEXTS = ["a", "b c d e f g h i", "c d", "e f g"]
 
@@ -43,7 +44,7 @@ def test_it_is_a_task(task: TextClassification) -> None:
 
 def test_texts_are_cut_to_the_maximal_length(task: TextClassification, examples: pa.Table) -> None:
     assert [len(ids) for ids in examples["tokens"]] == [3, 6, 4, 5]
-    assert task.tokenizer.decode(examples["tokens"][1].as_py()) == "[CLS] b c d e [SEP]"
+    assert task.processor.decode(examples["tokens"][1].as_py()) == "[CLS] b c d e [SEP]"
     assert len(examples) == 4
 
 
@@ -60,7 +61,7 @@ def test_batches_hold_every_example_of_the_order_padded_to_their_longest(
         assert mask.sum(dim=1).max() == ids.shape[1]
         for row, line in enumerate(ids):
             (example,) = [i for i in range(4) if examples["tokens"][i].as_py() == line[mask[row] == 1].tolist()]
-            assert (line[mask[row] == 0] == task.tokenizer.pad_token_id).all()
+            assert (line[mask[row] == 0] == task.processor.pad_token_id).all()
             assert labels[row] == examples["label"][example].as_py()
             seen.append(example)
         sizes.append(len(labels))
@@ -177,7 +178,7 @@ def test_a_diverged_model_is_an_error_not_a_number() -> None:
 def test_build_task_reads_the_tokenizer_of_the_teacher(defaults: dict[str, Any]) -> None:
     task = build_task(RunConfig.parse(defaults | {"max-length": 4}), ("no", "yes"))
     encoded = task.encode(Dataset.from_dict({"text": ["hello world, hello"], "label": [1]}))
-    assert task.tokenizer.decode(encoded["tokens"][0].as_py()) == "[CLS] hello world [SEP]"
+    assert task.processor.decode(encoded["tokens"][0].as_py()) == "[CLS] hello world [SEP]"
 
 
 def test_the_encoding_is_that_of_the_tokenizer_and_the_length(defaults: dict[str, Any], tiny_bert: Path) -> None:
@@ -189,7 +190,7 @@ def test_the_encoding_is_that_of_the_tokenizer_and_the_length(defaults: dict[str
     assert used.encoding == build().encoding, "a tokenizer remembers its last call"
     assert used.encoding != build(**{"max-length": 63}).encoding
     other = build()
-    other.tokenizer.add_tokens(["fedkd"])
+    other.processor.add_tokens(["fedkd"])
     assert other.encoding != used.encoding
 
 
@@ -200,7 +201,7 @@ def test_a_teachers_own_tokenizer_reads_the_same_texts(defaults: dict[str, Any],
     words = Tokenizer(models.WordLevel({"<p>": 0, "<u>": 1, "hello": 2, "world": 3}, unk_token="<u>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     other = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<p>", unk_token="<u>")
-    own = build_task(RunConfig.parse(defaults), ("no", "yes")).tokenizer
+    own = build_task(RunConfig.parse(defaults), ("no", "yes")).processor
     task = TextClassification(own, ("no", "yes"), 4, other)
     data = Dataset.from_dict({"text": ["hello", "hello big world big world"], "label": [1, 0]})
     examples = task.encode(data)
@@ -217,4 +218,4 @@ def test_a_teachers_own_tokenizer_reads_the_same_texts(defaults: dict[str, Any],
 
 def test_tokenizers_that_read_alike_are_one(defaults: dict[str, Any], tiny_bert: Path) -> None:
     raw = defaults | {"architecture": "separate", "teacher": str(tiny_bert), "student": "minilm-l6"}
-    assert build_task(RunConfig.parse(raw), ("no", "yes")).teacher_tokenizer is None
+    assert build_task(RunConfig.parse(raw), ("no", "yes")).teacher_processor is None

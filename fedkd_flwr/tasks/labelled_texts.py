@@ -1,0 +1,112 @@
+"""Texts with a label of any kind each: tokenised once, batched by length."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd_flwr.distillation import TEACHER
+from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+class LabelledTexts:
+    """Tokenised texts; a task adds losses and scores."""
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: tuple[str, ...],
+        max_length: int,
+        teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> None:
+        """A task.
+
+        Args:
+            tokenizer: has a padding token.
+            labels: the names of the classes.
+            max_length: tokens of a text, special ones included; the rest is cut.
+            teacher_tokenizer: another one, where the teacher reads other tokens than the student.
+        """
+        self.processor = tokenizer
+        self.teacher_processor = teacher_tokenizer
+        self.labels = labels
+        self._max_length = max_length
+
+    @cached_property
+    def encoding(self) -> str:
+        """SHA-256 of the tokenizers, the task and the maximal length."""
+        tokenizers = self._tokenizers.values()
+        return "+".join(digest(tokenizer, self.kind, self._max_length) for tokenizer in tokenizers)
+
+    def encode(self, dataset: "Dataset") -> "pa.Table":
+        """Tokenise the columns `text` (str) and `label` of a data set.
+
+        Returns:
+            Columns `tokens` (int32 ids, unpadded) and `label`, as it was, and by a tokenizer of the teacher's own
+            `teacher-tokens`.
+        """
+        import pyarrow as pa
+
+        columns = {column: self._tokens(tokenizer, dataset["text"]) for column, tokenizer in self._tokenizers.items()}
+        label = dataset.with_format("arrow")["label"][:].combine_chunks()
+        return pa.table(columns | {"label": label})
+
+    def batches(
+        self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches of texts of similar length, padded to their own longest.
+
+        Args:
+            examples: what `encode` returned.
+            batch_size: texts of a batch; one batch of a window may hold fewer.
+            order: indices to go through, repeats allowed; None: each example once.
+
+        Yields:
+            `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`
+            [batch, ...]. Segment ids are left out: a single text has one segment, every model's default. For a
+            tokenizer of the teacher's own also `teacher.input_ids` and `teacher.attention_mask`, [batch, its longest].
+        """
+        texts, labels = Rows.of(examples["tokens"]), self.targets(examples["label"].chunk(0))
+        for rows in by_length(texts, len(examples), batch_size, order):
+            batch = {"labels": labels[rows]}
+            for (column, tokenizer), prefix in zip(self._tokenizers.items(), ("", TEACHER), strict=False):
+                read = texts if column == "tokens" else Rows.of(examples[column])
+                tokens = [read[row] for row in rows]
+                batch[f"{prefix}input_ids"] = padded(tokens, tokenizer.pad_token_id)
+                batch[f"{prefix}attention_mask"] = padded([np.ones_like(text) for text in tokens], 0)
+            yield batch
+
+    def targets(self, label: "pa.Array") -> Tensor:
+        """The labels of all examples as losses and scores take them, [examples, ...]."""
+        return torch.tensor(label.to_numpy())
+
+    @property
+    def _tokenizers(self) -> dict[str, "PreTrainedTokenizerBase"]:
+        """By the column of their tokens: the student's, then the teacher's where it is another."""
+        found = {"tokens": self.processor, "teacher-tokens": self.teacher_processor}
+        return {column: tokenizer for column, tokenizer in found.items() if tokenizer is not None}
+
+    def _tokens(self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> "pa.Array":
+        import pyarrow as pa
+
+        tokens = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = tokenizer(
+                texts[start : start + CHUNK],
+                truncation=True,
+                max_length=self._max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
+        return pa.concat_arrays(tokens)
