@@ -214,7 +214,7 @@ def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure:
         watched: Any = Watched(configure(partition=partition, test_fraction=0.11))
         data = load_node_data(watched, {"partition-id": 0, "num-partitions": 2})
         build_task(watched, data.labels)
-    in_encoding, in_place = {"teacher", "max_length"}, {"dataset", "task"}
+    in_encoding, in_place = {"teacher", "student", "parts", "max_length"}, {"dataset", "task"}
     for key in looked_up - in_encoding - in_place - {"label_names"}:
         value = getattr(configure(), key)
         others = {"natural": "iid", "text": "body", "label": "class", "source": "owner"}
