@@ -230,7 +230,12 @@ def _indices(
     import pyarrow.compute as pc
 
     indices = pc.index_in(ids, value_set=known)
-    _require(path, indices.is_null(), ends, f"has among its {what} news one that {_NEWS} lacks, add it there or remove it here")
+    _require(
+        path,
+        indices.is_null(),
+        ends,
+        f"has among its {what} news one that {_NEWS} lacks, add it there or remove it here",
+    )
     found: NDArray[np.int32] = indices.to_numpy()
     return found
 
