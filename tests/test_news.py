@@ -95,6 +95,21 @@ def test_every_exported_folder_is_read_back(news: Config, tmp_path: Path) -> Non
         assert AutoTokenizer.from_pretrained(place)("hello")["input_ids"]
 
 
+def test_the_code_of_the_documentation_scores_news(news: Config) -> None:
+    folder = run_server(LoopbackGrid(news(num_rounds=1, **NESTED), nodes(3)))
+    text = (Path(__file__).parent.parent / "docs" / "bring-your-data.md").read_text()
+    code = text.partition("## News and clicks")[2].partition("```python\n")[2].partition("```")[0]
+    place = str(folder / "student")
+    names: dict[str, Any] = {}
+    exec(code.replace("runs/NAME/student", place), names)
+    assert names["scores"].shape == (2,)
+    model = names["model"]
+    titles = names["titles"]
+    logits = model(**titles, history=torch.tensor([[0]]), candidates=torch.tensor([[0, 1]])).logits[0]
+    torch.testing.assert_close(names["scores"], logits)
+    torch.testing.assert_close(model.encode_user(names["news"][None, []])[0], model.newcomer)
+
+
 def test_the_server_scores_its_student(news: Config, tweets_as_news: Path) -> None:
     found = history(run_server(LoopbackGrid(news(server_test_data=f"mind:{tweets_as_news}"), nodes(2))))
     assert all(entry["server"].keys() == METRICS for entry in found["rounds"])
