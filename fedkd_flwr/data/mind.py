@@ -104,8 +104,8 @@ def of_node(
         train, test = _latest(train, config.test_fraction)
     if not (len(train) and len(test)):
         raise DataError(
-            f"{where}: partition {partition} has {len(train)} impressions to train on and {len(test)} to test on, "
-            "expected at least one of each: run fewer nodes"
+            f"{where}: node {partition} has {len(train)} impressions to train on and {len(test)} to test on, expected "
+            "at least one of each: bring more, or run fewer nodes"
         )
     return train, test.take(np.sort(rng.permutation(len(test))[: config.max_test_examples or None]))
 

@@ -202,7 +202,7 @@ def test_nodes_that_cannot_share(folder: Path, configure: Configure) -> None:
     config = configure_news(configure, folder)
     with pytest.raises(DataError, match="4 nodes cannot share 3 users: run at most 3 nodes"):
         load_node_data(config, {"partition-id": 0, "num-partitions": 4})
-    with pytest.raises(DataError, match="partition 1 has 1 impressions to train on and 0 to test on"):
+    with pytest.raises(DataError, match="node 1 has 1 impressions to train on and 0 to test on"):
         load_node_data(config, {"partition-id": 1, "num-partitions": 3})
     with pytest.raises(DataError, match="dataset 'tweets' has no clicks"):
         load_node_data(configure(task="news-recommendation"), {"partition-id": 0, "num-partitions": 2})
