@@ -75,6 +75,12 @@ def test_a_federation_on_impressions(
     assert found["shared-head"] == shared
 
 
+def test_nodes_with_folders_of_their_own(news: Config, tweets_as_news: Path) -> None:
+    places = [{"name": part, "data-path": f"mind:{tweets_as_news / part}"} for part in ("train", "dev")]
+    found = history(run_server(LoopbackGrid(news(num_rounds=1, dataset="tweets"), places)))
+    assert found["rounds"][0]["trained"] == 2 and set(found["rounds"][0]["nodes"]) == {"train", "dev"}
+
+
 def test_every_exported_folder_is_read_back(news: Config, tmp_path: Path) -> None:
     folder = run_server(LoopbackGrid(news(**NESTED), nodes(3)))
     encoder = AutoModel.from_pretrained(folder / "student")
