@@ -14,11 +14,14 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
-from fedkd_flwr.models import build_classifier, head, head_parameter_names
+from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, probe
 from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
+"""Of the tasks to which run-config key `pooling` does not matter."""
 
 
 _SAMPLE = 4096
@@ -153,7 +156,7 @@ def _build(
         num_layers=num_layers,
         chosen_layers=chosen_layers,
         labels=(config.label_column,) if config.task == "regression" else labels,
-        pooling="none" if config.task == "token-classification" else config.pooling,
+        pooling=_OWN_POOLING.get(config.task, config.pooling),
         attentions=loss_weights(config).attention,
         seed=config.seed,
         problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
@@ -190,7 +193,7 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
     try:
         if config.task == "image-classification":
             return Nested(teacher, student, image_head(student), config.shared_layers, noise(student))
-        return Nested(teacher, student, head(student), config.shared_layers)
+        return Nested(teacher, student, head(student), config.shared_layers, probe(student))
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 

@@ -69,7 +69,11 @@ _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
 """The other keys of a node config: who the node is, its data, its teacher."""
 
-_KINDS = {"token-classification": ("iob",), "image-classification": ("imagefolder",)}
+_KINDS = {
+    "token-classification": ("iob",),
+    "image-classification": ("imagefolder",),
+    "news-recommendation": ("mind",),
+}
 """Of the data that a task reads, where it reads no tables of texts."""
 
 
@@ -83,7 +87,14 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
     method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
-    task: Literal["text-classification", "token-classification", "image-classification", "multi-label", "regression"]
+    task: Literal[
+        "text-classification",
+        "token-classification",
+        "image-classification",
+        "multi-label",
+        "regression",
+        "news-recommendation",
+    ]
     num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
 
@@ -100,10 +111,11 @@ class RunConfig(BaseModel):
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
     max_length: int = Field(ge=2)
+    max_history: int = Field(ge=1)
 
     dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|hf|iob|imagefolder):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH or imagefolder:PATH",
+        pattern=r"^(tweets|(csv|json|parquet|hf|iob|imagefolder|mind):.+)$",
+        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH or mind:FOLDER",
     )
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
@@ -115,8 +127,8 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
     server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|hf|iob|imagefolder):.+$",
-        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH or empty",
+        pattern=r"^$|^(csv|json|parquet|hf|iob|imagefolder|mind):.+$",
+        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH, mind:FOLDER or empty",
     )
 
     batch_size: int = Field(ge=1)
@@ -194,6 +206,8 @@ class RunConfig(BaseModel):
             if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
                 expected = " or ".join(f"{kind}:PATH" for kind in kinds)
                 raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
+        if self.task == "news-recommendation" and (self.labels or self.partition == "dirichlet"):
+            raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
         if self.dataset.startswith("iob:") and self.partition != "natural":
             raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
         if self.dataset.startswith("imagefolder:") and self.partition == "natural":

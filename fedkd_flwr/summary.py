@@ -27,6 +27,7 @@ class Shown:
 _SHOWN = (
     Shown(("accuracy", "span-f1"), "Accuracy of words and F1 of spans", ("acc", "F1")),
     Shown(("micro-f1", "mean-average-precision"), "Micro-F1 and mean average precision", ("F1", "mAP")),
+    Shown(("auc", "ndcg@10"), "AUC and nDCG@10", ("AUC", "nDCG")),
     Shown(("mae", "spearman"), "Mean absolute error and rank correlation", ("MAE", "rho")),
     Shown(("accuracy", "macro-f1"), "Accuracy and macro-F1", ("acc", "F1")),
 )

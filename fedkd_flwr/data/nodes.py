@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.images import find_images, read_images, split_images
 from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
 from fedkd_flwr.data.label_columns import strata
+from fedkd_flwr.data.mind import LABELS as CLICKS
+from fedkd_flwr.data.mind import as_dataset as impressions_as_dataset
+from fedkd_flwr.data.mind import find_mind, of_node, read_mind
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.saved import class_names
 from fedkd_flwr.data.split import held_out, thinned
@@ -45,15 +48,24 @@ _KEYS = {
 """Besides `dataset`, all that decides on a node's examples."""
 
 
+_FIND: Mapping[str, Callable[[str], DataFile]] = {
+    "token-classification": find_iob,
+    "image-classification": find_images,
+    "news-recommendation": find_mind,
+}
+_OTHERS = {"image-classification": ("images", "imagefolder:PATH"), "news-recommendation": ("clicks", "mind:FOLDER")}
+
+
 @dataclass(frozen=True)
 class NodeData:
-    """Examples of one node: no text of `test` is in `train`, and no file of an image.
+    """Examples of one node: no text, sentence or impression of `test` is in `train`, and no file of an image.
 
     Attributes:
         name: whose they are.
         train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of texts with
             several labels `label` is a list of int64, for regression float64; of tagged words `words` (list of str)
-            and `label` (list of int64); of images `image` (path) and `label`.
+            and `label` (list of int64); of images `image` (path) and `label`; of impressions those of
+            `fedkd_flwr.data.mind.as_dataset`.
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
             the highest.
@@ -85,8 +97,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - iid, dirichlet: a share drawn with the run's seed.
 
     For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
-    folder of such folders, one for each node. For image classification both are folders as in
-    `fedkd_flwr.data.images`.
+    folder of such folders, one for each node. For image classification and news recommendation both are folders as in
+    `fedkd_flwr.data.images` and `fedkd_flwr.data.mind`; a node's share of news is that of its users, or drawn.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -97,15 +109,17 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     owned = _owned(config, node_config)
     if not owned.partitions:
         assert owned.file is not None
-        own = {"iob": _tagged, "imagefolder": _pictured}.get(owned.file.kind, _own)
+        own = {"iob": _tagged, "imagefolder": _pictured, "mind": _impressions}.get(owned.file.kind, _own)
         return own(owned.file, config, str(node_config.get("name") or owned.file.name))
     if owned.file is not None and owned.file.kind == "imagefolder":
         return _pictured(owned.file, config, "", owned.partition, owned.partitions)
+    if owned.file is not None and owned.file.kind == "mind":
+        return _impressions(owned.file, config, f"partition-{owned.partition}", owned.partition, owned.partitions)
     return _share(owned.file, config, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All examples of a source, labelled; of `iob:`, `imagefolder:` and `hf:` the held-out ones, if there are any.
+    """All examples of a source, labelled; of `iob:`, `imagefolder:`, `hf:` and `mind:` those held out, if any are.
 
     Raises:
         DataError: what is wrong with which file, column and row.
@@ -113,6 +127,9 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     if source.startswith("iob:"):
         found = read_iob(find_iob(source), labels)
         return as_dataset(found.test or found.train, labels)
+    if source.startswith("mind:"):
+        mind = read_mind(find_mind(source))
+        return impressions_as_dataset(mind.train if mind.test is None else mind.test, mind.titles)
     if source.startswith("imagefolder:"):
         images = with_labels(read_images(find_images(source)), labels, source)
         held = [row for row, test in enumerate(images["test"]) if test]
@@ -166,8 +183,7 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if own := str(node_config.get("data-path", "")):
         if own.startswith("iob:") and not tokens:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        finders = {"token-classification": find_iob, "image-classification": find_images}
-        return _Owned(finders.get(config.task, find)(own))
+        return _Owned(_FIND.get(config.task, find)(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -181,10 +197,11 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         if config.dataset == "tweets":
             raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
-    if config.task == "image-classification":
+    if config.task in _OTHERS:
         if config.dataset == "tweets":
-            raise DataError("dataset 'tweets' has no images: set run-config key 'dataset' to imagefolder:PATH")
-        return _Owned(find_images(config.dataset), partition, partitions)
+            what, source = _OTHERS[config.task]
+            raise DataError(f"dataset 'tweets' has no {what}: set run-config key 'dataset' to {source}")
+        return _Owned(_FIND[config.task](config.dataset), partition, partitions)
     return _Owned(locate(config.dataset), partition, partitions)
 
 
@@ -230,6 +247,14 @@ def _pictured(file: DataFile, config: RunConfig, name: str, partition: int = 0, 
             "one of each: add some, or run fewer nodes"
         )
     return NodeData(name, train, test, labels)
+
+
+@lru_cache(maxsize=64)
+def _impressions(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
+    mind = read_mind(file)
+    parts = of_node(mind, config, partition, partitions, str(file.path))
+    train, test = (impressions_as_dataset(part, mind.titles) for part in parts)
+    return NodeData(name, train, test, CLICKS)
 
 
 def _once(found: Sentences) -> Sentences:

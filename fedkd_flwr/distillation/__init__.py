@@ -1,13 +1,14 @@
 """Mutual distillation of a private teacher and a shared student (FedKD, Eqs 1-7); knows no Flower."""
 
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
-from fedkd_flwr.distillation.nested import Head, Nested
+from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
 from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
 from fedkd_flwr.distillation.pair import TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
 __all__ = [
     "TEACHER",
+    "TOKENS",
     "Head",
     "LocalTraining",
     "Nested",

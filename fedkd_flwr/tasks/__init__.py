@@ -16,6 +16,7 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     from fedkd_flwr.models import load_tokenizer
     from fedkd_flwr.tasks.image_classification import ImageClassification
     from fedkd_flwr.tasks.multi_label import MultiLabel
+    from fedkd_flwr.tasks.news_recommendation import NewsRecommendation
     from fedkd_flwr.tasks.regression import Regression
     from fedkd_flwr.tasks.text import read_alike
     from fedkd_flwr.tasks.text_classification import TextClassification
@@ -23,6 +24,8 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
 
     if config.task == "image-classification":
         return ImageClassification(load_image_processor(config.teacher), labels)
+    if config.task == "news-recommendation":
+        return NewsRecommendation(load_tokenizer(config.teacher), labels, config.max_length, config.max_history)
     kinds: dict[str, type[TextClassification | MultiLabel | Regression | TokenClassification]] = {
         "text-classification": TextClassification,
         "multi-label": MultiLabel,

@@ -1,0 +1,211 @@
+"""Which of the offered news a user clicks, by the titles of these and of the news that they clicked before."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedkd_flwr.errors import RunError
+from fedkd_flwr.tasks.text import CHUNK, Rows, digest, full, padded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+NOT_CLICKED = 4
+"""Drawn in training for each clicked news."""
+
+PADDING = -1
+
+
+class NewsRecommendation:
+    """Impressions: cross-entropy and KL divergence of the softmax over the offered news, AUC, MRR and nDCG."""
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int, max_history: int
+    ) -> None:
+        """A task.
+
+        Args:
+            tokenizer: has a padding token.
+            labels: what 0 and 1 say of an offered news.
+            max_length: tokens of a title, special ones included; the rest is cut.
+            max_history: the latest so many clicked news make a user; at least 1.
+        """
+        self.processor = tokenizer
+        self.teacher_processor = None
+        self.labels = labels
+        self._max_length = max_length
+        self._max_history = max_history
+
+    @cached_property
+    def encoding(self) -> str:
+        """SHA-256 of the tokenizer and of the maximal length."""
+        return digest(self.processor, "news-recommendation", self._max_length)
+
+    def encode(self, dataset: "Dataset") -> "pa.Table":
+        """Tokenise the column `titles` of a data set as `fedkd_flwr.data.mind.as_dataset` makes it.
+
+        Returns:
+            Columns `tokens` (a list of titles, int32 ids, unpadded: of the first row all titles, of the others none),
+            `history` and `candidates` (int32 indices of titles), `clicked` (int8).
+        """
+        import pyarrow as pa
+
+        table = dataset.with_format("arrow")[:].combine_chunks().replace_schema_metadata()
+        (rows,) = table["titles"].chunks
+        titles, tokens = rows.values.to_pylist(), []
+        for start in range(0, len(titles), CHUNK):
+            chunk = self.processor(
+                titles[start : start + CHUNK],
+                truncation=True,
+                max_length=self._max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
+        nested = pa.LargeListArray.from_arrays(rows.offsets.cast(pa.int64()), pa.concat_arrays(tokens))
+        return pa.table({"tokens": nested, **{name: table[name] for name in ("history", "candidates", "clicked")}})
+
+    def batches(
+        self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Batches of impressions with the titles that they speak of, each once.
+
+        Args:
+            examples: what `encode` returned.
+            batch_size: impressions of a batch; the last may hold fewer.
+            order: impressions to train on, repeats allowed: of each, one of the clicked news and up to four of the
+                others, drawn from a stream that the order alone decides on. None: all impressions, whole, to be scored.
+
+        Yields:
+            `input_ids` and `attention_mask` (1: token, 0: padding), int64 [titles, longest]; `history`, int64
+            [batch, clicked], and `candidates`, int64 [batch, offered]: which titles, -1: padding; `labels`, int64
+            [batch, offered], 1: clicked, 0: not, -1: padding.
+        """
+        import pyarrow as pa
+
+        titles = Rows.of(pa.chunked_array([examples["tokens"].chunk(0).values]))
+        history, candidates, clicked = (Rows.of(examples[name]) for name in ("history", "candidates", "clicked"))
+        stream = None if order is None else np.random.default_rng(np.asarray(order, np.uint32))
+        rows = range(len(examples)) if order is None else order
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            offers = [
+                np.arange(candidates.length(row)) if stream is None else _drawn(clicked[row], stream) for row in batch
+            ]
+            offered = padded([candidates[row][offer] for row, offer in zip(batch, offers, strict=True)], PADDING)
+            read = padded([history[row][-self._max_history :] for row in batch], PADDING)
+            used = torch.cat([read, offered], 1)
+            distinct = torch.unique(used[used != PADDING])
+            places = torch.searchsorted(distinct, used).where(used != PADDING, PADDING)
+            tokens = [titles[title] for title in distinct.tolist()]
+            yield {
+                "input_ids": padded(tokens, self.processor.pad_token_id),
+                "attention_mask": padded([np.ones_like(title) for title in tokens], 0),
+                "history": places[:, : read.shape[1]],
+                "candidates": places[:, read.shape[1] :],
+                "labels": padded([clicked[row][offer] for row, offer in zip(batch, offers, strict=True)], PADDING),
+            }
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the softmax over the offered news, the clicked ones of an impression in equal parts, mean.
+
+        Args:
+            logits: [batch, offered].
+            labels: int64 [batch, offered], 1: clicked, 0: not, -1: padding; one of a row is 1.
+
+        Returns:
+            A scalar of at least float32.
+        """
+        return _cross_entropy(logits, labels).mean()
+
+    def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """KL(softmax(target) || softmax(logits)) over the offered news at temperature 1, mean over the batch.
+
+        Args:
+            target_logits: [batch, offered]; a gradient flows into them unless they are detached.
+            logits: [batch, offered].
+            labels: -1 where nothing is offered.
+
+        Returns:
+            A scalar of at least float32.
+        """
+        target, output = (_log_softmax(x, labels) for x in (target_logits, logits))
+        return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
+
+    def scores(self) -> "RankingScores":
+        """Fresh scores."""
+        return RankingScores()
+
+
+class RankingScores:
+    """AUC, MRR, nDCG@5 and nDCG@10 of MIND, and the cross-entropy: means over impressions.
+
+    As in MIND's evaluation: MRR is the mean of 1 / rank over all clicked news, and of news with equal scores the later
+    one comes first (in AUC they count half).
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: logits [batch, offered], labels int64 [batch, offered] as in `task_loss`, on any device."""
+        logits, labels = full(logits.detach()).cpu(), labels.cpu()
+        losses = _cross_entropy(logits, labels).double()
+        logits = logits.masked_fill(labels == PADDING, -torch.inf)
+        positive, negative = (labels == 1).double(), (labels == 0).double()
+        won = torch.sign(logits.unsqueeze(2) - logits.unsqueeze(1)).nan_to_num() / 2 + 0.5
+        pairs = positive.unsqueeze(2) * negative.unsqueeze(1)
+        clicks = positive.sum(1)
+        ranked = positive.flip(1).gather(1, logits.flip(1).argsort(stable=True, dim=1, descending=True))
+        ranks = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64)
+        gains = 1 / torch.log2(ranks + 1)
+        best = (ranks <= clicks.unsqueeze(1)).double()
+        found = {
+            "auc": (won * pairs).sum((1, 2)) / pairs.sum((1, 2)),
+            "mrr": (ranked / ranks).sum(1) / clicks,
+            **{f"ndcg@{k}": (ranked * gains)[:, :k].sum(1) / (best * gains)[:, :k].sum(1) for k in (5, 10)},
+            "loss": losses,
+        }
+        for name, values in found.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
+        self._count += len(labels)
+
+    def compute(self) -> dict[str, float]:
+        """Scores of all impressions so far, of which there is at least one.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        scores = {name: total / self._count for name, total in self._sums.items()}
+        if not math.isfinite(scores["loss"]):
+            raise RunError(
+                f"the loss on the held-out examples is {scores['loss']}: the model has diverged, lower learning-rate"
+            )
+        return scores
+
+
+def _drawn(clicked: "NDArray[np.int8]", stream: np.random.Generator) -> "NDArray[np.int64]":
+    """Places of one clicked news and of up to `NOT_CLICKED` others."""
+    yes, no = np.flatnonzero(clicked == 1), np.flatnonzero(clicked == 0)
+    return np.concatenate([stream.choice(yes, 1), stream.choice(no, min(NOT_CLICKED, len(no)), replace=False)])
+
+
+def _log_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Over what is offered; 0 elsewhere."""
+    nowhere = labels == PADDING
+    return full(logits).masked_fill(nowhere, -torch.inf).log_softmax(-1).masked_fill(nowhere, 0.0)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """[batch]."""
+    clicked = labels == 1
+    return -(_log_softmax(logits, labels) * clicked).sum(-1) / clicked.sum(-1)
