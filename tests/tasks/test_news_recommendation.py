@@ -62,7 +62,7 @@ def examples(
 
 def shown(task: NewsRecommendation, batch: dict[str, Tensor]) -> list[tuple[list[str], list[tuple[str, int]]]]:
     """The history and the labelled candidates of each impression of a batch, as titles."""
-    titles = task.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    titles = task.processor.batch_decode(batch["input_ids"], skip_special_tokens=True)
     return [
         (
             [titles[news] for news in history if news != PADDING],
