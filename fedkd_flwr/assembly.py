@@ -56,8 +56,14 @@ class PairModels:
     teacher_digest: str
 
 
+def warmed_up(config: RunConfig, round: int) -> Weights:
+    """The weight of each distillation term in a round, from 1: immature models do not teach."""
+    warm_up = config.distillation_warm_up
+    return loss_weights(config).scaled(min(1.0, (round - 1) / warm_up) if warm_up else 1.0)
+
+
 def loss_weights(config: RunConfig) -> Weights:
-    """The weight of each distillation term."""
+    """The weight of each distillation term once it has warmed up."""
     return Weights(
         teacher_kl=config.teacher_kl_weight,
         student_kl=config.student_kl_weight,

@@ -37,6 +37,7 @@ METHODS = {
             "architecture": "separate",
             "shared-layers": 0,
             "loss": "paper",
+            "distillation-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "student-kl-weight": 1.0,
             "teacher-hidden-weight": 1.0,
@@ -50,7 +51,7 @@ METHODS = {
             "error-feedback": "none",
         },
     ),
-    "fml": Method(fixes={"teacher-kl-weight": 1.0, "student-kl-weight": 1.0}),
+    "fml": Method(fixes={"distillation-warm-up": 0, "teacher-kl-weight": 1.0, "student-kl-weight": 1.0}),
     "fedavg": Method(trains=frozenset({"student"}), whole=True),
     "fedavg-student": Method(trains=frozenset({"student"})),
     "local": Method(trains=frozenset({"teacher"}), fixes={"codec": "dense"}),
@@ -142,6 +143,7 @@ class RunConfig(BaseModel):
     max_grad_norm: float = Field(ge=0)
 
     loss: Literal["stable", "paper"]
+    distillation_warm_up: int = Field(ge=0)
     teacher_kl_weight: float = Field(ge=0)
     student_kl_weight: float = Field(ge=0)
     teacher_hidden_weight: float = Field(ge=0)

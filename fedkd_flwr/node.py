@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import merged, store_frozen_as
-from fedkd_flwr.assembly import PairModels, build_pair, loss_weights
+from fedkd_flwr.assembly import PairModels, build_pair, warmed_up
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
@@ -290,7 +290,7 @@ class Node:
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
             losses=self._prepared.task,
-            weights=loss_weights(config),
+            weights=warmed_up(config, round),
             mode=config.loss,
             accumulation=config.gradient_accumulation,
             max_grad_norm=config.max_grad_norm,

@@ -107,6 +107,7 @@ def run_config(
             "learning-rate": 5e-3,
             "teacher-learning-rate": 5e-3,
             "architecture": "separate",
+            "distillation-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "codec": "energy",
             "error-feedback": "none",

@@ -6,7 +6,7 @@ import torch
 from federation import Config
 from safetensors.torch import load_file
 
-from fedkd_flwr.assembly import build_global, build_pair, build_student
+from fedkd_flwr.assembly import build_global, build_pair, build_student, loss_weights, warmed_up
 from fedkd_flwr.config import RunConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -38,6 +38,15 @@ def test_students_and_teachers_learn_at_rates_of_their_own(
     for who, rate in (("s", 1.0), ("t", 10.0)):
         for name in of[who]:
             assert found[name] == rate * (3.0 if ".head." in name else 1.0), name
+
+
+def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Config) -> None:
+    config = RunConfig.parse(run_config(distillation_warm_up=4, student_kl_weight=2.0, teacher_hidden_weight=1.0))
+    grown = [warmed_up(config, round) for round in range(1, 8)]
+    assert [weights.student_kl for weights in grown] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [weights.teacher_hidden for weights in grown] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    at_once = RunConfig.parse(run_config(distillation_warm_up=0))
+    assert warmed_up(at_once, 1) == loss_weights(at_once)
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:

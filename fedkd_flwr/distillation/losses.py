@@ -4,7 +4,7 @@ Shapes: B examples, C outputs, L tokens, D hidden width, A attention heads.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -39,6 +39,10 @@ class Weights:
     student_hidden: float = 1.0
     teacher_attention: float = 1.0
     student_attention: float = 1.0
+
+    def scaled(self, factor: float) -> "Weights":
+        """Each of them times a factor."""
+        return Weights(*(factor * weight for weight in astuple(self)))
 
     @property
     def hidden(self) -> bool:
