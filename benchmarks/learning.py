@@ -28,8 +28,12 @@ NESTED = {
     "shared-layers": 0,
     **BUDGET,
     **dict.fromkeys(KL, 1.0),
+    "distillation-warm-up": 0,
 }
 SEPARATE = NESTED | {"architecture": "separate"}
+TAUGHT = NESTED | {"teacher-kl-weight": 0.0, "distillation-warm-up": 5}
+"""The default."""
+
 ALL = NESTED | {"shared-layers": 6}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
@@ -38,14 +42,15 @@ VARIANTS = {
     "the paper": {"method": "fedkd-paper"},
     "separate": SEPARATE,
     "nested, no KL": NESTED | NO_KL,
-    "nested, KL into the student": NESTED | {"teacher-kl-weight": 0.0},
+    "nested, KL into the student": TAUGHT | {"distillation-warm-up": 0},
+    "nested, KL into the student, warmed up": TAUGHT,
     "nested": NESTED,
     "nested, all layers travel, no KL": ALL | NO_KL,
 }
 
 MORE = {
     f"{name}, batches of 32": {**VARIANTS[name], "batch-size": 32}
-    for name in ("nested, no KL", "nested, KL into the student", "nested")
+    for name in ("nested, no KL", "nested, KL into the student", "nested, KL into the student, warmed up", "nested")
 }
 """Whether KL helps where a node trains more."""
 

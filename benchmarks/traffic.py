@@ -7,17 +7,17 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import BUDGET, NESTED, STEPS
+from learning import BUDGET, STEPS, TAUGHT
 from learning import VARIANTS as METHODS
 
 DENSE = ("FedAvg on the teacher", "FedAvg on the student", "the paper")
-TAUGHT = NESTED | {"teacher-kl-weight": 0.0}
 FEDAVG = {"method": "fedavg", **BUDGET}
 KILOBYTES = (111, 55)
 VARIANTS = {
     **{name: METHODS[name] for name in DENSE},
-    "nested, KL into the student": METHODS["nested, KL into the student"],
-    **{f"nested, KL into the student, {kb} kB": TAUGHT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "nested, KL into the student, warmed up": TAUGHT,
+    **{f"nested, KL into the student, warmed up, {kb} kB": TAUGHT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "nested, KL into the student, warmed up, rotated to 1 bit": TAUGHT | {"codec": "rotated", "bits": 1},
     "nested, all layers travel, no KL": METHODS["nested, all layers travel, no KL"],
     "FedAvg on the teacher, 222 kB": FEDAVG,
     **{f"FedAvg on the teacher, {kb} kB": FEDAVG | {"budget": f"{kb}kB"} for kb in KILOBYTES},
