@@ -32,8 +32,9 @@ from fedkd_flwr.distillation import (
 )
 from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
 from fedkd_flwr.evaluation import evaluate
+from fedkd_flwr.exports import export
 from fedkd_flwr.global_student import apply_refresh
-from fedkd_flwr.models import check_models, export
+from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.protocol import (
     EvaluateReply,

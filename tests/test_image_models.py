@@ -31,7 +31,8 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
-from fedkd_flwr.models import check_models, head_parameter_names
+from fedkd_flwr.model_checks import check_models
+from fedkd_flwr.models import head_parameter_names
 
 LABELS = ("cat", "dog", "eel")
 _ROW: dict[str, Any] = {"num_hidden_layers": 3} | VIT

@@ -28,13 +28,12 @@ from transformers import (
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ConfigError, ModelError
+from fedkd_flwr.exports import export, load_classifier
+from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.models import (
     build_classifier,
-    check_models,
     depth,
-    export,
     head_parameter_names,
-    load_classifier,
     load_tokenizer,
     resolve,
 )
