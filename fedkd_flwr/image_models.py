@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models import read_config, reading, resolve
+from fedkd_flwr.models import from_checkpoint, read_config, reading, resolve
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -61,26 +60,7 @@ def build_image_classifier(
     config = read_config(reference)
     if num_layers is not None and has_layers(config):
         config.num_hidden_layers = num_layers
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = None
-    with torch.random.fork_rng(devices=[]), reading(reference):
-        torch.manual_seed(seed)
-        model, info = AutoModelForImageClassification.from_pretrained(
-            resolve(reference),
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="eager" if attentions else None,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{model.base_model_prefix}.")]
-    if missing:
-        raise ModelError(
-            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
-            "choose a complete checkpoint"
-        )
-    return model.train()
+    return from_checkpoint(AutoModelForImageClassification, reference, config, labels, attentions, seed).train()
 
 
 def image_head(model: "PreTrainedModel") -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:

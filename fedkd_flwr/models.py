@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,32 +115,13 @@ def build_classifier(
         if num_layers > config.num_hidden_layers:
             raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
         config.num_hidden_layers = num_layers
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = problem_type
     family = {
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
         "news": AutoModel,
     }[pooling]
-    with torch.random.fork_rng(devices=[]), reading(reference):
-        torch.manual_seed(seed)
-        model, info = family.from_pretrained(
-            resolve(reference),
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="eager" if attentions else None,
-            ignore_mismatched_sizes=pooling != "mean",
-            output_loading_info=True,
-        )
-    prefix = "" if pooling == "mean" else f"{model.base_model_prefix}."
-    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(prefix) and "pooler" not in name]
-    if missing:
-        raise ModelError(
-            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
-            "choose a complete checkpoint"
-        )
+    model = from_checkpoint(family, reference, config, labels, attentions, seed, problem_type)
     if chosen_layers:
         _choose(model.base_model, chosen_layers)
     if pooling in ("mean", "news"):
@@ -149,6 +130,49 @@ def build_classifier(
             model = (MeanPooledClassifier if pooling == "mean" else NewsRecommender)(model.config, model)
     _freeze(model, unused=() if pooling == "model" else ("pooler",))
     return model.train()
+
+
+def from_checkpoint(
+    family: Any,
+    reference: str,
+    config: "PreTrainedConfig",
+    labels: Sequence[str],
+    attentions: bool,
+    seed: int,
+    problem_type: str | None = None,
+) -> "PreTrainedModel":
+    """A float32 model of an auto class of `transformers` with this config and the weights of a checkpoint.
+
+    Those of its head and pooler may be new: the seed determines them, and the global random state is left as it was.
+
+    Raises:
+        ModelError: the checkpoint cannot be read, or lacks weights of the encoder.
+    """
+    from transformers import AutoModel
+
+    encoder = family is AutoModel
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = problem_type
+    with torch.random.fork_rng(devices=[]), reading(reference):
+        torch.manual_seed(seed)
+        model, info = family.from_pretrained(
+            resolve(reference),
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager" if attentions else None,
+            ignore_mismatched_sizes=not encoder,
+            output_loading_info=True,
+        )
+    prefix = "" if encoder else f"{model.base_model_prefix}."
+    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(prefix) and "pooler" not in name]
+    if missing:
+        raise ModelError(
+            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
+            "choose a complete checkpoint"
+        )
+    built: PreTrainedModel = model
+    return built
 
 
 def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:

@@ -9,6 +9,7 @@ from transformers import (
     AutoModel,
     BeitConfig,
     BeitForImageClassification,
+    BeitForMaskedImageModeling,
     BitConfig,
     BitForImageClassification,
     ConvNextConfig,
@@ -157,6 +158,13 @@ def test_models_of_stages_need_a_student_of_their_own(
         check_models(configured(teacher=teacher, student=student, architecture="separate"))
     for method in ("fedavg", "local"):
         check_models(configured(teacher=staged, method=method))
+
+
+def test_a_pooler_that_a_checkpoint_was_not_trained_with_is_new(tmp_path: Path) -> None:
+    masked = BeitForMaskedImageModeling(BeitConfig(**_ROW))
+    model = build(save_model(masked, tmp_path / "masked"))
+    assert torch.equal(model.beit.embeddings.cls_token, masked.beit.embeddings.cls_token)
+    assert torch.equal(model.beit.pooler.layernorm.weight, torch.ones(VIT["hidden_size"]))
 
 
 def test_batch_normalisation_is_refused(tmp_path: Path, configured: Callable[..., RunConfig]) -> None:

@@ -327,7 +327,7 @@ def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
     weights = Path(save(FAMILIES["bert"](), tmp_path)) / "model.safetensors"
     some = {name: tensor for name, tensor in load_file(weights).items() if "layer.1.output" not in name}
     save_file(some, weights, {"format": "pt"})
-    for pooling in ("mean", "model"):
+    for pooling in ("mean", "model", "none", "news"):
         with pytest.raises(ModelError, match=r"lacks 4 weights of its encoder, such as .*layer.1.output"):
             build(str(tmp_path), pooling=pooling)
     with pytest.raises(ModelError, match="has 3 layers, not 4"):
