@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import FedKDError
-from fedkd_flwr.models import check_models
+from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.reliable_grid import ReliableGrid
 from fedkd_flwr.run_folder import open_run
 from fedkd_flwr.strategy import FedKD

@@ -108,7 +108,7 @@ def _check_machine(config: RunConfig, nodes: int, cpus: int, gpus: float) -> Non
 
 
 def _check_models(config: RunConfig) -> None:
-    from fedkd_flwr.models import check_models
+    from fedkd_flwr.model_checks import check_models
 
     check_models(config)
 

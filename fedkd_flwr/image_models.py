@@ -1,4 +1,4 @@
-"""Image classifiers on pretrained encoders, stock classes of `transformers`: checked and built.
+"""Image classifiers on pretrained encoders, stock classes of `transformers`.
 
 All of a model learns and travels, its patch embeddings too: they are a small part of it, and one made from a config has
 no others. Text models keep theirs frozen, where they are most of the model.
@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.errors import ConfigError, ModelError
-from fedkd_flwr.models import read_config, reading, resolve
+from fedkd_flwr.models import from_checkpoint, read_config, reading, resolve
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -28,24 +26,6 @@ def load_image_processor(reference: str) -> "BaseImageProcessor":
 
     with reading(reference):
         return AutoImageProcessor.from_pretrained(resolve(reference))
-
-
-def check_image_models(config: RunConfig) -> None:
-    """Whether the image models of a run exist and fit together; reads configs and processors, no weights.
-
-    Raises:
-        ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has, or it has none to take or match.
-        ModelError: a checkpoint cannot be read, does not take the images of the teacher's processor, or has batch
-            normalisation.
-    """
-    from fedkd_flwr.tasks.image_classification import ImageClassification
-
-    shape = ImageClassification(load_image_processor(config.teacher), ()).shape
-    for reference in dict.fromkeys((config.teacher, config.student or config.teacher)):
-        _check_model(reference, shape)
-    if config.parts.whole or "student" not in config.parts.trains:
-        return
-    _check_depths(config)
 
 
 def has_layers(config: "PreTrainedConfig") -> bool:
@@ -80,26 +60,7 @@ def build_image_classifier(
     config = read_config(reference)
     if num_layers is not None and has_layers(config):
         config.num_hidden_layers = num_layers
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = None
-    with torch.random.fork_rng(devices=[]), reading(reference):
-        torch.manual_seed(seed)
-        model, info = AutoModelForImageClassification.from_pretrained(
-            resolve(reference),
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="eager" if attentions else None,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{model.base_model_prefix}.")]
-    if missing:
-        raise ModelError(
-            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
-            "choose a complete checkpoint"
-        )
-    return model.train()
+    return from_checkpoint(AutoModelForImageClassification, reference, config, labels, attentions, seed).train()
 
 
 def image_head(model: "PreTrainedModel") -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
@@ -125,56 +86,3 @@ def noise(model: "PreTrainedModel") -> dict[str, Tensor]:
     sides = (size, size) if isinstance(size, int) else tuple(size)
     generator = torch.Generator().manual_seed(0)
     return {"pixel_values": torch.randn(2, model.config.num_channels, *sides, generator=generator)}
-
-
-def _check_model(reference: str, shape: tuple[int, int, int]) -> None:
-    """Build the model without memory for weights, and give it an image of this shape."""
-    from transformers import AutoModelForImageClassification
-
-    config = read_config(reference)
-    with reading(reference), torch.device("meta"):
-        model = AutoModelForImageClassification.from_config(config).eval()
-    if any(name.endswith("running_mean") for name, _ in model.named_buffers()):
-        raise ModelError(
-            f"model {reference!r} has batch normalisation, whose running statistics are no parameters and do not "
-            "travel: choose a family with layer or group normalisation, such as ViT, ConvNeXt or BiT"
-        )
-    try:
-        model(pixel_values=torch.empty(1, *shape, device="meta"))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"model {reference!r} does not take images of {' x '.join(map(str, shape))} (channels, height, width), "
-            f"as the teacher's image processor makes them: {reason}"
-        ) from None
-
-
-def _check_depths(config: RunConfig) -> None:
-    student = config.student or config.teacher
-    both = len(config.parts.trains) == 2
-    for reference in (student, config.teacher):
-        found = read_config(reference)
-        if has_layers(found):
-            depth = found.num_hidden_layers
-            if config.student_layers > depth:
-                raise ConfigError(
-                    f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {depth} layers: "
-                    f"set it to 1 ... {depth}"
-                )
-            if reference == config.teacher and config.shared_layers > depth:
-                raise ConfigError(
-                    f"run-config key 'shared-layers' is {config.shared_layers} but teacher {reference!r} has {depth} "
-                    f"layers: set it to 0 ... {depth}"
-                )
-        elif not config.student:
-            raise ConfigError(
-                f"teacher {reference!r} is built of stages, its first layers are no student: set run-config key "
-                "'student' to another checkpoint and architecture to 'separate'"
-            )
-        elif both and any(
-            v for k, v in config.as_run_config().items() if k.endswith(("hidden-weight", "attention-weight"))
-        ):
-            raise ConfigError(
-                f"model {reference!r} is built of stages, it has no layers to match: set all hidden and attention "
-                "weights to 0.0"
-            )

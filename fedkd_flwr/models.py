@@ -1,21 +1,19 @@
-"""Classifiers on pretrained encoders: built, checked and exported."""
+"""Classifiers of text on pretrained encoders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
 from fedkd_flwr.distillation import TOKENS, Head
-from fedkd_flwr.errors import ConfigError, ModelError
-from fedkd_flwr.tasks.text import read_alike
+from fedkd_flwr.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Pooling = Literal["mean", "model", "none", "news"]
 """What is on an encoder, see `build_classifier`."""
@@ -41,57 +39,6 @@ def resolve(reference: str) -> str:
     if folder.is_absolute() or reference.startswith((".", "~")):
         raise ModelError(f"model {reference!r}: there is no folder {folder.absolute()}, correct the path")
     return reference
-
-
-def check_models(config: RunConfig) -> None:
-    """Whether the models of a run, or of a node, exist and fit together; reads configs and tokenizers, no weights.
-
-    Raises:
-        ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has.
-        ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
-            between models that read different tokens.
-    """
-    for turn in range(len(config.teacher_names)):
-        check_models(config.for_node({"partition-id": turn}))
-    if config.task == "image-classification":
-        from fedkd_flwr.image_models import check_image_models
-
-        check_image_models(config)
-        return
-    student = config.student or config.teacher
-    for reference in (student, config.teacher):
-        if config.student_layers > (layers := depth(reference)):
-            raise ConfigError(
-                f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {layers} "
-                f"layers: set it to 1 ... {layers}"
-            )
-    if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
-        raise ConfigError(
-            f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
-            f"0 ... {found - 1}"
-        )
-    if config.shared_layers > layers:
-        raise ConfigError(
-            f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {layers} "
-            f"layers: set it to 0 ... {layers}"
-        )
-    tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
-    for reference, tokenizer in tokenizers.items():
-        if len(tokenizer) > (tokens := getattr(read_config(reference), "vocab_size", len(tokenizer))):
-            raise ModelError(
-                f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
-                "it is the tokenizer of another model"
-            )
-    if read_alike(*(tokenizers[reference] for reference in (student, config.teacher))):
-        return
-    other = f"teacher {config.teacher!r} reads other tokens than student {student!r}"
-    if config.task == "news-recommendation":
-        raise ModelError(f"{other}, but news are encoded once for both: choose checkpoints of one tokenizer")
-    if config.teacher_attention_weight or config.student_attention_weight:
-        raise ModelError(
-            f"{other}, attention cannot be matched: set teacher- and student-attention-weight to 0.0, or choose "
-            "checkpoints of one tokenizer"
-        )
 
 
 def depth(reference: str) -> int:
@@ -168,32 +115,13 @@ def build_classifier(
         if num_layers > config.num_hidden_layers:
             raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
         config.num_hidden_layers = num_layers
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = problem_type
     family = {
         "mean": AutoModel,
         "model": AutoModelForSequenceClassification,
         "none": AutoModelForTokenClassification,
         "news": AutoModel,
     }[pooling]
-    with torch.random.fork_rng(devices=[]), reading(reference):
-        torch.manual_seed(seed)
-        model, info = family.from_pretrained(
-            resolve(reference),
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="eager" if attentions else None,
-            ignore_mismatched_sizes=pooling != "mean",
-            output_loading_info=True,
-        )
-    prefix = "" if pooling == "mean" else f"{model.base_model_prefix}."
-    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(prefix) and "pooler" not in name]
-    if missing:
-        raise ModelError(
-            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
-            "choose a complete checkpoint"
-        )
+    model = from_checkpoint(family, reference, config, labels, attentions, seed, problem_type)
     if chosen_layers:
         _choose(model.base_model, chosen_layers)
     if pooling in ("mean", "news"):
@@ -202,6 +130,49 @@ def build_classifier(
             model = (MeanPooledClassifier if pooling == "mean" else NewsRecommender)(model.config, model)
     _freeze(model, unused=() if pooling == "model" else ("pooler",))
     return model.train()
+
+
+def from_checkpoint(
+    family: Any,
+    reference: str,
+    config: "PreTrainedConfig",
+    labels: Sequence[str],
+    attentions: bool,
+    seed: int,
+    problem_type: str | None = None,
+) -> "PreTrainedModel":
+    """A float32 model of an auto class of `transformers` with this config and the weights of a checkpoint.
+
+    Those of its head and pooler may be new: the seed determines them, and the global random state is left as it was.
+
+    Raises:
+        ModelError: the checkpoint cannot be read, or lacks weights of the encoder.
+    """
+    from transformers import AutoModel
+
+    encoder = family is AutoModel
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = problem_type
+    with torch.random.fork_rng(devices=[]), reading(reference):
+        torch.manual_seed(seed)
+        model, info = family.from_pretrained(
+            resolve(reference),
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager" if attentions else None,
+            ignore_mismatched_sizes=not encoder,
+            output_loading_info=True,
+        )
+    prefix = "" if encoder else f"{model.base_model_prefix}."
+    missing = [name for name in sorted(info["missing_keys"]) if name.startswith(prefix) and "pooler" not in name]
+    if missing:
+        raise ModelError(
+            f"model {reference!r} lacks {len(missing)} weights of its encoder, such as {missing[0]!r}: "
+            "choose a complete checkpoint"
+        )
+    built: PreTrainedModel = model
+    return built
 
 
 def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
@@ -230,65 +201,6 @@ def probe(model: "PreTrainedModel") -> Mapping[str, Tensor]:
     if not hasattr(model, "rank"):
         return TOKENS
     return TOKENS | {"history": torch.tensor([[0, 1], [-1, -1]]), "candidates": torch.tensor([[1, 0], [0, -1]])}
-
-
-def export(
-    model: "PreTrainedModel", processor: "PreTrainedTokenizerBase | BaseImageProcessor", folder: str | Path
-) -> None:
-    """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
-
-    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`, an image
-    classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
-    A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
-    `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
-    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works); so does
-    `AutoModel` a news recommender. A regressor with `units` (middle, half range) predicts numbers from the folder, not
-    scaled ones.
-    """
-    units = getattr(model, "units", None)
-    with _quiet():
-        model.save_pretrained(folder, state_dict=None if units is None else _in_units(model, *units))
-    processor.save_pretrained(folder)
-
-
-def _in_units(model: "PreTrainedModel", middle: float, half: float) -> dict[str, Tensor]:
-    """A regressor's tensors with middle + half * output as its output: in its last layer, which is linear."""
-    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    tensors: dict[str, Tensor] = dict(model.state_dict())
-    tensors[f"{name}.weight"] = half * tensors[f"{name}.weight"]
-    tensors[f"{name}.bias"] = half * tensors[f"{name}.bias"] + middle
-    return tensors
-
-
-def load_classifier(folder: str | Path) -> "PreTrainedModel":
-    """An exported classifier, in evaluation mode; runs none of the code in the folder.
-
-    Raises:
-        ModelError: the folder cannot be read.
-    """
-    from transformers import (
-        AutoModelForImageClassification,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-    )
-
-    from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
-    from fedkd_flwr.modeling_news import NewsRecommender
-
-    config = read_config(str(folder))
-    (name,) = config.architectures or ("",)
-    with reading(str(folder)):
-        if name == MeanPooledClassifier.__name__:
-            family = MeanPooledClassifier
-        elif name == NewsRecommender.__name__:
-            family = NewsRecommender
-        elif name.endswith("ForTokenClassification"):
-            family = AutoModelForTokenClassification
-        elif name.endswith("ForImageClassification"):
-            family = AutoModelForImageClassification
-        else:
-            family = AutoModelForSequenceClassification
-        return family.from_pretrained(folder, config=config)
 
 
 def read_config(reference: str) -> "PreTrainedConfig":
@@ -341,7 +253,7 @@ def reading(reference: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with _quiet():
+        with quiet():
             yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -352,7 +264,7 @@ def reading(reference: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, and no report of the layers and heads that are left out on purpose."""
     from transformers.utils import logging
 

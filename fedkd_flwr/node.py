@@ -5,7 +5,6 @@ import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
+from fedkd_flwr.data import EncodedData
 from fedkd_flwr.device import choose_device, set_threads
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -32,9 +31,11 @@ from fedkd_flwr.distillation import (
 )
 from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
 from fedkd_flwr.evaluation import evaluate
+from fedkd_flwr.exports import export
 from fedkd_flwr.global_student import apply_refresh
-from fedkd_flwr.models import check_models, export
+from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.node_state import NodeState, NodeStore
+from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import (
     EvaluateReply,
     EvaluateRequest,
@@ -47,43 +48,6 @@ from fedkd_flwr.protocol import (
     pack,
     unpack,
 )
-from fedkd_flwr.tasks import Task, build_task
-
-
-@lru_cache(maxsize=16)
-def _prepared(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> "_Prepared":
-    return _Prepared(config, dict(node_config))
-
-
-class _Prepared:
-    """Data of a node, encoded once and kept on its disk; in memory while the process lives."""
-
-    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
-        self._config, self._node_config = config, node_config
-        self.name = node_name(config, node_config)
-        self._store = EncodedStore(Path(config.state_dir).absolute(), self.name)
-        self._fingerprint = data_fingerprint(config, node_config)
-        self._stored = self._store.load(self._fingerprint)
-        data = self._stored or self._data
-        self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
-
-    @property
-    def _data(self) -> NodeData:
-        return load_node_data(self._config, self._node_config)
-
-    @cached_property
-    def task(self) -> Task:
-        return build_task(self._config, self.labels)
-
-    @cached_property
-    def examples(self) -> EncodedData:
-        """Those of this data as this task encodes them."""
-        task, stored = self.task, self._stored
-        if stored is None or stored.encoding != task.encoding:
-            train, test = (task.encode(part) for part in (self._data.train, self._data.test))
-            stored = EncodedData(self.title, self.labels, task.encoding, train, test)
-            self._store.save(self._fingerprint, stored)
-        return stored
 
 
 class Node:
@@ -101,7 +65,7 @@ class Node:
             self._config = config.for_node(node_config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
-            self._prepared = _prepared(self._config, tuple(sorted(node_config.items())))
+            self._prepared = prepare(self._config, tuple(sorted(node_config.items())))
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
         self._partition = int(partition) if partition is not None else 0

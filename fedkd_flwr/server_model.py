@@ -15,7 +15,7 @@ from fedkd_flwr.device import choose_device
 from fedkd_flwr.distillation import Nested, Single
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.evaluation import evaluate
-from fedkd_flwr.models import export
+from fedkd_flwr.exports import export
 from fedkd_flwr.protocol import Scores
 from fedkd_flwr.tasks import build_task
 

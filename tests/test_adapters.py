@@ -14,7 +14,7 @@ from fedkd_flwr.adapters import merged, store_frozen_as
 from fedkd_flwr.assembly import PairModels, build_pair
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
-from fedkd_flwr.models import load_classifier
+from fedkd_flwr.exports import load_classifier
 
 LABELS = ("negative", "neutral", "positive")
 KINDS = {

@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from fedkd_flwr.assembly import build_pair
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, RunError
-from fedkd_flwr.models import load_classifier
+from fedkd_flwr.exports import load_classifier
 
 NESTED = {"architecture": "nested"}
 

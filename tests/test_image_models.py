@@ -9,6 +9,7 @@ from transformers import (
     AutoModel,
     BeitConfig,
     BeitForImageClassification,
+    BeitForMaskedImageModeling,
     BitConfig,
     BitForImageClassification,
     ConvNextConfig,
@@ -31,7 +32,8 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
-from fedkd_flwr.models import check_models, head_parameter_names
+from fedkd_flwr.model_checks import check_models
+from fedkd_flwr.models import head_parameter_names
 
 LABELS = ("cat", "dog", "eel")
 _ROW: dict[str, Any] = {"num_hidden_layers": 3} | VIT
@@ -156,6 +158,13 @@ def test_models_of_stages_need_a_student_of_their_own(
         check_models(configured(teacher=teacher, student=student, architecture="separate"))
     for method in ("fedavg", "local"):
         check_models(configured(teacher=staged, method=method))
+
+
+def test_a_pooler_that_a_checkpoint_was_not_trained_with_is_new(tmp_path: Path) -> None:
+    masked = BeitForMaskedImageModeling(BeitConfig(**_ROW))
+    model = build(save_model(masked, tmp_path / "masked"))
+    assert torch.equal(model.beit.embeddings.cls_token, masked.beit.embeddings.cls_token)
+    assert torch.equal(model.beit.pooler.layernorm.weight, torch.ones(VIT["hidden_size"]))
 
 
 def test_batch_normalisation_is_refused(tmp_path: Path, configured: Callable[..., RunConfig]) -> None:

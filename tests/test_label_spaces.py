@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 from fedkd_flwr.assembly import build_pair
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, RunError
-from fedkd_flwr.models import load_classifier
+from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.protocol import TrainRequest, from_records
 
 TYPES = {"ade": ("ADR", "DRUG"), "bc5": ("Chemical", "Disease"), "ncbi": ("Disease",)}

@@ -10,7 +10,7 @@ from federation import Config, history, nodes, student
 from loopback import LoopbackGrid, run_server
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from fedkd_flwr.models import load_classifier
+from fedkd_flwr.exports import load_classifier
 
 NESTED = {"architecture": "nested", "learning_rate": 2e-2, "head_learning_rate_factor": 1.0}
 

@@ -28,13 +28,12 @@ from transformers import (
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ConfigError, ModelError
+from fedkd_flwr.exports import export, load_classifier
+from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.models import (
     build_classifier,
-    check_models,
     depth,
-    export,
     head_parameter_names,
-    load_classifier,
     load_tokenizer,
     resolve,
 )
@@ -328,7 +327,7 @@ def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
     weights = Path(save(FAMILIES["bert"](), tmp_path)) / "model.safetensors"
     some = {name: tensor for name, tensor in load_file(weights).items() if "layer.1.output" not in name}
     save_file(some, weights, {"format": "pt"})
-    for pooling in ("mean", "model"):
+    for pooling in ("mean", "model", "none", "news"):
         with pytest.raises(ModelError, match=r"lacks 4 weights of its encoder, such as .*layer.1.output"):
             build(str(tmp_path), pooling=pooling)
     with pytest.raises(ModelError, match="has 3 layers, not 4"):

@@ -15,8 +15,8 @@ from fedkd_flwr.assembly import build_pair
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_examples
 from fedkd_flwr.data.mind import LABELS
+from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.modeling_news import NewsRecommender
-from fedkd_flwr.models import load_classifier
 from fedkd_flwr.summary import as_table, read_summary
 
 METRICS = {"auc", "mrr", "ndcg@5", "ndcg@10", "loss"}

@@ -29,7 +29,8 @@ from fedkd_flwr.assembly import build_pair
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_node_data
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
-from fedkd_flwr.models import check_models, load_tokenizer
+from fedkd_flwr.model_checks import check_models
+from fedkd_flwr.models import load_tokenizer
 
 NESTED = {"architecture": "nested"}
 SEPARATE = {"architecture": "separate"}

@@ -1,7 +1,8 @@
 """Where examples come from and how they are split."""
 
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
-from fedkd_flwr.data.nodes import NodeData, data_fingerprint, label_names, load_node_data, load_test_data, node_name
+from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.nodes import data_fingerprint, load_node_data, load_test_data, node_name
 from fedkd_flwr.data.store import EncodedData, EncodedStore
 
 __all__ = [
@@ -10,7 +11,6 @@ __all__ = [
     "NodeData",
     "data_fingerprint",
     "distinct_labels",
-    "label_names",
     "load_examples",
     "load_node_data",
     "load_test_data",

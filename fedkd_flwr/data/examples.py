@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.label_columns import class_lists, indices, names_of, numbers
 from fedkd_flwr.data.saved import find_saved, is_saved, read_saved
-from fedkd_flwr.data.tweets import tweets
+from fedkd_flwr.data.tweets import tweets, tweets_file
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
     return names_of(dataset.with_format("arrow")[:]["label"])
 
 
-def locate(source: str) -> DataFile | None:
-    """The file of a source as it is now; None for the bundled tweets, which do not change."""
-    return None if source == "tweets" else find(source)
+def locate(source: str) -> DataFile:
+    """The file of a source as it is now, also that of the bundled tweets."""
+    return DataFile("tweets", tweets_file(), stamp(tweets_file())) if source == "tweets" else find(source)
 
 
 def find(source: str) -> DataFile:
@@ -61,7 +61,7 @@ def find(source: str) -> DataFile:
     return find_saved(source) if is_saved(source) else DataFile.find(source)
 
 
-def read_examples(file: DataFile | None, config: RunConfig, owned: bool = False) -> "Dataset":
+def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> "Dataset":
     """As `load_examples`; where `owned`, with the partition column (str) as `owner`."""
     from datasets import Dataset
     from pyarrow import array, concat_tables
@@ -70,22 +70,22 @@ def read_examples(file: DataFile | None, config: RunConfig, owned: bool = False)
     columns = {"text": config.text_column, "label": config.label_column}
     if owned:
         columns["owner"] = config.partition_column
-    if file is not None and file.kind == "hf":
+    if file.kind == "hf":
         parts = []
         for split, rows in read_saved(file, config.label_column).items():
             where = f"{file.path}, split {split}"
             found = {role: _values(rows, role, name, config, where) for role, name in columns.items()}
             parts.append(arrow_table(found | {HELD_OUT: array([split != "train"] * len(rows))}))
         return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT))
-    table = tweets() if file is None else file.read(columns.values())
+    table = tweets() if file.kind == "tweets" else file.read(columns.values())
     return Dataset(
         arrow_table({role: _values(table, role, name, config, name_of(file)) for role, name in columns.items()})
     )
 
 
-def name_of(file: DataFile | None) -> str:
+def name_of(file: DataFile) -> str:
     """How errors call the data of a file."""
-    return "dataset 'tweets'" if file is None else str(file.path)
+    return "dataset 'tweets'" if file.kind == "tweets" else str(file.path)
 
 
 def _values(table: "pa.Table", role: str, column: str, config: RunConfig, where: str) -> Any:

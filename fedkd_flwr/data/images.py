@@ -3,16 +3,19 @@
 import hashlib
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.examples import distinct_labels, with_labels
 from fedkd_flwr.data.files import DataFile
-from fedkd_flwr.data.split import held_out
+from fedkd_flwr.data.node_data import NodeData, checked_labels, require_two
+from fedkd_flwr.data.partition import share
+from fedkd_flwr.data.split import drawn, held_out
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
 
 _log = logging.getLogger(__name__)
@@ -69,28 +72,44 @@ def read_images(data: DataFile) -> "Dataset":
     return Dataset(pa.table(columns))
 
 
-def split_images(
-    images: "Dataset", parted: bool, config: RunConfig, rng: "np.random.Generator"
-) -> tuple["Dataset", "Dataset"]:
-    """Images to train on and to test on: as their folder has split them, else `test-fraction` of each class held out.
+@lru_cache(maxsize=64)
+def load_images(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
+    """All images of a folder, as those of node `name`; or where there are `partitions`, those of one.
 
-    Args:
-        images: columns `image`, `label` (int64) and `test`, at least two.
-        parted: whether their folder has split them.
-        config: `test-fraction` and `max-test-examples`.
-        rng: the only source of randomness.
+    They are split as their folder has split them, or else `test-fraction` of each class is held out.
+
+    Raises:
+        DataError: as `read_images`; or so many nodes cannot share them, or one has too few.
     """
     import numpy as np
 
-    labels, test = np.array(images["label"][:]), np.array(images["test"][:])
+    where, images = str(file.path), read_images(file)
+    labels = checked_labels(config.label_names or distinct_labels(images), where)
+    images, parted = with_labels(images, labels, where), any(images["test"])
+    if partitions:
+        name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
+    require_two(len(images), name, where)
+    rng, limit = np.random.default_rng((config.seed, partition)), config.max_test_examples
     if parted:
-        rows = np.flatnonzero(~test), np.flatnonzero(test)
-        if 0 < config.max_test_examples < len(rows[1]):
-            rows = rows[0], np.sort(rng.permutation(rows[1])[: config.max_test_examples])
+        tested = np.array(images["test"][:])
+        held = np.flatnonzero(tested)
+        rows = np.flatnonzero(~tested), held[drawn(len(held), limit, rng)]
     else:
-        rows = held_out(labels, config.test_fraction, config.max_test_examples, rng)
-    train, held = (images.select(part).select_columns(["image", "label"]) for part in rows)
-    return train, held
+        rows = held_out(np.array(images["label"][:]), config.test_fraction, limit, rng)
+    train, test = (images.select(part).select_columns(["image", "label"]) for part in rows)
+    if not (len(train) and len(test)):
+        raise DataError(
+            f"{where}: node {name!r} has {len(train)} images to train on and {len(test)} to test on, expected at least "
+            "one of each: add some, or run fewer nodes"
+        )
+    return NodeData(name, train, test, labels)
+
+
+def load_test_images(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+    """All images of a source; where some are held out, these."""
+    images = with_labels(read_images(find_images(source)), labels, source)
+    held = [row for row, test in enumerate(images["test"]) if test]
+    return images.select(held) if held else images
 
 
 def _classes(path: Path) -> list[tuple[str, str, Path]]:

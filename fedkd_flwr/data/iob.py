@@ -9,10 +9,14 @@ import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.node_data import NodeData, checked_labels, require_two
+from fedkd_flwr.data.split import drawn, held_out
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -87,6 +91,36 @@ def read_iob(data: DataFile, known: Collection[str] = ()) -> Sentences:
     return Sentences(_read(train, known), tuple(sentence for file in held_out for sentence in _read(file, known)))
 
 
+@lru_cache(maxsize=64)
+def load_iob(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
+    """All sentences of a folder or file, those of node `name`; no two nodes share one.
+
+    Raises:
+        DataError: as `read_iob`; or they are too few, or have fewer than two tags.
+    """
+    import numpy as np
+
+    where = str(file.path)
+    found = _once(read_iob(file, config.label_names))
+    labels = checked_labels(config.label_names or tags_of(found), where)
+    train, test, limit = found.train, found.test, config.max_test_examples
+    rng = np.random.default_rng((config.seed, partition))
+    require_two(len(train) + bool(test), name, where)
+    if test:
+        test = tuple(test[row] for row in drawn(len(test), limit, rng))
+    else:
+        spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
+        rows = held_out(spans, config.test_fraction, limit, rng)
+        train, test = (tuple(train[row] for row in part) for part in rows)
+    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+def load_test_iob(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+    """All sentences of a source; where some are held out, these."""
+    found = read_iob(find_iob(source), labels)
+    return as_dataset(found.test or found.train, labels)
+
+
 def tags_of(sentences: Sentences) -> tuple[str, ...]:
     """O, and B- and I- of each type that occurs, sorted by type."""
     types = {tag[2:] for part in (sentences.train, sentences.test) for s in part for tag in s.tags if tag != "O"}
@@ -102,6 +136,16 @@ def as_dataset(sentences: Collection[Sentence], labels: tuple[str, ...]) -> "Dat
     words = pa.array([sentence.words for sentence in sentences], pa.list_(pa.string()))
     label = pa.array([[index[tag] for tag in sentence.tags] for sentence in sentences], pa.list_(pa.int64()))
     return Dataset(pa.table({"words": words, "label": label}))
+
+
+def _once(found: Sentences) -> Sentences:
+    """Each sentence (up to case) once, preferably to test on."""
+    first: dict[tuple[str, ...], Sentence] = {}
+    for sentence in (*found.test, *found.train):
+        first.setdefault(tuple(word.casefold() for word in sentence.words), sentence)
+    kept = {id(sentence) for sentence in first.values()}
+    train, test = (tuple(s for s in part if id(s) in kept) for part in (found.train, found.test))
+    return Sentences(train, test)
 
 
 def _files(path: Path) -> list[Path]:

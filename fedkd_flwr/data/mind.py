@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.split import drawn
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,22 +84,23 @@ def read_mind(data: DataFile) -> Mind:
     return Mind(known["title"].combine_chunks(), parts[0], parts[1] if len(parts) > 1 else None)
 
 
-def of_node(
-    mind: Mind, config: RunConfig, partition: int, partitions: int, where: str
-) -> tuple["pa.Table", "pa.Table"]:
-    """Impressions to train and to test on of partition `partition` of `partitions` (0: of all).
+@lru_cache(maxsize=64)
+def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
+    """All impressions of a folder, as those of node `name`; or where there are `partitions`, those of one.
 
     Natural partitions hold all impressions of a user, iid ones impressions drawn with the run's seed. Where none are
     held out, the latest `test-fraction` of the node's are.
 
     Raises:
-        DataError: so many nodes cannot share them, or one is left with too few.
+        DataError: as `read_mind`; or so many nodes cannot share them, or one is left with too few.
     """
     import numpy as np
 
+    mind, where = read_mind(file), str(file.path)
     rng = np.random.default_rng((config.seed, partition))
     train, test = mind.train, mind.test
     if partitions:
+        name = f"partition-{partition}"
         train = _share(train, mind, config, partition, partitions, where)
         test = None if test is None else _share(test, mind, config, partition, partitions, where)
     if test is None:
@@ -107,7 +110,14 @@ def of_node(
             f"{where}: node {partition} has {len(train)} impressions to train on and {len(test)} to test on, expected "
             "at least one of each: bring more, or run fewer nodes"
         )
-    return train, test.take(np.sort(rng.permutation(len(test))[: config.max_test_examples or None]))
+    test = test.take(drawn(len(test), config.max_test_examples, rng))
+    return NodeData(name, as_dataset(train, mind.titles), as_dataset(test, mind.titles), LABELS)
+
+
+def load_test_mind(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+    """All impressions of a source; where some are held out, these."""
+    mind = read_mind(find_mind(source))
+    return as_dataset(mind.train if mind.test is None else mind.test, mind.titles)
 
 
 def as_dataset(impressions: "pa.Table", titles: "pa.Array") -> "Dataset":

@@ -1,42 +1,24 @@
-"""A node's own examples: its file or its share of one data set, split into train and held out."""
+"""A node's own examples: what kind of data its task reads, and which of them are the node's."""
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data.examples import (
-    HELD_OUT,
-    distinct_labels,
-    find,
-    load_examples,
-    locate,
-    name_of,
-    read_examples,
-    with_labels,
-)
-from fedkd_flwr.data.files import DataFile, stamp
-from fedkd_flwr.data.images import find_images, read_images, split_images
-from fedkd_flwr.data.iob import Sentence, Sentences, as_dataset, find_iob, folder_of, read_iob, tags_of
-from fedkd_flwr.data.label_columns import strata
-from fedkd_flwr.data.mind import LABELS as CLICKS
-from fedkd_flwr.data.mind import as_dataset as impressions_as_dataset
-from fedkd_flwr.data.mind import find_mind, of_node, read_mind
-from fedkd_flwr.data.partition import share
-from fedkd_flwr.data.saved import class_names
-from fedkd_flwr.data.split import held_out, thinned
-from fedkd_flwr.data.tweets import tweets_file
+from fedkd_flwr.data.examples import find, locate
+from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.images import find_images, load_images, load_test_images
+from fedkd_flwr.data.iob import find_iob, folder_of, load_iob, load_test_iob
+from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
+from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """To be raised when the same file and config give other examples than before."""
@@ -48,40 +30,40 @@ _KEYS = {
 """Besides `dataset`, all that decides on a node's examples."""
 
 
-_FIND: Mapping[str, Callable[[str], DataFile]] = {
-    "token-classification": find_iob,
-    "image-classification": find_images,
-    "news-recommendation": find_mind,
-}
-_OTHERS = {"image-classification": ("images", "imagefolder:PATH"), "news-recommendation": ("clicks", "mind:FOLDER")}
-
-
 @dataclass(frozen=True)
-class NodeData:
-    """Examples of one node: no text, sentence or impression of `test` is in `train`, and no file of an image.
+class _Kind:
+    """A kind of data.
 
     Attributes:
-        name: whose they are.
-        train: columns `text` (str) and `label` (int64 index into `labels`), in the order of the data; of texts with
-            several labels `label` is a list of int64, for regression float64; of tagged words `words` (list of str)
-            and `label` (list of int64); of images `image` (path) and `label`; of impressions those of
-            `fedkd_flwr.data.mind.as_dataset`.
-        test: held out, the same columns.
-        labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
-            the highest.
+        find: the data behind a reference, as they are now.
+        load: the examples of a node, from data, run config, name of the node, partition and partitions (0: all).
+        load_test: those to test a student on, from source, run config and labels.
+        holds: what it has that the bundled tweets lack.
+        source: how run-config key `dataset` then names it.
     """
 
-    name: str
-    train: "Dataset"
-    test: "Dataset"
-    labels: tuple[str, ...]
+    find: Callable[[str], DataFile]
+    load: Callable[[DataFile, RunConfig, str, int, int], NodeData]
+    load_test: Callable[[str, RunConfig, tuple[str, ...]], "Dataset"]
+    holds: str = ""
+    source: str = ""
+
+
+_TEXTS = _Kind(find, load_texts, load_test_texts)
+_IOB = _Kind(find_iob, load_iob, load_test_iob, "tags", "iob:PATH")
+_KINDS = {
+    "token-classification": _IOB,
+    "image-classification": _Kind(find_images, load_images, load_test_images, "images", "imagefolder:PATH"),
+    "news-recommendation": _Kind(find_mind, load_mind, load_test_mind, "clicks", "mind:FOLDER"),
+}
+"""Of the tasks that read no texts with classes."""
 
 
 @dataclass(frozen=True)
 class _Owned:
-    """What is a node's: partition `partition` of `partitions` (0: all) of a file (None: of the bundled tweets)."""
+    """What is a node's: partition `partition` of `partitions` (0: all) of a file."""
 
-    file: DataFile | None
+    file: DataFile
     partition: int = 0
     partitions: int = 0
 
@@ -107,15 +89,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
         DataError: what is wrong with which file, column and row, or with the number of nodes.
     """
     owned = _owned(config, node_config)
-    if not owned.partitions:
-        assert owned.file is not None
-        own = {"iob": _tagged, "imagefolder": _pictured, "mind": _impressions}.get(owned.file.kind, _own)
-        return own(owned.file, config, str(node_config.get("name") or owned.file.name))
-    if owned.file is not None and owned.file.kind == "imagefolder":
-        return _pictured(owned.file, config, "", owned.partition, owned.partitions)
-    if owned.file is not None and owned.file.kind == "mind":
-        return _impressions(owned.file, config, f"partition-{owned.partition}", owned.partition, owned.partitions)
-    return _share(owned.file, config, owned.partition, owned.partitions)
+    name = "" if owned.partitions else str(node_config.get("name") or owned.file.name)
+    return _kind(config).load(owned.file, config, name, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
@@ -124,20 +99,7 @@ def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "
     Raises:
         DataError: what is wrong with which file, column and row.
     """
-    if source.startswith("iob:"):
-        found = read_iob(find_iob(source), labels)
-        return as_dataset(found.test or found.train, labels)
-    if source.startswith("mind:"):
-        mind = read_mind(find_mind(source))
-        return impressions_as_dataset(mind.train if mind.test is None else mind.test, mind.titles)
-    if source.startswith("imagefolder:"):
-        images = with_labels(read_images(find_images(source)), labels, source)
-        held = [row for row, test in enumerate(images["test"]) if test]
-        return images.select(held) if held else images
-    found = with_labels(load_examples(source, config), labels, source)
-    if HELD_OUT in found.column_names:
-        found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held]).remove_columns(HELD_OUT)
-    return found
+    return _kind(config).load_test(source, config, labels)
 
 
 def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str:
@@ -147,9 +109,9 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
         DataError: as `load_node_data`, where that needs no look into the file.
     """
     owned = _owned(config, node_config)
-    file = owned.file or DataFile("tweets", tweets_file(), stamp(tweets_file()))
     keys = config.model_dump(mode="json", include=_KEYS)
-    place = [file.kind, str(file.path), file.stamp, owned.partition, owned.partitions, node_config.get("name")]
+    file, name = owned.file, node_config.get("name")
+    place = [file.kind, str(file.path), file.stamp, owned.partition, owned.partitions, name]
     return hashlib.sha256(json.dumps([_FORMAT, place, keys], sort_keys=True).encode()).hexdigest()
 
 
@@ -164,26 +126,19 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
         return str(name)
     if "partition-id" in node_config:
         return f"partition-{node_config['partition-id']}"
-    assert owned.file is not None
     return re.sub(r"[^A-Za-z0-9._-]+", "-", owned.file.name)
 
 
-def label_names(config: RunConfig) -> tuple[str, ...]:
-    """The classes of a run: those of run-config key `labels`, else those of its data set, sorted.
-
-    Raises:
-        DataError: fewer than two, or the data set cannot be read.
-    """
-    named = config.label_names
-    return _checked(named, "run-config key 'labels'") if named else _labelled(locate(config.dataset), config)[1]
+def _kind(config: RunConfig) -> _Kind:
+    return _KINDS.get(config.task, _TEXTS)
 
 
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
-    tokens = config.task == "token-classification"
+    kind = _kind(config)
     if own := str(node_config.get("data-path", "")):
-        if own.startswith("iob:") and not tokens:
+        if own.startswith("iob:") and kind is not _IOB:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
-        return _Owned(_FIND.get(config.task, find)(own))
+        return _Owned(kind.find(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
     except KeyError:
@@ -193,139 +148,10 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         ) from None
     if not 0 <= partition < partitions:
         raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
-    if tokens:
-        if config.dataset == "tweets":
-            raise DataError("dataset 'tweets' has no tags: set run-config key 'dataset' to iob:PATH")
+    if kind is _TEXTS:
+        return _Owned(locate(config.dataset), partition, partitions)
+    if config.dataset == "tweets":
+        raise DataError(f"dataset 'tweets' has no {kind.holds}: set run-config key 'dataset' to {kind.source}")
+    if kind is _IOB:
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
-    if config.task in _OTHERS:
-        if config.dataset == "tweets":
-            what, source = _OTHERS[config.task]
-            raise DataError(f"dataset 'tweets' has no {what}: set run-config key 'dataset' to {source}")
-        return _Owned(_FIND[config.task](config.dataset), partition, partitions)
-    return _Owned(locate(config.dataset), partition, partitions)
-
-
-@lru_cache(maxsize=64)
-def _own(file: DataFile, config: RunConfig, name: str) -> NodeData:
-    dataset, labels = _labelled(file, config)
-    return _split(name, dataset, labels, config, 0, name_of(file))
-
-
-@lru_cache(maxsize=64)
-def _tagged(file: DataFile, config: RunConfig, name: str) -> NodeData:
-    import numpy as np
-
-    where = name_of(file)
-    found = _once(read_iob(file, config.label_names))
-    labels = _checked(config.label_names or tags_of(found), where)
-    train, test, limit = found.train, found.test, config.max_test_examples
-    rng = np.random.default_rng((config.seed, 0))
-    _require(len(train) + bool(test), name, where)
-    if test:
-        test = tuple(test[row] for row in sorted(rng.permutation(len(test))[: limit or None]))
-    else:
-        spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
-        rows = held_out(spans, config.test_fraction, limit, rng)
-        train, test = (tuple(train[row] for row in part) for part in rows)
-    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
-
-
-@lru_cache(maxsize=64)
-def _pictured(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
-    import numpy as np
-
-    where, images = name_of(file), read_images(file)
-    labels = _checked(config.label_names or distinct_labels(images), where)
-    images, parted = with_labels(images, labels, where), any(images["test"])
-    if partitions:
-        name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
-    _require(len(images), name, where)
-    train, test = split_images(images, parted, config, np.random.default_rng((config.seed, partition)))
-    if not (len(train) and len(test)):
-        raise DataError(
-            f"{where}: node {name!r} has {len(train)} images to train on and {len(test)} to test on, expected at least "
-            "one of each: add some, or run fewer nodes"
-        )
-    return NodeData(name, train, test, labels)
-
-
-@lru_cache(maxsize=64)
-def _impressions(file: DataFile, config: RunConfig, name: str, partition: int = 0, partitions: int = 0) -> NodeData:
-    mind = read_mind(file)
-    parts = of_node(mind, config, partition, partitions, str(file.path))
-    train, test = (impressions_as_dataset(part, mind.titles) for part in parts)
-    return NodeData(name, train, test, CLICKS)
-
-
-def _once(found: Sentences) -> Sentences:
-    """Each sentence (up to case) once, preferably to test on."""
-    first: dict[tuple[str, ...], Sentence] = {}
-    for sentence in (*found.test, *found.train):
-        first.setdefault(tuple(word.casefold() for word in sentence.words), sentence)
-    kept = {id(sentence) for sentence in first.values()}
-    train, test = (tuple(s for s in part if id(s) in kept) for part in (found.train, found.test))
-    return Sentences(train, test)
-
-
-@lru_cache(maxsize=64)
-def _share(file: DataFile | None, config: RunConfig, partition: int, partitions: int) -> NodeData:
-    dataset, labels = _labelled(file, config, config.partition == "natural")
-    name, mine = share(dataset, config, partition, partitions, name_of(file))
-    return _split(name, mine, labels, config, partition, name_of(file))
-
-
-@lru_cache(maxsize=4)
-def _labelled(file: DataFile | None, config: RunConfig, owned: bool = False) -> tuple["Dataset", tuple[str, ...]]:
-    dataset, where = read_examples(file, config, owned), name_of(file)
-    declared = class_names(file, config.label_column) if file is not None and file.kind == "hf" else ()
-    labels = _checked(config.label_names or declared or distinct_labels(dataset), where)
-    return _without_repeats(with_labels(dataset, labels, where), where), labels
-
-
-def _checked(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
-    if len(set(labels)) < max(2, len(labels)):
-        raise DataError(f"{where}: expected at least two different labels, found {', '.join(labels)}")
-    return labels
-
-
-def _without_repeats(dataset: "Dataset", where: str) -> "Dataset":
-    """Each text once: the first, or the first held out where the data say what is."""
-    texts = [" ".join(text.casefold().split()) for text in dataset["text"][:]]
-    held = dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [False] * len(texts)
-    first: dict[str, int] = {}
-    for row in sorted(range(len(texts)), key=lambda row: not held[row]):
-        first.setdefault(texts[row], row)
-    if len(first) == len(texts):
-        return dataset
-    _log.info(
-        "%s: %d of %d rows repeat an earlier text and are left out",
-        where,
-        len(texts) - len(first),
-        len(texts),
-    )
-    return dataset.select(sorted(first.values()))
-
-
-def _split(
-    name: str, dataset: "Dataset", labels: tuple[str, ...], config: RunConfig, partition: int, where: str
-) -> NodeData:
-    import numpy as np
-
-    _require(len(dataset), name, where)
-    rng = np.random.default_rng((config.seed, partition))
-    classes, limit = strata(dataset), config.max_test_examples
-    held = np.array(dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [])
-    if held.any() and not held.all():
-        rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
-    else:
-        rows = held_out(classes, config.test_fraction, limit, rng)
-    train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
-    return NodeData(name, train, test, labels)
-
-
-def _require(examples: int, name: str, where: str) -> None:
-    if examples < 2:
-        raise DataError(
-            f"{where}: node {name!r} has {examples} different examples, expected at least 2: "
-            "one to train on and one to test on"
-        )
+    return _Owned(kind.find(config.dataset), partition, partitions)

@@ -47,6 +47,13 @@ def thinned(
     return np.sort(by_class[_systematic(limit, len(rows), rng)])
 
 
+def drawn(count: int, limit: int, rng: "np.random.Generator") -> "NDArray[np.int64]":
+    """At most `limit` (0: all) of the rows 0 ... count - 1, ascending, whatever their classes."""
+    import numpy as np
+
+    return np.sort(rng.permutation(count)[: limit or None])
+
+
 def _systematic(count: int, population: int, rng: "np.random.Generator") -> "NDArray[np.int64]":
     """`count` evenly spaced positions of `population`, from a random start: all are equally likely."""
     import numpy as np

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedkd_flwr.distillation import TEACHER
-from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded
+from fedkd_flwr.tasks.text import Rows, by_length, digest, tokenised, tokens_and_mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +56,10 @@ class LabelledTexts:
         """
         import pyarrow as pa
 
-        columns = {column: self._tokens(tokenizer, dataset["text"]) for column, tokenizer in self._tokenizers.items()}
+        columns = {
+            column: tokenised(dataset["text"], tokenizer, self._max_length)
+            for column, tokenizer in self._tokenizers.items()
+        }
         label = dataset.with_format("arrow")["label"][:].combine_chunks()
         return pa.table(columns | {"label": label})
 
@@ -81,9 +83,8 @@ class LabelledTexts:
             batch = {"labels": labels[rows]}
             for (column, tokenizer), prefix in zip(self._tokenizers.items(), ("", TEACHER), strict=False):
                 read = texts if column == "tokens" else Rows.of(examples[column])
-                tokens = [read[row] for row in rows]
-                batch[f"{prefix}input_ids"] = padded(tokens, tokenizer.pad_token_id)
-                batch[f"{prefix}attention_mask"] = padded([np.ones_like(text) for text in tokens], 0)
+                tokens = tokens_and_mask([read[row] for row in rows], tokenizer)
+                batch |= {f"{prefix}{name}": tensor for name, tensor in tokens.items()}
             yield batch
 
     def targets(self, label: "pa.Array") -> Tensor:
@@ -95,18 +96,3 @@ class LabelledTexts:
         """By the column of their tokens: the student's, then the teacher's where it is another."""
         found = {"tokens": self.processor, "teacher-tokens": self.teacher_processor}
         return {column: tokenizer for column, tokenizer in found.items() if tokenizer is not None}
-
-    def _tokens(self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> "pa.Array":
-        import pyarrow as pa
-
-        tokens = []
-        for start in range(0, len(texts), CHUNK):
-            chunk = tokenizer(
-                texts[start : start + CHUNK],
-                truncation=True,
-                max_length=self._max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
-        return pa.concat_arrays(tokens)

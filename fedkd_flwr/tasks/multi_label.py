@@ -1,6 +1,5 @@
 """Any number of labels per text: each is a decision of its own."""
 
-import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -8,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
-from fedkd_flwr.tasks.text import full
+from fedkd_flwr.tasks.numerics import finite, full
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,9 +98,7 @@ class MultiLabelScores:
         Raises:
             RunError: the loss is not finite.
         """
-        loss = float(self._loss.compute())
-        if not math.isfinite(loss):
-            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        loss = finite(float(self._loss.compute()))
         true, false, _, missed, support = self._counts.compute().unbind(-1)
         with warnings.catch_warnings(action="ignore"):  # of classes that no example has
             ranking = self._ranking.compute()

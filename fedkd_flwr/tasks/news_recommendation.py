@@ -1,6 +1,5 @@
 """Which of the offered news a user clicks, by the titles of these and of the news that they clicked before."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks.text import CHUNK, Rows, digest, full, padded
+from fedkd_flwr.tasks.numerics import finite, full
+from fedkd_flwr.tasks.text import Rows, digest, padded, tokenised, tokens_and_mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,17 +59,8 @@ class NewsRecommendation:
 
         table = dataset.with_format("arrow")[:].combine_chunks().replace_schema_metadata()
         (rows,) = table["titles"].chunks
-        titles, tokens = rows.values.to_pylist(), []
-        for start in range(0, len(titles), CHUNK):
-            chunk = self.processor(
-                titles[start : start + CHUNK],
-                truncation=True,
-                max_length=self._max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-            tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
-        nested = pa.LargeListArray.from_arrays(rows.offsets.cast(pa.int64()), pa.concat_arrays(tokens))
+        tokens = tokenised(rows.values.to_pylist(), self.processor, self._max_length)
+        nested = pa.LargeListArray.from_arrays(rows.offsets.cast(pa.int64()), tokens)
         return pa.table({"tokens": nested, **{name: table[name] for name in ("history", "candidates", "clicked")}})
 
     def batches(
@@ -105,10 +95,7 @@ class NewsRecommendation:
             used = torch.cat([read, offered], 1)
             distinct = torch.unique(used[used != PADDING])
             places = torch.searchsorted(distinct, used).where(used != PADDING, PADDING)
-            tokens = [titles[title] for title in distinct.tolist()]
-            yield {
-                "input_ids": padded(tokens, self.processor.pad_token_id),
-                "attention_mask": padded([np.ones_like(title) for title in tokens], 0),
+            yield tokens_and_mask([titles[title] for title in distinct.tolist()], self.processor) | {
                 "history": places[:, : read.shape[1]],
                 "candidates": places[:, read.shape[1] :],
                 "labels": padded([clicked[row][offer] for row, offer in zip(batch, offers, strict=True)], PADDING),
@@ -186,11 +173,7 @@ class RankingScores:
             RunError: the loss is not finite.
         """
         scores = {name: total / self._count for name, total in self._sums.items()}
-        if not math.isfinite(scores["loss"]):
-            raise RunError(
-                f"the loss on the held-out examples is {scores['loss']}: the model has diverged, lower learning-rate"
-            )
-        return scores
+        return scores | {"loss": finite(scores["loss"])}
 
 
 def _drawn(clicked: "NDArray[np.int8]", stream: np.random.Generator) -> "NDArray[np.int64]":

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.errors import RunError
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
-from fedkd_flwr.tasks.text import full
+from fedkd_flwr.tasks.numerics import finite, full
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,9 +89,7 @@ class RegressionScores:
         from torchmetrics.functional.regression import mean_absolute_error, r2_score, spearman_corrcoef
 
         outputs, labels = torch.cat(self._outputs), torch.cat(self._labels)
-        loss = float(nn.functional.mse_loss(outputs, labels))
-        if not math.isfinite(loss):
-            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        loss = finite(float(nn.functional.mse_loss(outputs, labels)))
         _, half = self._scale
         differ = len(labels) > 1 and bool(labels.min() < labels.max())
         ranked = differ and bool(outputs.min() < outputs.max())

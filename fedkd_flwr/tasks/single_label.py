@@ -4,8 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks.text import full
+from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
 
 
 class SingleLabel:
@@ -36,8 +35,7 @@ class SingleLabel:
         Returns:
             A scalar of at least float32.
         """
-        target, output = (nn.functional.log_softmax(full(x), dim=-1) for x in (target_logits, logits))
-        return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
+        return softmax_divergence(target_logits, logits)
 
     def scores(self) -> "ClassificationScores":
         """Fresh scores."""
@@ -89,9 +87,7 @@ class ClassificationScores:
         Raises:
             RunError: the loss is not finite.
         """
-        loss = float(self._loss.compute())
-        if not math.isfinite(loss):
-            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        loss = finite(float(self._loss.compute()))
         scores = {name: float(value) for name, value in self._decisions.compute().items()}
         if self._positive is not None and self._ranking is not None:
             ranking = float(self._ranking.compute())

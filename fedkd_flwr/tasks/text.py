@@ -63,17 +63,37 @@ def by_length(rows: Rows, count: int, batch_size: int, order: Sequence[int] | No
             yield [window[place] for place in batch]
 
 
+def tokenised(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "pa.Array":
+    """Ids of each text (lists of int32), special ones included, cut to a maximal length."""
+    import pyarrow as pa
+
+    tokens = []
+    for start in range(0, len(texts), CHUNK):
+        chunk = tokenizer(
+            texts[start : start + CHUNK],
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
+    return pa.concat_arrays(tokens)
+
+
+def tokens_and_mask(tokens: Sequence["NDArray[Any]"], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Tensor]:
+    """`input_ids`, padded, and `attention_mask` (1: token, 0: padding), int64 [texts, longest]."""
+    return {
+        "input_ids": padded(tokens, tokenizer.pad_token_id),
+        "attention_mask": padded([np.ones_like(text) for text in tokens], 0),
+    }
+
+
 def padded(rows: Sequence["NDArray[Any]"], filler: int) -> Tensor:
     """The rows as int64 [rows, longest], the rest filled."""
     block = np.full((len(rows), max(map(len, rows))), filler, np.int64)
     for line, row in zip(block, rows, strict=True):
         line[: len(row)] = row
     return torch.from_numpy(block)
-
-
-def full(logits: Tensor) -> Tensor:
-    """At least float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def read_alike(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> bool:

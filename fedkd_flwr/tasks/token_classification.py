@@ -1,6 +1,5 @@
 """A tag per word (IOB2): the first piece of a word carries its tag, the others none."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.distillation import TEACHER
-from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, full, padded
+from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
+from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded, tokens_and_mask
 from fedkd_flwr.tasks.words import UNLABELLED, WordReader, common_parts
 
 if TYPE_CHECKING:
@@ -126,8 +125,7 @@ class TokenClassification:
             A scalar of at least float32.
         """
         labelled = labels != UNLABELLED
-        target, output = (nn.functional.log_softmax(full(x[labelled]), dim=-1) for x in (target_logits, logits))
-        return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
+        return softmax_divergence(target_logits[labelled], logits[labelled])
 
     def scores(self) -> "SpanScores":
         """Fresh scores."""
@@ -162,11 +160,7 @@ class TokenClassification:
 
     @staticmethod
     def _padded(reader: WordReader, ids: "list[NDArray[Any]]") -> dict[str, Tensor]:
-        whole = [reader.whole(line) for line in ids]
-        return {
-            "input_ids": padded(whole, reader.tokenizer.pad_token_id),
-            "attention_mask": padded([np.ones_like(line) for line in whole], 0),
-        }
+        return tokens_and_mask([reader.whole(line) for line in ids], reader.tokenizer)
 
     def _parts(self, labels: "NDArray[np.int32]") -> Iterator[slice]:
         """Where the parts of a sentence with these labels begin and end."""
@@ -216,9 +210,7 @@ class SpanScores:
         from seqeval.metrics.v1 import precision_recall_fscore_support
         from seqeval.scheme import IOB2
 
-        loss = self._loss / sum(map(len, self._gold))
-        if not math.isfinite(loss):
-            raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        loss = finite(self._loss / sum(map(len, self._gold)))
         precision, recall, f1, _ = precision_recall_fscore_support(
             self._gold, self._predicted, average="micro", scheme=IOB2, zero_division=0
         )

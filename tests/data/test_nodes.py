@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data import label_names, load_node_data
+from fedkd_flwr.data import load_node_data
 from fedkd_flwr.errors import DataError
 
 Configure = Callable[..., RunConfig]
@@ -101,11 +101,12 @@ def test_fixed_labels_keep_their_order_and_absent_classes(configure: Configure, 
         load_node_data(configure(labels="spam,eggs"), {"data-path": path})
 
 
-def test_label_names_are_the_users_or_those_of_the_data(configure: Configure, write: Write) -> None:
-    assert label_names(configure(labels="b, a")) == ("b", "a")
-    assert label_names(configure(dataset="csv:" + write("a.csv", rows(4)))) == ("ham", "spam")
-    with pytest.raises(DataError, match="'labels': expected at least two different labels, found a, a"):
-        label_names(configure(labels="a,a"))
+def test_labels_are_the_users_or_those_of_the_data(configure: Configure, write: Write) -> None:
+    own: dict[str, Any] = {"data-path": write("a.csv", rows(4))}
+    assert load_node_data(configure(labels="spam, ham"), own).labels == ("spam", "ham")
+    assert load_node_data(configure(), own).labels == ("ham", "spam")
+    with pytest.raises(DataError, match=r"a.csv: expected at least two different labels, found ham, ham"):
+        load_node_data(configure(labels="ham,ham"), own)
 
 
 def test_partitions_come_from_the_column_that_names_the_owner(configure: Configure, write: Write) -> None:

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data import data_fingerprint, label_names, load_node_data, load_test_data
+from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import DataError
 
 Configure = Callable[..., RunConfig]
@@ -79,7 +79,7 @@ def test_both_splits_are_shared_out(partition: str, configure: Configure, save: 
     found = [load_node_data(config, place) for place in places]
     assert sorted(texts(found[0].train) + texts(found[1].train)) == sorted(f"a {i}" for i in range(60))
     assert sorted(texts(found[0].test) + texts(found[1].test)) == sorted(f"b {i}" for i in range(20))
-    assert label_names(config) == tuple(NAMES)
+    assert found[0].labels == found[1].labels == tuple(NAMES)
 
 
 def test_the_server_scores_on_what_is_held_out(configure: Configure, save: Callable[..., str]) -> None:

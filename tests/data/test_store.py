@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from fedkd_flwr import node as node_module
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import EncodedData, EncodedStore, data_fingerprint, load_node_data
 from fedkd_flwr.node import Node
+from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import JoinRequest
 from fedkd_flwr.tasks import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
@@ -49,7 +49,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
     """What a node finds in its encoded examples in a process of its own."""
-    node_module._prepared.cache_clear()
+    prepare.cache_clear()
     prepared = Node(config, node_config)._prepared
     tokenizer = prepared.task.processor
     tables = (prepared.examples.train, prepared.examples.test)
@@ -150,7 +150,7 @@ def test_a_second_process_neither_reads_nor_encodes(
     config, node_config = tiny(run_config), {"data-path": write("ward.csv", rows(40))}
     first = texts_of(config, node_config)
     assert first == {row["text"] for row in rows(40)} and sum(encoded) == 40
-    monkeypatch.setattr(node_module, "load_node_data", pytest.fail)
+    monkeypatch.setattr("fedkd_flwr.prepared.load_node_data", pytest.fail)
     assert texts_of(config, node_config) == first
     assert sum(encoded) == 40
 

@@ -1,0 +1,118 @@
+"""Whether the models of a run, or of a node, exist and fit together, before any weights are read."""
+
+import torch
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError, ModelError
+from fedkd_flwr.image_models import has_layers, load_image_processor
+from fedkd_flwr.models import depth, load_tokenizer, read_config, reading
+from fedkd_flwr.tasks.image_classification import ImageClassification
+from fedkd_flwr.tasks.text import read_alike
+
+
+def check_models(config: RunConfig) -> None:
+    """Whether the models of a run, or of a node, fit together; reads configs, tokenizers and image processors.
+
+    Raises:
+        ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has, or it has none to take or match.
+        ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
+            between models that read different tokens; it does not take the images of the teacher's processor, or has
+            batch normalisation.
+    """
+    for turn in range(len(config.teacher_names)):
+        check_models(config.for_node({"partition-id": turn}))
+    if config.task == "image-classification":
+        _check_image_models(config)
+    else:
+        _check_text_models(config)
+
+
+def _check_text_models(config: RunConfig) -> None:
+    student = config.student or config.teacher
+    for reference in (student, config.teacher):
+        _check_depth(config, reference, depth(reference))
+    if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
+        raise ConfigError(
+            f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
+            f"0 ... {found - 1}"
+        )
+    tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
+    for reference, tokenizer in tokenizers.items():
+        if len(tokenizer) > (tokens := getattr(read_config(reference), "vocab_size", len(tokenizer))):
+            raise ModelError(
+                f"model {reference!r}: its tokenizer has {len(tokenizer)} tokens, the model only {tokens}: "
+                "it is the tokenizer of another model"
+            )
+    if read_alike(tokenizers[student], tokenizers[config.teacher]):
+        return
+    other = f"teacher {config.teacher!r} reads other tokens than student {student!r}"
+    if config.task == "news-recommendation":
+        raise ModelError(f"{other}, but news are encoded once for both: choose checkpoints of one tokenizer")
+    if config.teacher_attention_weight or config.student_attention_weight:
+        raise ModelError(
+            f"{other}, attention cannot be matched: set teacher- and student-attention-weight to 0.0, or choose "
+            "checkpoints of one tokenizer"
+        )
+
+
+def _check_image_models(config: RunConfig) -> None:
+    student = config.student or config.teacher
+    shape = ImageClassification(load_image_processor(config.teacher), ()).shape
+    for reference in dict.fromkeys((config.teacher, student)):
+        _check_takes(reference, shape)
+    if config.parts.whole or "student" not in config.parts.trains:
+        return
+    for reference in (student, config.teacher):
+        found = read_config(reference)
+        if has_layers(found):
+            _check_depth(config, reference, found.num_hidden_layers)
+        elif not config.student:
+            raise ConfigError(
+                f"teacher {reference!r} is built of stages, its first layers are no student: set run-config key "
+                "'student' to another checkpoint and architecture to 'separate'"
+            )
+        elif len(config.parts.trains) == 2 and any(
+            value
+            for key, value in config.as_run_config().items()
+            if key.endswith(("hidden-weight", "attention-weight"))
+        ):
+            raise ConfigError(
+                f"model {reference!r} is built of stages, it has no layers to match: set all hidden and attention "
+                "weights to 0.0"
+            )
+
+
+def _check_depth(config: RunConfig, reference: str, depth: int) -> None:
+    """Whether a checkpoint of this depth has the layers that a run takes of it."""
+    if config.student_layers > depth:
+        raise ConfigError(
+            f"run-config key 'student-layers' is {config.student_layers} but {reference!r} has {depth} "
+            f"layers: set it to 1 ... {depth}"
+        )
+    if reference == config.teacher and config.shared_layers > depth:
+        raise ConfigError(
+            f"run-config key 'shared-layers' is {config.shared_layers} but teacher {config.teacher!r} has {depth} "
+            f"layers: set it to 0 ... {depth}"
+        )
+
+
+def _check_takes(reference: str, shape: tuple[int, int, int]) -> None:
+    """Build the model without memory for weights, and give it an image of this shape."""
+    from transformers import AutoModelForImageClassification
+
+    config = read_config(reference)
+    with reading(reference), torch.device("meta"):
+        model = AutoModelForImageClassification.from_config(config).eval()
+    if any(name.endswith("running_mean") for name, _ in model.named_buffers()):
+        raise ModelError(
+            f"model {reference!r} has batch normalisation, whose running statistics are no parameters and do not "
+            "travel: choose a family with layer or group normalisation, such as ViT, ConvNeXt or BiT"
+        )
+    try:
+        model(pixel_values=torch.empty(1, *shape, device="meta"))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model {reference!r} does not take images of {' x '.join(map(str, shape))} (channels, height, width), "
+            f"as the teacher's image processor makes them: {reason}"
+        ) from None

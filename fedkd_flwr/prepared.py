@@ -1,0 +1,58 @@
+"""A node's data as its task reads them: from its disk where they lie there, or else read and encoded anew."""
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.data import EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
+from fedkd_flwr.tasks import Task, build_task
+
+
+@lru_cache(maxsize=16)
+def prepare(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> "Prepared":
+    """The data of the node with these items of its node config; in memory while the process lives.
+
+    Raises:
+        DataError: as `load_node_data`.
+    """
+    return Prepared(config, dict(node_config))
+
+
+class Prepared:
+    """Data of a node, encoded once and kept on its disk.
+
+    Attributes:
+        name: under which the node keeps its state.
+        title: whose examples they are.
+        labels: the names of all classes.
+        train_examples: how many there are to train on.
+    """
+
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
+        self._config, self._node_config = config, node_config
+        self.name = node_name(config, node_config)
+        self._store = EncodedStore(Path(config.state_dir).absolute(), self.name)
+        self._fingerprint = data_fingerprint(config, node_config)
+        self._stored = self._store.load(self._fingerprint)
+        data = self._stored or self._data
+        self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
+
+    @property
+    def _data(self) -> NodeData:
+        return load_node_data(self._config, self._node_config)
+
+    @cached_property
+    def task(self) -> Task:
+        """The node's, with these labels."""
+        return build_task(self._config, self.labels)
+
+    @cached_property
+    def examples(self) -> EncodedData:
+        """Those of this data as this task encodes them."""
+        task, stored = self.task, self._stored
+        if stored is None or stored.encoding != task.encoding:
+            train, test = (task.encode(part) for part in (self._data.train, self._data.test))
+            stored = EncodedData(self.title, self.labels, task.encoding, train, test)
+            self._store.save(self._fingerprint, stored)
+        return stored
