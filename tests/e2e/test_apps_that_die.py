@@ -60,7 +60,7 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     """Stopped in the second round until that is over: its late reply does not count, its teacher keeps what it
     learned, and what its update lost comes with the next one."""
     settings = config(num_rounds=3, min_train_nodes=1, local_steps=LONG, run_name="slow", round_timeout_seconds=50)
-    settings |= {"codec": "budget", "error-feedback": "both"}
+    settings |= {"codec": "budget", "budget": "4x", "error-feedback": "both"}
     south = federation.silos["south"]
     run = federation.federate(settings)
     until((federation.folder(settings) / "checkpoints" / "00000001").is_dir, 300, federation.logs)
@@ -99,41 +99,39 @@ def test_a_killed_serverapp_is_resumed(
     assert_same(student(federation, settings), in_one_process(settings))
 
 
-WRONG_CLOCK = """
-import datetime, os, time
-SHIFT = 3600.0 * float(os.environ["HOURS"])
-REAL, REAL_NS, NOW = time.time, time.time_ns, datetime.datetime.now
-time.time = lambda: REAL() + SHIFT
-time.time_ns = lambda: REAL_NS() + int(SHIFT * 1e9)
+AHEAD = """
+import datetime, time
+REAL, NOW = time.time, datetime.datetime.now
+time.time = lambda: REAL() + 60
 
-class Shifted(datetime.datetime):
+class Ahead(datetime.datetime):
+    __slots__ = ()
+
     @classmethod
     def now(cls, tz=None):
-        return NOW(tz) + datetime.timedelta(seconds=SHIFT)
+        return NOW(tz) + datetime.timedelta(seconds=60)
 
-datetime.datetime = Shifted
+datetime.datetime = Ahead
 """
-"""What every Python process of a machine whose clock is wrong loads first."""
+"""What a SuperNode loads first on a machine whose clock is a minute ahead."""
 
 
-def test_clocks_of_the_machines_may_differ(
+def test_a_node_whose_clock_is_ahead_is_turned_away_and_nobody_waits_for_it(
     deployment: Deployment, config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A node an hour behind, another an hour ahead: no message is too old or too young for them."""
-    (tmp_path / "sitecustomize.py").write_text(WRONG_CLOCK)
+    (tmp_path / "sitecustomize.py").write_text(AHEAD)
     deployment.superlink()
     right = dict(deployment.env)
-    for partition, hours in enumerate(("-1", "1")):
-        deployment.env |= {"HOURS": hours, "PYTHONPATH": str(tmp_path)}
-        state = tmp_path / f"node-{partition}"
-        deployment.supernode(state.name, f'partition-id={partition} num-partitions=2 threads=1 state-dir="{state}"')
+    for node in range(3):
+        state = tmp_path / f"node-{node}"
+        deployment.env = right | ({"PYTHONPATH": str(tmp_path)} if node == 2 else {})
+        deployment.supernode(state.name, f'partition-id={node % 2} num-partitions=2 threads=1 state-dir="{state}"')
     deployment.env = right
     run = deployment.wait("dep", deployment.run(config_file()), seconds=240)
     assert run["status"] == "finished:completed", deployment.logs()
+    assert "Connection attempt failed" in deployment.log("node-2") and not (tmp_path / "node-2").exists()
     (path,) = tmp_path.rglob("history.json")
-    rounds = json.loads(path.read_text())["rounds"]
-    assert [entry["trained"] for entry in rounds] == [2, 2]
-    assert all(seconds >= 0 for entry in rounds for seconds in entry["seconds"].values())
+    assert [entry["trained"] for entry in json.loads(path.read_text())["rounds"]] == [2, 2]
 
 
 def training(silo: Host) -> psutil.Process:
