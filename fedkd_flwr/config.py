@@ -254,6 +254,8 @@ class RunConfig(BaseModel):
             raise ValueError(
                 "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
             )
+        if chosen and self.task == "image-classification":
+            raise ValueError("images have no student-layer-choice: empty it, or set student to another checkpoint")
         if chosen and (len(chosen) != self.student_layers or sorted(set(chosen)) != list(chosen)):
             raise ValueError(
                 f"student-layer-choice is {self.student_layer_choice!r} but student-layers is {self.student_layers}: "
