@@ -164,11 +164,11 @@ def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tall(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The matrix over its peak magnitude, turned so that no side is longer than the first; and the peak."""
+    """The matrix over its peak magnitude in `dtype`, turned so that no side is longer than the first; and the peak."""
     wide = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
     low, high = wide.aminmax()
     peak = torch.maximum(high, -low)
-    tall = (wide / peak).to(dtype)
+    tall = wide.to(dtype) / peak.to(dtype)
     return tall if tall.shape[0] >= tall.shape[1] else tall.T, peak.double()
 
 
