@@ -15,12 +15,6 @@ TOKENS = {
 }
 """A batch that every text model reads."""
 
-TOKENS = {
-    "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
-    "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-}
-"""A batch that every text model reads."""
-
 Head = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """What a model does above its encoder: logits of last hidden states [B, L, D] and the batch that they come from."""
 

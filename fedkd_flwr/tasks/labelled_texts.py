@@ -78,13 +78,17 @@ class LabelledTexts:
             [batch, ...]. Segment ids are left out: a single text has one segment, every model's default. For a
             tokenizer of the teacher's own also `teacher.input_ids` and `teacher.attention_mask`, [batch, its longest].
         """
-        texts, labels = Rows.of(examples["tokens"]), self.targets(examples["label"].chunk(0))
+        labels = self.targets(examples["label"].chunk(0))
+        read = [
+            (prefix, tokenizer, Rows.of(examples[column]))
+            for prefix, (column, tokenizer) in zip(("", TEACHER), self._tokenizers.items(), strict=False)
+        ]
+        _, _, texts = read[0]
         for rows in by_length(texts, len(examples), batch_size, order):
             batch = {"labels": labels[rows]}
-            for (column, tokenizer), prefix in zip(self._tokenizers.items(), ("", TEACHER), strict=False):
-                read = texts if column == "tokens" else Rows.of(examples[column])
-                tokens = tokens_and_mask([read[row] for row in rows], tokenizer)
-                batch |= {f"{prefix}{name}": tensor for name, tensor in tokens.items()}
+            for prefix, tokenizer, tokens in read:
+                inputs = tokens_and_mask([tokens[row] for row in rows], tokenizer)
+                batch |= {f"{prefix}{name}": tensor for name, tensor in inputs.items()}
             yield batch
 
     def targets(self, label: "pa.Array") -> Tensor:

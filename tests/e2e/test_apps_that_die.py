@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from federation import round_of
+from federation import history, round_of
 from flwr.app import Error, Message
 from safetensors.torch import load_file
 
@@ -42,7 +42,7 @@ def test_a_clientapp_killed_while_it_trains_costs_its_node_the_round(
     training(south).kill()
     assert run.wait(1200) == 0, federation.logs()
 
-    rounds = history(federation, settings)["rounds"]
+    rounds = history(federation.folder(settings))["rounds"]
     assert [entry["trained"] for entry in rounds] == [2, 1, 2]
     assert list(rounds[1]["failed"]) == ["south"]
 
@@ -70,7 +70,7 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     slow.resume()
     assert run.wait(1200) == 0, federation.logs()
 
-    rounds = history(federation, settings)["rounds"]
+    rounds = history(federation.folder(settings))["rounds"]
     assert [entry["trained"] for entry in rounds] == [2, 1, 2]
     assert list(rounds[1]["failed"]) == ["south"]
 
@@ -95,7 +95,7 @@ def test_a_killed_serverapp_is_resumed(
     assert run.wait(1200) == 1, "the run was over before the ServerApp was killed"
 
     assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
-    assert [entry["trained"] for entry in history(federation, settings)["rounds"]] == [2, 2, 2]
+    assert [entry["trained"] for entry in history(federation.folder(settings))["rounds"]] == [2, 2, 2]
     assert_same(student(federation, settings), in_one_process(settings))
 
 
@@ -144,10 +144,6 @@ def training(silo: Host) -> psutil.Process:
         return None
 
     return until(busy, 300, silo.logs)
-
-
-def history(federation: Federation, settings: dict[str, Any]) -> dict[str, Any]:
-    return dict(json.loads((federation.folder(settings) / "history.json").read_text()))
 
 
 def student(federation: Federation, settings: dict[str, Any]) -> Student:
