@@ -10,6 +10,7 @@ from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.protocol import JoinReply
 from fedkd_flwr.run_folder import RunState
 from fedkd_flwr.server_model import ServerModel
+from fedkd_flwr.tasks.label_priors import mean_shares
 
 log = getLogger("flwr")
 
@@ -38,11 +39,14 @@ class Admission:
         state = self._state
         if state.student is None:
             self._decide_head(newcomers)
+            self._count_labels(newcomers)
         if state.shared_head and info.labels != state.labels:
             raise ProtocolError(
                 f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
                 "set the run-config key 'labels' to all labels, in one order, or shared-head to 'never' and start anew"
             )
+        if len(info.label_shares) not in (0, len(info.labels)):
+            raise ProtocolError(f"{info.node} gives {len(info.label_shares)} label shares, expected {len(info.labels)}")
         state.student = state.student or GlobalStudent(self.model.initial)
         if info.frozen_digest != self.model.frozen_digest:
             raise ProtocolError(
@@ -85,3 +89,14 @@ class Admission:
                 "share the head, set the run-config key 'labels' to all labels",
                 "; ".join(f"{newcomer.node}: {', '.join(newcomer.labels)}" for newcomer in newcomers),
             )
+
+    def _count_labels(self, newcomers: Sequence[JoinReply]) -> None:
+        """How frequent labels are at all these nodes, where a head is shared and they have said it."""
+        uniform = self._config.aggregation == "uniform"
+        found = [
+            (1.0 if uniform else newcomer.train_examples, newcomer.label_shares)
+            for newcomer in newcomers
+            if len(newcomer.label_shares) == len(self._state.labels)
+        ]
+        if self._state.shared_head and found:
+            self._state.label_shares = mean_shares(found)

@@ -19,24 +19,27 @@ class Method:
     Attributes:
         trains: the models that a node trains; what of them is the student travels.
         whole: the student is the whole teacher checkpoint, whatever `student-layers` says.
+        adjusts: what `logit-adjustment = "auto"` means.
         codec: what `codec = "auto"` means.
         fixes: keys that are not the user's.
     """
 
     trains: frozenset[str] = frozenset({"teacher", "student"})
     whole: bool = False
+    adjusts: bool = False
     codec: str = "dense"
     fixes: Mapping[str, Value] = field(default_factory=dict)
 
 
 METHODS = {
-    "fedkd": Method(codec="budget"),
+    "fedkd": Method(adjusts=True, codec="budget"),
     "fedkd-paper": Method(
         codec="energy",
         fixes={
             "architecture": "separate",
             "shared-layers": 0,
             "loss": "paper",
+            "logit-adjustment": "never",
             "distillation-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "student-kl-weight": 1.0,
@@ -142,6 +145,7 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0)
 
+    logit_adjustment: Literal["auto", "always", "never"]
     loss: Literal["stable", "paper"]
     distillation_warm_up: int = Field(ge=0)
     teacher_kl_weight: float = Field(ge=0)
@@ -342,6 +346,12 @@ class RunConfig(BaseModel):
     def parts(self) -> Method:
         """What the method is made of."""
         return METHODS[self.method]
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether heads that travel are adjusted to the label frequencies of each node."""
+        setting = self.logit_adjustment
+        return "student" in self.parts.trains and (setting == "always" or (setting == "auto" and self.parts.adjusts))
 
     @property
     def chosen_layers(self) -> tuple[int, ...]:

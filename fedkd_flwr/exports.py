@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models import quiet, read_config, reading
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: "PreTrainedModel", processor: "PreTrainedTokenizerBase | BaseImageProcessor", folder: str | Path
+    model: "PreTrainedModel",
+    processor: "PreTrainedTokenizerBase | BaseImageProcessor",
+    folder: str | Path,
+    added: Tensor | None = None,
 ) -> None:
     """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
 
@@ -23,19 +27,44 @@ def export(
     classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works); so does
     `AutoModel` a news recommender. A regressor with `units` (middle, half range) predicts numbers from the folder, not
     scaled ones.
+
+    Args:
+        model, processor: what is written.
+        folder: where to.
+        added: to the logits, [classes].
     """
-    units = getattr(model, "units", None)
+    middle, half = getattr(model, "units", (added, 1.0))
     with quiet():
-        model.save_pretrained(folder, state_dict=None if units is None else _in_units(model, *units))
+        model.save_pretrained(folder, state_dict=None if middle is None else _with_outputs(model, half, middle))
     processor.save_pretrained(folder)
 
 
-def _in_units(model: "PreTrainedModel", middle: float, half: float) -> dict[str, Tensor]:
-    """A regressor's tensors with middle + half * output as its output: in its last layer, which is linear."""
-    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+def require_bias(model: "PreTrainedModel") -> None:
+    """Whether something can be added to a model's logits.
+
+    Raises:
+        ModelError: its last layer has no bias.
+    """
+    name = _last_layer(model)
+    if model.get_submodule(name).bias is None:
+        raise ModelError(
+            f"the head {name!r} of {model.config.model_type} models has no bias, so cannot be adjusted to how frequent "
+            "labels are: set logit-adjustment to 'never'"
+        )
+
+
+def _last_layer(model: "PreTrainedModel") -> str:
+    """The name of the linear layer that a model's outputs come from."""
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]
+
+
+def _with_outputs(model: "PreTrainedModel", factor: float, added: Tensor | float) -> dict[str, Tensor]:
+    """A model's tensors with factor * outputs + added as its outputs."""
+    name = _last_layer(model)
     tensors: dict[str, Tensor] = dict(model.state_dict())
-    tensors[f"{name}.weight"] = half * tensors[f"{name}.weight"]
-    tensors[f"{name}.bias"] = half * tensors[f"{name}.bias"] + middle
+    tensors[f"{name}.weight"] = factor * tensors[f"{name}.weight"]
+    tensors[f"{name}.bias"] = factor * tensors[f"{name}.bias"] + added
     return tensors
 
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from fedkd_flwr.distillation import (
 )
 from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
 from fedkd_flwr.evaluation import evaluate
-from fedkd_flwr.exports import export
+from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -77,6 +77,8 @@ class Node:
         try:
             check_models(self._config)
             self._build(shared_head=self._config.shared_head != "never")
+            if self._prepared.label_shares and self._models.student is not None:
+                require_bias(self._models.student)
         except (ConfigError, ModelError) as error:
             raise ModelError(f"node {self.name}: {error}") from None
         store = self._store(request.lineage)
@@ -93,6 +95,7 @@ class Node:
             title=self._prepared.title,
             labels=self._prepared.labels,
             train_examples=self._prepared.train_examples,
+            label_shares=self._prepared.label_shares,
             partitions=self._partitions,
             round=state.round,
             version=state.version,
@@ -109,7 +112,7 @@ class Node:
 
         Asked again for the round that it trained last, on the same student, it repeats its answer.
         """
-        self._build(request.shared_head)
+        self._build(request.shared_head, request.label_shares)
         with self._clock("state"):
             store = self._store(request.lineage)
             state = self._stored(store) or self._initial_state()
@@ -164,7 +167,7 @@ class Node:
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Refresh the student, score it and the teacher, keep the student and export what is the node's own."""
-        self._build(request.shared_head)
+        self._build(request.shared_head, request.label_shares)
         with self._clock("state"):
             store = self._store(request.lineage)
             state = self._stored(store) or self._initial_state()
@@ -175,12 +178,14 @@ class Node:
             if request.refresh.version != state.version:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
+            added = self._models.pair.adjustment
             if self._models.teacher is not None:
                 own = self._prepared.task.teacher_processor or self._prepared.task.processor
                 with merged(self._models.teacher):
-                    export(self._models.teacher, own, store.folder / "teacher")
-            if self._models.student is not None and not request.shared_head:
-                export(self._models.student, self._prepared.task.processor, store.folder / "student")
+                    whole = self._models.pair.whole
+                    export(self._models.teacher, own, store.folder / "teacher", added if whole else None)
+            if self._models.student is not None and (added is not None or not request.shared_head):
+                export(self._models.student, self._prepared.task.processor, store.folder / "student", added)
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,
@@ -189,12 +194,14 @@ class Node:
             worker=_worker(),
         )
 
-    def _build(self, shared_head: bool) -> None:
+    def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
         with self._clock("setup"):
             self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head)
             if self._models.teacher is not None and self._device.autocast is not None:
                 store_frozen_as(self._models.teacher, self._device.autocast)
             self._models.pair.to(self._device.device)
+            added = self._prepared.adjustment(label_shares)
+            self._models.pair.adjustment = None if added is None else added.to(self._device.device)
 
     def _examples(self) -> EncodedData:
         with self._clock("setup"):

@@ -1,12 +1,17 @@
 """A node's data as its task reads them: from its disk where they lie there, or else read and encoded anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
 from fedkd_flwr.tasks import Task, build_task
+from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @lru_cache(maxsize=16)
@@ -27,6 +32,7 @@ class Prepared:
         title: whose examples they are.
         labels: the names of all classes.
         train_examples: how many there are to train on.
+        label_shares: of these; empty where the run does not adjust logits to them.
     """
 
     def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
@@ -37,6 +43,7 @@ class Prepared:
         self._stored = self._store.load(self._fingerprint)
         data = self._stored or self._data
         self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
+        self.label_shares = self._shares(data) if config.adjusts_logits and self.task.link else ()
 
     @property
     def _data(self) -> NodeData:
@@ -56,3 +63,14 @@ class Prepared:
             stored = EncodedData(self.title, self.labels, task.encoding, train, test)
             self._store.save(self._fingerprint, stored)
         return stored
+
+    def adjustment(self, all_nodes: Sequence[float]) -> "Tensor | None":
+        """What logits that hold for the shares of all nodes lack to hold for these, [classes]; None: nothing."""
+        if self.task.link is None or not (all_nodes and self.label_shares):
+            return None
+        return adjustment(self.label_shares, all_nodes, self.task.link)
+
+    def _shares(self, data: EncodedData | NodeData) -> tuple[float, ...]:
+        encoded = isinstance(data, EncodedData)
+        column = data.train["label"] if encoded else data.train.with_format("arrow")["label"][:]
+        return shares(label_counts(column, len(data.labels)), len(data.train))

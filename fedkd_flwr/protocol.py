@@ -24,6 +24,8 @@ _REFUSED = 100
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """Whole numbers that are exact as floats: none that a node claims can overflow a sum."""
+Shares = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+"""Of the examples that have each label."""
 Scores = dict[str, float]
 """Metric name -> value, as `Task` metrics give them."""
 
@@ -46,6 +48,7 @@ class JoinReply(_Body):
         partition: its place in the order of sums; equal partitions are ordered by `node`.
         title: its data, for people.
         labels, train_examples: of its data.
+        label_shares: of its training examples; empty where the run does not adjust logits to them.
         partitions: among how many nodes the data set is shared out; 0: the data are its own.
         round: in which it trained last, in this lineage; 0: it holds no state.
         version: of the student that it holds.
@@ -62,6 +65,7 @@ class JoinReply(_Body):
     title: str
     labels: tuple[str, ...]
     train_examples: Count
+    label_shares: Shares = ()
     partitions: Count
     round: Count
     version: Count
@@ -136,6 +140,7 @@ class TrainRequest(_Body):
         taken: the last round of which the server took this node's update; 0: none.
         codec: of the node's update.
         shared_head: whether the student's head travels; otherwise each node keeps its own.
+        label_shares: of all nodes, for which heads that travel hold; empty: they hold for any.
         evaluate: score the refreshed student and the teacher before training.
     """
 
@@ -144,16 +149,18 @@ class TrainRequest(_Body):
     taken: Count = 0
     codec: CodecSettings
     shared_head: bool = True
+    label_shares: Shares = ()
     evaluate: bool
     refresh: Refresh
 
 
 class EvaluateRequest(_Body):
-    """Asks a node to score the refreshed student and its teacher after `round`; `shared_head` as in training."""
+    """Asks a node to score the refreshed student and its teacher after `round`; the other fields as in training."""
 
     lineage: str
     round: Count
     shared_head: bool = True
+    label_shares: Shares = ()
     refresh: Refresh
 
 

@@ -46,6 +46,7 @@ class RunState:
         partitions: among how many nodes the data set is shared out; None until a node has joined.
         taken: node -> the last round of which its update was taken.
         shared_head: whether the student's head travels; decided when the first nodes have joined.
+        label_shares: of the examples of all these nodes, for which the student's head holds; empty: for any.
     """
 
     lineage: str
@@ -57,6 +58,7 @@ class RunState:
     partitions: int | None = None
     taken: dict[str, int] = field(default_factory=dict)
     shared_head: bool = True
+    label_shares: tuple[float, ...] = ()
 
 
 class RunFolder:
@@ -141,6 +143,7 @@ class RunFolder:
                 "partitions": state.partitions,
                 "taken": state.taken,
                 "shared-head": state.shared_head,
+                "label-shares": state.label_shares,
                 "traffic-bytes": self._traffic.stat().st_size,
                 "history": state.history.as_dict(),
             }
@@ -167,6 +170,7 @@ class RunFolder:
             "lineage": state.lineage,
             "labels": state.labels,
             "shared-head": state.shared_head,
+            "label-shares": state.label_shares,
             "partitions": state.partitions,
             "sizes": {
                 "teacher-bytes": state.teacher_bytes,
@@ -205,6 +209,7 @@ class RunFolder:
                 partitions=body["partitions"],
                 taken=body["taken"],
                 shared_head=body["shared-head"],
+                label_shares=tuple(body["label-shares"]),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise StateError(

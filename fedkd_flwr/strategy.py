@@ -105,6 +105,7 @@ class FedKD(Strategy):
                 taken=self.state.taken.get(member.info.node, 0),
                 codec=self._codec(round),
                 shared_head=self.state.shared_head,
+                label_shares=self.state.label_shares,
                 evaluate=self._evaluates_after(round - 1),
                 refresh=refresh,
             ),
@@ -188,7 +189,11 @@ class FedKD(Strategy):
             self._membership.present(grid),
             "evaluate",
             lambda member, refresh: EvaluateRequest(
-                lineage=self.state.lineage, round=round, shared_head=self.state.shared_head, refresh=refresh
+                lineage=self.state.lineage,
+                round=round,
+                shared_head=self.state.shared_head,
+                label_shares=self.state.label_shares,
+                refresh=refresh,
             ),
         )
 

@@ -108,6 +108,7 @@ def run_config(
             "teacher-learning-rate": 5e-3,
             "architecture": "separate",
             "distillation-warm-up": 0,
+            "logit-adjustment": "never",
             "teacher-kl-weight": 1.0,
             "codec": "energy",
             "error-feedback": "none",

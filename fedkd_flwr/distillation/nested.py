@@ -59,7 +59,8 @@ class Nested(Pair):
         _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
         self._check(probe)
         upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
-        federated = teacher if shared_layers == depth(teacher) else upper
+        self.whole = shared_layers == depth(teacher)
+        federated = teacher if self.whole else upper
         self._federated = {id(parameter) for parameter in federated.parameters()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
@@ -67,7 +68,8 @@ class Nested(Pair):
         inputs = inputs_of(batch)
         teacher = self.teacher(**inputs, output_hidden_states=True)
         hidden = teacher.hidden_states[self._exit]
-        return Outputs(teacher.logits), Outputs(self._exit_head(hidden, inputs))
+        logits = self.adjusted(teacher.logits) if self.whole else teacher.logits
+        return Outputs(logits), Outputs(self.adjusted(self._exit_head(hidden, inputs)))
 
     def federated(self) -> dict[str, Parameter]:
         """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""

@@ -21,6 +21,10 @@ class Pair(nn.Module, ABC):
     """What local training, node state and protocol need of a teacher and its student, however they are built."""
 
     _kept: frozenset[str] = frozenset()
+    adjustment: Tensor | None = None
+    """Logits, [classes], that are added to what each head that travels returns (see `tasks.label_priors`)."""
+    whole: bool = False
+    """Whether the teacher travels with its head."""
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
@@ -43,6 +47,10 @@ class Pair(nn.Module, ABC):
         """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""
         self._kept = frozenset(names)
 
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """The logits of a head that travels, [..., classes], as they hold at this node."""
+        return logits if self.adjustment is None else logits + self.adjustment
+
     def shared(self) -> dict[str, Parameter]:
         """What travels."""
         return {name: parameter for name, parameter in self.federated().items() if name not in self._kept}
@@ -63,8 +71,8 @@ class Single(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
-        outputs = Outputs(self.model(**inputs_of(batch)).logits)
-        return (None, outputs) if self._travels else (outputs, None)
+        logits = self.model(**inputs_of(batch)).logits
+        return (None, Outputs(self.adjusted(logits))) if self._travels else (Outputs(logits), None)
 
     def federated(self) -> dict[str, Parameter]:
         """All of a student's trainable parameters."""
@@ -131,7 +139,7 @@ class TeacherStudent(Pair):
                 tuple(teacher.attentions[layer - 1] for layer in self._layers) if self._attention else (),
             ),
             Outputs(
-                student.logits,
+                self.adjusted(student.logits),
                 tuple(project(h) for project, h in zip(self.projections, of_student, strict=True)),
                 tuple(student.attentions) if self._attention else (),
             ),

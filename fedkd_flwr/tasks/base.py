@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from fedkd_flwr.tasks.label_priors import Link
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
@@ -25,6 +27,10 @@ class Task(Protocol):
     """A task on examples that are encoded once, kept as Arrow tables, and then batched in any order."""
 
     labels: tuple[str, ...]
+
+    @property
+    def link(self) -> Link | None:
+        """What makes probabilities of its labels of logits; None: what it predicts has no frequencies to adjust to."""
 
     @property
     def processor(self) -> "PreTrainedTokenizerBase | BaseImageProcessor":

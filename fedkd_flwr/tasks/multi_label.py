@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
 from fedkd_flwr.tasks.numerics import finite, full
 
@@ -18,6 +19,7 @@ class MultiLabel(LabelledTexts):
     """Binary cross-entropy and KL divergence of Bernoullis, F1 and mean average precision."""
 
     kind = "multi-label"
+    link: Link | None = "sigmoid"
 
     def targets(self, label: "pa.Array") -> Tensor:
         """1.0 where an example has a class, float32 [examples, classes], of lists of class indices."""

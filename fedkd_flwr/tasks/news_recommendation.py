@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full
 from fedkd_flwr.tasks.text import Rows, digest, padded, tokenised, tokens_and_mask
 
@@ -25,6 +26,8 @@ PADDING = -1
 
 class NewsRecommendation:
     """Impressions: cross-entropy and KL divergence of the softmax over the offered news, AUC, MRR and nDCG."""
+
+    link: Link | None = None
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", labels: tuple[str, ...], max_length: int, max_history: int

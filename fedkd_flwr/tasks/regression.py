@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
 from fedkd_flwr.tasks.numerics import finite, full
 
@@ -21,6 +22,7 @@ class Regression(LabelledTexts):
     """
 
     kind = "regression"
+    link: Link | None = None
 
     def targets(self, label: "pa.Array") -> Tensor:
         """The scaled numbers, float32 [examples]."""

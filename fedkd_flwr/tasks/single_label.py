@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor, nn
 
+from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
 
 
@@ -11,6 +12,7 @@ class SingleLabel:
     """Cross-entropy, KL divergence, accuracy and macro F1 of single labels."""
 
     labels: tuple[str, ...]
+    link: Link | None = "softmax"
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, mean over the batch.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.distillation import TEACHER
+from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded, tokens_and_mask
 from fedkd_flwr.tasks.words import UNLABELLED, WordReader, common_parts
@@ -26,6 +27,8 @@ class TokenClassification:
     A sentence of more than `max_length` tokens is read in parts, so that every word has its tag learnt and scored; a
     part ends where no span goes on, if there is such a place in it.
     """
+
+    link: Link | None = None
 
     def __init__(
         self,
