@@ -1,12 +1,12 @@
 """The one description of a run: every run-config key, validated; no other module reads raw run-config."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedkd_flwr.config_rules import RULES
 from fedkd_flwr.errors import ConfigError
 
 Value = bool | int | float | str
@@ -72,13 +72,6 @@ _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"
 
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
 """The other keys of a node config: who the node is, its data, its teacher."""
-
-_KINDS = {
-    "token-classification": ("iob",),
-    "image-classification": ("imagefolder",),
-    "news-recommendation": ("mind",),
-}
-"""Of the data that a task reads, where it reads no tables of texts."""
 
 
 def _kebab(name: str) -> str:
@@ -188,105 +181,9 @@ class RunConfig(BaseModel):
     keep_lineages: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _energies_rise(self) -> Self:
-        if self.energy_end < self.energy_start:
-            raise ValueError(f"energy-end must be at least energy-start ({self.energy_start})")
-        return self
-
-    @model_validator(mode="after")
-    def _codec_has_these_bits(self) -> Self:
-        if self.codec == "rotated" and self.bits > 4:
-            raise ValueError(
-                f"codec 'rotated' sends 1 to 4 bits a number, not {self.bits}: set bits to 1 ... 4, or 0 for 4"
-            )
-        if self.codec != "rotated" and self.bits in (1, 2):
-            raise ValueError(
-                f"bits {self.bits} are for codec 'rotated' only: set bits to 3 or more, or codec to 'rotated'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _data_fit_the_task(self) -> Self:
-        kinds = _KINDS.get(self.task, ("csv", "json", "parquet", "hf"))
-        for key, source in (("dataset", self.dataset), ("server-test-data", self.server_test_data)):
-            if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
-                expected = " or ".join(f"{kind}:PATH" for kind in kinds)
-                raise ValueError(f"{key} is {source!r} but task is {self.task!r}: set it to {expected}, or the task")
-        if self.task == "news-recommendation" and (self.labels or self.partition == "dirichlet"):
-            raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
-        if self.dataset.startswith("iob:") and self.partition != "natural":
-            raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
-        if self.dataset.startswith("imagefolder:") and self.partition == "natural":
-            raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
-        return self
-
-    @model_validator(mode="after")
-    def _labels_fit_the_task(self) -> Self:
-        if self.task in ("multi-label", "regression") and self.partition == "dirichlet":
-            raise ValueError(
-                f"partition 'dirichlet' needs one class an example, task is {self.task!r}: set it to 'iid'"
-            )
-        if self.task == "regression" and self.labels:
-            try:
-                low, high = map(float, self.label_names)
-            except ValueError:
-                low = high = 0.0
-            if not -math.inf < low < high < math.inf:
-                raise ValueError(
-                    f"labels is {self.labels!r} but should be the lowest and the highest number of a regression: '1,5'"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _nested_is_one_model(self) -> Self:
-        if self.architecture == "nested":
-            if self.student or self.pooling != "mean":
-                raise ValueError(
-                    "architecture 'nested' needs an empty student and pooling 'mean': or set it to 'separate'"
-                )
-            for key, value in self.as_run_config().items():
-                if key.endswith(("-hidden-weight", "-attention-weight")) and value != 0:
-                    raise ValueError(
-                        f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _chosen_layers_are_the_students(self) -> Self:
-        chosen = self.chosen_layers
-        if chosen and self.architecture == "nested":
-            raise ValueError(
-                "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
-            )
-        if chosen and self.task == "image-classification":
-            raise ValueError("images have no student-layer-choice: empty it, or set student to another checkpoint")
-        if chosen and (len(chosen) != self.student_layers or sorted(set(chosen)) != list(chosen)):
-            raise ValueError(
-                f"student-layer-choice is {self.student_layer_choice!r} but student-layers is {self.student_layers}: "
-                "name so many different layers, in their order"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _more_of_the_teacher_than_the_student(self) -> Self:
-        if self.shared_layers:
-            if self.architecture != "nested":
-                raise ValueError("shared-layers is for architecture 'nested': set it to 0")
-            if self.shared_layers < self.student_layers:
-                raise ValueError(
-                    f"shared-layers is {self.shared_layers}, the student has {self.student_layers} layers and all of "
-                    "them travel: set it to 0, or to more"
-                )
-            if self.teacher_lora_rank and self.shared_layers > self.student_layers:
-                raise ValueError("teacher-lora-rank is for layers that stay at the node: set it or shared-layers to 0")
-        return self
-
-    @model_validator(mode="after")
-    def _medians_need_no_clipping(self) -> Self:
-        if self.max_update_norm and self.aggregation == "median":
-            raise ValueError("max-update-norm is for the means: set it to 0.0, or aggregation to 'examples'")
-        if 0 < self.max_update_norm < 1:
-            raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
+    def _fits_together(self) -> Self:
+        for rule in RULES:
+            rule(self)
         return self
 
     @classmethod

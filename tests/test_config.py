@@ -49,10 +49,11 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"budget": "tiny"}, ["'budget'", "128x", "100kB", "5MB/run"]),
         ({"bits": 7}, ["'bits'", "7", "6", "8"]),
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
+        ({"task": "regression", "logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
         ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
         ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
         ({"student-layer-choice": "0,5"}, ["nested", "student-layer-choice"]),
-        ({"architecture": "separate", "student-layer-choice": "0,2,5"}, ["'0,2,5'", "student-layers is 2"]),
+        ({"architecture": "separate", "student-layer-choice": "0,5"}, ["'0,5'", "student-layers is 3"]),
         ({"architecture": "separate", "student-layer-choice": "5,0"}, ["'5,0'", "in their order"]),
         (
             {

@@ -1,0 +1,125 @@
+"""What keys of a run config must have in common: each rule raises a ValueError that says what to set."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedkd_flwr.config import RunConfig
+
+_KINDS = {
+    "token-classification": ("iob",),
+    "image-classification": ("imagefolder",),
+    "news-recommendation": ("mind",),
+}
+"""Of the data that a task reads, where it reads no tables of texts."""
+
+
+def _energies_rise(config: "RunConfig") -> None:
+    if config.energy_end < config.energy_start:
+        raise ValueError(f"energy-end must be at least energy-start ({config.energy_start})")
+
+
+def _codec_has_these_bits(config: "RunConfig") -> None:
+    if config.codec == "rotated" and config.bits > 4:
+        raise ValueError(
+            f"codec 'rotated' sends 1 to 4 bits a number, not {config.bits}: set bits to 1 ... 4, or 0 for 4"
+        )
+    if config.codec != "rotated" and config.bits in (1, 2):
+        raise ValueError(
+            f"bits {config.bits} are for codec 'rotated' only: set bits to 3 or more, or codec to 'rotated'"
+        )
+
+
+def _data_fit_the_task(config: "RunConfig") -> None:
+    kinds = _KINDS.get(config.task, ("csv", "json", "parquet", "hf"))
+    for key, source in (("dataset", config.dataset), ("server-test-data", config.server_test_data)):
+        if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
+            expected = " or ".join(f"{kind}:PATH" for kind in kinds)
+            raise ValueError(f"{key} is {source!r} but task is {config.task!r}: set it to {expected}, or the task")
+    if config.task == "news-recommendation" and (config.labels or config.partition == "dirichlet"):
+        raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
+    if config.dataset.startswith("iob:") and config.partition != "natural":
+        raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
+    if config.dataset.startswith("imagefolder:") and config.partition == "natural":
+        raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
+
+
+def _labels_fit_the_task(config: "RunConfig") -> None:
+    if config.task in ("multi-label", "regression") and config.partition == "dirichlet":
+        raise ValueError(f"partition 'dirichlet' needs one class an example, task is {config.task!r}: set it to 'iid'")
+    if config.task == "regression" and config.labels:
+        try:
+            low, high = map(float, config.label_names)
+        except ValueError:
+            low = high = 0.0
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"labels is {config.labels!r} but should be the lowest and the highest number of a regression: '1,5'"
+            )
+
+
+def _adjusted_labels_have_shares(config: "RunConfig") -> None:
+    if config.logit_adjustment == "always" and config.task in (
+        "token-classification",
+        "regression",
+        "news-recommendation",
+    ):
+        raise ValueError(f"task {config.task!r} has no logits to adjust: set logit-adjustment to 'auto' or 'never'")
+
+
+def _nested_is_one_model(config: "RunConfig") -> None:
+    if config.architecture == "nested":
+        if config.student or config.pooling != "mean":
+            raise ValueError("architecture 'nested' needs an empty student and pooling 'mean': or set it to 'separate'")
+        for key, value in config.as_run_config().items():
+            if key.endswith(("-hidden-weight", "-attention-weight")) and value != 0:
+                raise ValueError(f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'")
+
+
+def _chosen_layers_are_the_students(config: "RunConfig") -> None:
+    chosen = config.chosen_layers
+    if chosen and config.architecture == "nested":
+        raise ValueError(
+            "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
+        )
+    if chosen and config.task == "image-classification":
+        raise ValueError("images have no student-layer-choice: empty it, or set student to another checkpoint")
+    if chosen and (len(chosen) != config.student_layers or sorted(set(chosen)) != list(chosen)):
+        raise ValueError(
+            f"student-layer-choice is {config.student_layer_choice!r} but student-layers is {config.student_layers}: "
+            "name so many different layers, in their order"
+        )
+
+
+def _more_of_the_teacher_than_the_student(config: "RunConfig") -> None:
+    if config.shared_layers:
+        if config.architecture != "nested":
+            raise ValueError("shared-layers is for architecture 'nested': set it to 0")
+        if config.shared_layers < config.student_layers:
+            raise ValueError(
+                f"shared-layers is {config.shared_layers}, the student has {config.student_layers} layers and all of "
+                "them travel: set it to 0, or to more"
+            )
+        if config.teacher_lora_rank and config.shared_layers > config.student_layers:
+            raise ValueError("teacher-lora-rank is for layers that stay at the node: set it or shared-layers to 0")
+
+
+def _medians_need_no_clipping(config: "RunConfig") -> None:
+    if config.max_update_norm and config.aggregation == "median":
+        raise ValueError("max-update-norm is for the means: set it to 0.0, or aggregation to 'examples'")
+    if 0 < config.max_update_norm < 1:
+        raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
+
+
+RULES: tuple[Callable[["RunConfig"], None], ...] = (
+    _energies_rise,
+    _codec_has_these_bits,
+    _data_fit_the_task,
+    _labels_fit_the_task,
+    _adjusted_labels_have_shares,
+    _nested_is_one_model,
+    _chosen_layers_are_the_students,
+    _more_of_the_teacher_than_the_student,
+    _medians_need_no_clipping,
+)
