@@ -79,9 +79,9 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
 def test_a_node_that_was_away_for_three_rounds_goes_on_with_its_teacher(
     run_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "_NEWCOMER_SECONDS", 0.5)
+    monkeypatch.setattr(membership, "_NEWCOMER_SECONDS", 3.2)
     coarse = {"energy_start": 0.1, "energy_end": 0.1}
-    grid = LoopbackGrid(run_config(num_rounds=5, min_train_nodes=1, round_timeout_seconds=1, **coarse), nodes(2))
+    grid = LoopbackGrid(run_config(num_rounds=5, min_train_nodes=1, round_timeout_seconds=3, **coarse), nodes(2))
     teachers: dict[int, dict[str, torch.Tensor]] = {}
     round = 0
 

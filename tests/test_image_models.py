@@ -62,7 +62,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def configured(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
-    own = {"task": "image-classification", "dataset": "imagefolder:digits", "partition": "iid"}
+    own = {"task": "image-classification", "dataset": "imagefolder:digits", "partition": "iid", "student-layers": 2}
     return lambda **changes: RunConfig.parse(
         defaults | own | {key.replace("_", "-"): value for key, value in changes.items()}
     )

@@ -361,6 +361,6 @@ def test_chosen_layers_are_the_checkpoints(
 def test_a_choice_of_layers_that_are_not_there_is_refused(
     checkpoints: dict[str, str], check: Callable[..., None]
 ) -> None:
-    check(teacher=checkpoints["bert"], student_layer_choice="0, 2")
+    check(teacher=checkpoints["bert"], student_layers=2, student_layer_choice="0, 2")
     with pytest.raises(ConfigError, match=r"'student-layer-choice' is '0,3' but .* has the layers 0 ... 2"):
-        check(teacher=checkpoints["bert"], student_layer_choice="0,3")
+        check(teacher=checkpoints["bert"], student_layers=2, student_layer_choice="0,3")

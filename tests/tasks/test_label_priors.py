@@ -15,6 +15,10 @@ def some_shares(counts: list[int]) -> tuple[float, ...]:
     return shares(counts, sum(counts))
 
 
+def as_tensor(found: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(found, dtype=torch.float64)
+
+
 @st.composite
 def places_and_logits(draw: st.DrawFn) -> tuple[tuple[float, ...], tuple[float, ...], torch.Tensor]:
     classes = draw(st.integers(2, 6))
@@ -26,7 +30,7 @@ def places_and_logits(draw: st.DrawFn) -> tuple[tuple[float, ...], tuple[float, 
 @given(places_and_logits())
 def test_of_one_label_it_is_bayes_rule(places: tuple[tuple[float, ...], tuple[float, ...], torch.Tensor]) -> None:
     own, everywhere, logits = places
-    posterior = logits.softmax(0) * torch.tensor(own).double() / torch.tensor(everywhere).double()
+    posterior = logits.softmax(0) * as_tensor(own) / as_tensor(everywhere)
     adjusted = (logits + adjustment(own, everywhere, "softmax")).softmax(0)
     torch.testing.assert_close(adjusted, posterior / posterior.sum(), rtol=1e-4, atol=1e-9)
 
@@ -36,7 +40,7 @@ def test_of_several_labels_each_is_bayes_rule_on_its_own(
     places: tuple[tuple[float, ...], tuple[float, ...], torch.Tensor],
 ) -> None:
     own, everywhere, logits = places
-    yes, there, here = logits.sigmoid(), torch.tensor(everywhere).double(), torch.tensor(own).double()
+    yes, there, here = logits.sigmoid(), as_tensor(everywhere), as_tensor(own)
     with_it, without = yes * here / there, (1 - yes) * (1 - here) / (1 - there)
     adjusted = (logits + adjustment(own, everywhere, "sigmoid")).sigmoid()
     torch.testing.assert_close(adjusted, with_it / (with_it + without), rtol=1e-4, atol=1e-9)
