@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fedkd_flwr.config import RunConfig
 
 _KINDS = {
-    "token-classification": ("iob",),
+    "token-classification": ("iob", "hf"),
     "image-classification": ("imagefolder",),
     "news-recommendation": ("mind",),
 }
@@ -41,6 +41,8 @@ def _data_fit_the_task(config: "RunConfig") -> None:
         raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
     if config.dataset.startswith("iob:") and config.partition != "natural":
         raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
+    if config.task == "token-classification" and config.partition == "dirichlet":
+        raise ValueError("partition 'dirichlet' needs one class an example, sentences have many: set it to 'iid'")
     if config.dataset.startswith("imagefolder:") and config.partition == "natural":
         raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
 

@@ -11,9 +11,10 @@ from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data.examples import find, locate
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.images import find_images, load_images, load_test_images
-from fedkd_flwr.data.iob import find_iob, folder_of, load_iob, load_test_iob
+from fedkd_flwr.data.iob import find_iob, folder_of
 from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
 from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.errors import DataError
 
@@ -50,9 +51,9 @@ class _Kind:
 
 
 _TEXTS = _Kind(find, load_texts, load_test_texts)
-_IOB = _Kind(find_iob, load_iob, load_test_iob, "tags", "iob:PATH")
+_TAGGED = _Kind(find_tagged, load_tagged, load_test_tagged, "tags", "iob:PATH or hf:NAME")
 _KINDS = {
-    "token-classification": _IOB,
+    "token-classification": _TAGGED,
     "image-classification": _Kind(find_images, load_images, load_test_images, "images", "imagefolder:PATH"),
     "news-recommendation": _Kind(find_mind, load_mind, load_test_mind, "clicks", "mind:FOLDER"),
 }
@@ -78,9 +79,10 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     - natural: all rows of the owners i, i + n, i + 2n, ... in the sorted values of the partition column;
     - iid, dirichlet: a share drawn with the run's seed.
 
-    For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob`, and the run's data set a
-    folder of such folders, one for each node. For image classification and news recommendation both are folders as in
-    `fedkd_flwr.data.images` and `fedkd_flwr.data.mind`; a node's share of news is that of its users, or drawn.
+    For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob` or a data set, and the run's
+    data set a folder of such folders, one for each node, or a data set to be shared out. For image classification and
+    news recommendation both are folders as in `fedkd_flwr.data.images` and `fedkd_flwr.data.mind`; a node's share of
+    news is that of its users, or drawn.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -136,7 +138,7 @@ def _kind(config: RunConfig) -> _Kind:
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     kind = _kind(config)
     if own := str(node_config.get("data-path", "")):
-        if own.startswith("iob:") and kind is not _IOB:
+        if own.startswith("iob:") and kind is not _TAGGED:
             raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
         return _Owned(kind.find(own))
     try:
@@ -152,6 +154,6 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         return _Owned(locate(config.dataset), partition, partitions)
     if config.dataset == "tweets":
         raise DataError(f"dataset 'tweets' has no {kind.holds}: set run-config key 'dataset' to {kind.source}")
-    if kind is _IOB:
+    if config.dataset.startswith("iob:"):
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
     return _Owned(kind.find(config.dataset), partition, partitions)

@@ -7,7 +7,7 @@ names of a `ClassLabel` stand for its numbers.
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.errors import DataError
@@ -59,8 +59,7 @@ def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:
 
 def class_names(file: DataFile, label_column: str) -> tuple[str, ...]:
     """The names that the data set declares for its labels, in its order; empty: it declares none."""
-    feature = next(iter(_load(file).values())).features.get(label_column)
-    return tuple(getattr(feature, "names", ()))
+    return _names(next(iter(_load(file).values())).features.get(label_column))
 
 
 @lru_cache(maxsize=2)
@@ -82,17 +81,41 @@ def _load(file: DataFile) -> "DatasetDict":
 
 
 def _hidden(dataset: "Dataset", label_column: str) -> bool:
-    return label_column in dataset.column_names and set(dataset.unique(label_column)) <= {-1}
+    if not _names(feature := dataset.features.get(label_column)):
+        return label_column in dataset.column_names and set(dataset.unique(label_column)) <= {-1}
+    numbers = dataset.with_format("arrow")[label_column][:].combine_chunks()
+    return set((numbers.flatten() if _is_list(feature) else numbers).unique().to_pylist()) <= {-1}
 
 
 def _table(dataset: "Dataset") -> "pa.Table":
-    """All columns, of a `ClassLabel` the names; null where it has none."""
+    """All columns, of a `ClassLabel` or a list of them the names; null where it has none."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     table = dataset.with_format("arrow")[:].replace_schema_metadata()
     for position, (column, feature) in enumerate(dataset.features.items()):
-        if names := getattr(feature, "names", None):
-            numbers = pc.if_else(pc.less(table[column], 0), None, table[column])
-            table = table.set_column(position, column, pa.chunked_array([pa.array(names, pa.string()).take(numbers)]))
+        if names := pa.array(_names(feature), pa.string()):
+            numbers = table[column].combine_chunks()
+            named = _named(names, numbers.flatten() if _is_list(feature) else numbers)
+            if _is_list(feature):
+                lengths = pa.compute.fill_null(pa.compute.list_value_length(numbers), 0)
+                ends = pa.concat_arrays(
+                    [pa.array([0], pa.int64()), pa.compute.cumulative_sum(lengths.cast(pa.int64()))]
+                )
+                named = pa.LargeListArray.from_arrays(ends, named)
+            table = table.set_column(position, column, pa.chunked_array([named]))
     return table
+
+
+def _named(names: "pa.Array", numbers: "pa.Array") -> "pa.Array":
+    import pyarrow.compute as pc
+
+    return names.take(pc.if_else(pc.less(numbers, 0), None, numbers))
+
+
+def _is_list(feature: Any) -> bool:
+    return hasattr(feature, "feature")
+
+
+def _names(feature: Any) -> tuple[str, ...]:
+    """The names that a feature, or each in a list of it, declares."""
+    return tuple(getattr(getattr(feature, "feature", feature), "names", ()))

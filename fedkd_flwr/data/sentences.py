@@ -1,0 +1,109 @@
+"""Sentences of tagged words: tags O, B-TYPE and I-TYPE, held out and shared out whole."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.node_data import NodeData, checked_labels, require_two
+from fedkd_flwr.data.split import drawn, held_out
+from fedkd_flwr.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TAG = re.compile(r"O|[BI]-.+")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words, as many tags, and whose they are where the data say it."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Those of a node; `test` is empty where its data bring no held-out ones."""
+
+    train: tuple[Sentence, ...]
+    test: tuple[Sentence, ...]
+
+
+def as_iob2(tags: Sequence[str], known: Collection[str], where: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """IOB2 tags of a sentence, and the places of those that were I- and follow no tag of their type.
+
+    Args:
+        tags: IOB2 or IOB1.
+        known: the tags that may occur; none: any.
+        where: how an error calls each place.
+
+    Raises:
+        DataError: a tag is not known.
+    """
+    found: list[str] = []
+    repaired: list[int] = []
+    for place, tag in enumerate(tags):
+        if tag.startswith("I-") and (found[-1:] or ["O"])[0][2:] != tag[2:]:
+            tag = f"B-{tag[2:]}"
+            repaired.append(place)
+        if known and tag not in known:
+            raise DataError(
+                f"{where[place]} has a tag of a type that run-config key 'labels' does not name, "
+                f"expected one of {', '.join(known)}: correct it, or name all tags there"
+            )
+        found.append(tag)
+    return tuple(found), repaired
+
+
+def node_data(
+    found: Sentences, config: RunConfig, name: str, partition: int, labels: tuple[str, ...], where: str
+) -> NodeData:
+    """These sentences, each of which is there once, as those of node `name`; `where` says in errors whose they are.
+
+    Raises:
+        DataError: they are too few, or there are fewer than two labels.
+    """
+    import numpy as np
+
+    checked_labels(labels, where)
+    train, test, limit = found.train, found.test, config.max_test_examples
+    rng = np.random.default_rng((config.seed, partition))
+    require_two(len(train) + bool(test), name, where)
+    if test:
+        test = tuple(test[row] for row in drawn(len(test), limit, rng))
+    else:
+        spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
+        rows = held_out(spans, config.test_fraction, limit, rng)
+        train, test = (tuple(train[row] for row in part) for part in rows)
+    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+
+
+def tags_of(sentences: Sentences) -> tuple[str, ...]:
+    """O, and B- and I- of each type that occurs, sorted by type."""
+    types = {tag[2:] for part in (sentences.train, sentences.test) for s in part for tag in s.tags if tag != "O"}
+    return ("O", *(f"{prefix}-{kind}" for kind in sorted(types) for prefix in "BI"))
+
+
+def as_dataset(sentences: Collection[Sentence], labels: tuple[str, ...]) -> "Dataset":
+    """Columns `words` (list of str) and `label` (list of int64 indices into `labels`)."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    index = {label: number for number, label in enumerate(labels)}
+    words = pa.array([sentence.words for sentence in sentences], pa.list_(pa.string()))
+    label = pa.array([[index[tag] for tag in sentence.tags] for sentence in sentences], pa.list_(pa.int64()))
+    return Dataset(pa.table({"words": words, "label": label}))
+
+
+def once(found: Sentences) -> Sentences:
+    """Each sentence (up to case) once, preferably to test on."""
+    first: dict[tuple[str, ...], Sentence] = {}
+    for sentence in (*found.test, *found.train):
+        first.setdefault(tuple(word.casefold() for word in sentence.words), sentence)
+    kept = {id(sentence) for sentence in first.values()}
+    train, test = (tuple(s for s in part if id(s) in kept) for part in (found.train, found.test))
+    return Sentences(train, test)

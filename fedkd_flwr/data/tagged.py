@@ -1,0 +1,71 @@
+"""A node's tagged words: of iob files, or of a data set of the `datasets` library, or its share of one."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.files import DataFile
+from fedkd_flwr.data.iob import find_iob, read_iob
+from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.partition import share
+from fedkd_flwr.data.saved import class_names, find_saved, is_saved
+from fedkd_flwr.data.saved_words import read_saved_words
+from fedkd_flwr.data.sentences import Sentences, as_dataset, node_data, once, tags_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def find_tagged(reference: str) -> DataFile:
+    """The data behind `hf:NAME`, `iob:PATH` or a path.
+
+    Raises:
+        DataError: there are none.
+    """
+    return find_saved(reference) if is_saved(reference) else find_iob(reference)
+
+
+@lru_cache(maxsize=64)
+def load_tagged(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
+    """All sentences of a file or data set, those of node `name`; or of a data set, where shared out, those of one node.
+
+    No two nodes of one file or data set share a sentence.
+
+    Raises:
+        DataError: what is wrong with which line or row; or they are too few, or have fewer than two tags.
+    """
+    found, labels = _labelled(file, config, bool(partitions) and config.partition == "natural")
+    if partitions and file.kind == "hf":
+        name, found = _share(found, config, partition, partitions, str(file.path))
+    return node_data(found, config, name, partition, labels, str(file.path))
+
+
+def load_test_tagged(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+    """All sentences of a source; where some are held out, these."""
+    file = find_tagged(source)
+    config = config.model_copy(update={"labels": ",".join(labels)})
+    found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels)
+    return as_dataset(found.test or found.train, labels)
+
+
+@lru_cache(maxsize=4)
+def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple[Sentences, tuple[str, ...]]:
+    """Each sentence once, and the tags: those that the run names, or the data declare, or that occur."""
+    if file.kind == "hf":
+        found, declared = once(read_saved_words(file, config, owned)), class_names(file, config.label_column)
+    else:
+        found, declared = once(read_iob(file, config.label_names)), ()
+    return found, config.label_names or declared or tags_of(found)
+
+
+def _share(found: Sentences, config: RunConfig, partition: int, partitions: int, where: str) -> tuple[str, Sentences]:
+    from datasets import Dataset
+
+    everything = found.train + found.test
+    rows = {"row": list(range(len(everything))), "owner": [sentence.owner for sentence in everything]}
+    name, mine = share(Dataset.from_dict(rows), config, partition, partitions, where)
+    train, test = (
+        tuple(everything[row] for row in sorted(mine["row"][:]) if (row < len(found.train)) == learnt)
+        for learnt in (True, False)
+    )
+    return name, Sentences(train, test)
