@@ -1,6 +1,7 @@
 """A head that travels holds for the frequencies of labels at each node."""
 
 import csv
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,12 @@ def test_whose_heads_are_adjusted(run_config: Config, skewed: Path, changes: dic
     assert bool(told) == adjusted and history(folder)["label-shares"] == list(told)
 
 
-def test_the_students_head_holds_for_all_nodes_and_each_node_exports_it_for_its_own(
-    run_config: Config, skewed: Path, tmp_path: Path
+@pytest.mark.parametrize(("shared_layers", "models"), [(0, {"student"}), (4, {"student", "teacher"})])
+def test_a_head_that_travels_holds_for_all_nodes_and_each_node_exports_it_for_its_own(
+    run_config: Config, skewed: Path, tmp_path: Path, shared_layers: int, models: set[str]
 ) -> None:
-    raw = run_config(dataset=f"csv:{skewed}", partition="natural", logit_adjustment="auto", architecture="nested")
+    own = {"partition": "natural", "logit_adjustment": "auto", "architecture": "nested", "server_test_data": ""}
+    raw = run_config(dataset=f"csv:{skewed}", shared_layers=shared_layers, **own)
     grid = LoopbackGrid(raw, nodes(2))
     joined: dict[str, JoinReply] = {}
 
@@ -79,16 +82,17 @@ def test_the_students_head_holds_for_all_nodes_and_each_node_exports_it_for_its_
     folder = run_server(grid)
     north, south = (joined[f"partition-{index}"].label_shares for index in range(2))
     assert north[0] > 0.5 > 0.01 > south[0]
-    found, everywhere = history(folder), load_classifier(folder / "student")
+    found = history(folder)
     weights = [(info.train_examples, info.label_shares) for info in joined.values()]
     assert found["label-shares"] == pytest.approx(mean_shares(weights))
-    assert all(torch.equal(everywhere.state_dict()[name], tensor) for name, tensor in student(folder).items())
+    assert {path.parent.name for path in folder.glob("*/model.safetensors")} == models
     inputs = {"input_ids": torch.tensor([[101, 2204, 102]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
-    for name, info in joined.items():
-        own = load_classifier(tmp_path / "state" / found["lineage"] / name / "student")
+    for (name, info), model in product(joined.items(), models):
+        here = load_classifier(tmp_path / "state" / found["lineage"] / name / model)
         with torch.inference_mode():
             added = adjustment(info.label_shares, found["label-shares"], "softmax")
-            torch.testing.assert_close(own(**inputs).logits, everywhere(**inputs).logits + added)
+            everywhere = load_classifier(folder / model)(**inputs).logits
+            torch.testing.assert_close(here(**inputs).logits, everywhere + added)
 
 
 def test_a_resumed_run_goes_on_with_the_shares_of_its_start(run_config: Config, skewed: Path) -> None:
