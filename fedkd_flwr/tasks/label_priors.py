@@ -1,7 +1,7 @@
 """How frequent labels are, and what that does to logits.
 
 A node with its own label frequencies trains a shared head as if its labels were as frequent as the whole federation's
-(logit adjustment: Menon et al., ICLR 2021, Eq 10; in federated learning: Zhang et al., FedLC, ICML 2022), and uses it
+(logit adjustment: Menon et al., ICLR 2021; in federated learning: Zhang et al., FedLC, ICML 2022), and uses it
 with its own.
 """
 
