@@ -92,11 +92,11 @@ class Admission:
 
     def _count_labels(self, newcomers: Sequence[JoinReply]) -> None:
         """How frequent labels are at all these nodes, where a head is shared and they have said it."""
-        uniform = self._config.aggregation == "uniform"
+        state, uniform = self._state, self._config.aggregation == "uniform"
         found = [
             (1.0 if uniform else newcomer.train_examples, newcomer.label_shares)
             for newcomer in newcomers
-            if len(newcomer.label_shares) == len(self._state.labels)
+            if newcomer.labels == state.labels and len(newcomer.label_shares) == len(state.labels)
         ]
-        if self._state.shared_head and found:
-            self._state.label_shares = mean_shares(found)
+        if state.shared_head and found:
+            state.label_shares = mean_shares(found)

@@ -81,10 +81,12 @@ def _load(file: DataFile) -> "DatasetDict":
 
 
 def _hidden(dataset: "Dataset", label_column: str) -> bool:
-    if not _names(feature := dataset.features.get(label_column)):
-        return label_column in dataset.column_names and set(dataset.unique(label_column)) <= {-1}
-    numbers = dataset.with_format("arrow")[label_column][:].combine_chunks()
-    return set((numbers.flatten() if _is_list(feature) else numbers).unique().to_pylist()) <= {-1}
+    if label_column not in dataset.column_names:
+        return False
+    labels = dataset.with_format("arrow")[label_column][:].combine_chunks()
+    if _is_list(dataset.features[label_column]):
+        labels = labels.flatten()
+    return set(labels.unique().to_pylist()) <= {-1}
 
 
 def _table(dataset: "Dataset") -> "pa.Table":

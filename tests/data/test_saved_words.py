@@ -60,6 +60,17 @@ def test_the_splits_are_a_nodes_and_declared_tags_its_labels(tokens: Configure, 
         assert [node.labels[tag] for tag in tags] == [NAMES[int(word[1:]) % 2], "O"]
 
 
+def test_a_split_whose_tags_are_hidden_does_not_count(tokens: Configure, tmp_path: Path) -> None:
+    hidden = split("b", 9).map(lambda row: {"tags": [-1, -1]})
+    source = save(tmp_path, train=split("a", 20), test=hidden, validation=split("c", 4))
+    assert words(load_node_data(tokens(), {"data-path": source}).test) == numbered("c", 4)
+
+
+def test_texts_as_tags_come_in_splits_too(tokens: Configure, tmp_path: Path) -> None:
+    source = save(tmp_path, train=split("a", 20, None), test=split("b", 9, None))
+    assert words(load_node_data(tokens(max_test_examples=0), {"data-path": source}).test) == numbered("b", 9)
+
+
 def test_tags_may_be_texts(tokens: Configure, tmp_path: Path) -> None:
     node = load_node_data(tokens(), {"data-path": save(tmp_path, alone=split("a", 20, None))})
     assert node.labels == ("O", "B-DRUG", "I-DRUG")
