@@ -16,7 +16,19 @@ from common import ROOT, Results, Settings, scenarios
 from plotly.subplots import make_subplots
 
 PICTURES = ROOT / "docs" / "pictures"
-COLOURS = ("#555555", "#999999", "#c49c6b", "#d62728", "#9467bd", "#1f77b4", "#17becf", "#2ca02c", "#ff7f0e")
+COLOURS = (
+    "#555555",
+    "#999999",
+    "#c49c6b",
+    "#d62728",
+    "#9467bd",
+    "#1f77b4",
+    "#17becf",
+    "#2ca02c",
+    "#ff7f0e",
+    "#e377c2",
+    "#000000",
+)
 TITLES = {
     "tweets": "tweets by source",
     "adr-iid": "ADE sentences, IID",
