@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from logging import getLogger
 
 from fedkd_flwr import tensors
+from fedkd_flwr.aggregation import weight
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.global_student import GlobalStudent
@@ -39,7 +40,7 @@ class Admission:
         state = self._state
         if state.student is None:
             self._decide_head(newcomers)
-            self._count_labels(newcomers)
+            self._average_shares(newcomers)
         if state.shared_head and info.labels != state.labels:
             raise ProtocolError(
                 f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
@@ -90,11 +91,11 @@ class Admission:
                 "; ".join(f"{newcomer.node}: {', '.join(newcomer.labels)}" for newcomer in newcomers),
             )
 
-    def _count_labels(self, newcomers: Sequence[JoinReply]) -> None:
+    def _average_shares(self, newcomers: Sequence[JoinReply]) -> None:
         """How frequent labels are at all these nodes, where a head is shared and they have said it."""
-        state, uniform = self._state, self._config.aggregation == "uniform"
+        state = self._state
         found = [
-            (1.0 if uniform else newcomer.train_examples, newcomer.label_shares)
+            (weight(self._config, newcomer.train_examples), newcomer.label_shares)
             for newcomer in newcomers
             if newcomer.labels == state.labels and len(newcomer.label_shares) == len(state.labels)
         ]

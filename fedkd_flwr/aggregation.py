@@ -12,6 +12,11 @@ from fedkd_flwr.config import RunConfig
 Update = Mapping[str, Tensor]
 
 
+def weight(config: RunConfig, examples: int) -> float:
+    """Of a node with so many training examples in the means over the nodes."""
+    return 1.0 if config.aggregation == "uniform" else examples
+
+
 class Aggregation(Protocol):
     """Takes the updates of a round, float32 tensors of the same names and shapes each time, one after the other."""
 

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedkd_flwr import tensors
 from fedkd_flwr.admission import Admission
-from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm
+from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm, weight
 from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
@@ -285,7 +285,7 @@ class FedKD(Strategy):
         update = encoded.decode()
         if not math.isfinite(norm(update)):
             raise ProtocolError("its update is too long to be added to others")
-        aggregation.add(reply.node, update, 1.0 if self.config.aggregation == "uniform" else reply.examples)
+        aggregation.add(reply.node, update, weight(self.config, reply.examples))
         member.version = reply.version
         self._traffic += traffic_rows(round, reply.node, "up", encoded)
 

@@ -84,8 +84,17 @@ def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], where: str, learn
         )
     if not nested:
         return found
-    ends = [0, *pc.cumulative_sum(pc.list_value_length(labels)).to_pylist()]
-    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(ends, pa.int32()), found.combine_chunks())])
+    return in_lists(found.combine_chunks(), labels)
+
+
+def in_lists(values: "pa.Array", lists: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """`values`, one for each element of `lists`, in lists as long as these; a missing list is an empty one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    ends = [0, *pc.cumulative_sum(lengths).to_pylist()]
+    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)])
 
 
 def names_of(labels: "pa.ChunkedArray") -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.label_columns import in_lists
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,26 +93,17 @@ def _hidden(dataset: "Dataset", label_column: str) -> bool:
 def _table(dataset: "Dataset") -> "pa.Table":
     """All columns, of a `ClassLabel` or a list of them the names; null where it has none."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = dataset.with_format("arrow")[:].replace_schema_metadata()
     for position, (column, feature) in enumerate(dataset.features.items()):
-        if names := pa.array(_names(feature), pa.string()):
-            numbers = table[column].combine_chunks()
-            named = _named(names, numbers.flatten() if _is_list(feature) else numbers)
-            if _is_list(feature):
-                lengths = pa.compute.fill_null(pa.compute.list_value_length(numbers), 0)
-                ends = pa.concat_arrays(
-                    [pa.array([0], pa.int64()), pa.compute.cumulative_sum(lengths.cast(pa.int64()))]
-                )
-                named = pa.LargeListArray.from_arrays(ends, named)
-            table = table.set_column(position, column, pa.chunked_array([named]))
+        if names := _names(feature):
+            lists = table[column]
+            numbers = pc.list_flatten(lists) if _is_list(feature) else lists
+            named = pa.array(names, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers).combine_chunks())
+            found = in_lists(named, lists) if _is_list(feature) else pa.chunked_array([named])
+            table = table.set_column(position, column, found)
     return table
-
-
-def _named(names: "pa.Array", numbers: "pa.Array") -> "pa.Array":
-    import pyarrow.compute as pc
-
-    return names.take(pc.if_else(pc.less(numbers, 0), None, numbers))
 
 
 def _is_list(feature: Any) -> bool:
