@@ -16,6 +16,7 @@ STEPS = {
     "teacher-learning-rate": 2e-4,
     "student-layers": 2,
     "logit-adjustment": "never",
+    "linear-probe": "never",
     "max-test-examples": 150,
     "precision": "bf16",
 }
@@ -23,6 +24,7 @@ STEPS = {
 
 BUDGET = {"codec": "budget", "budget": "111kB", "error-feedback": "both"}
 ADJUSTED = {"logit-adjustment": "always"}
+PROBED = {"linear-probe": "always"}
 NESTED = {
     "method": "fedkd",
     "architecture": "nested",
@@ -33,19 +35,26 @@ NESTED = {
     **BUDGET,
     **ADJUSTED,
 }
-DEFAULT = NESTED | {"student-layers": 3}
+THREE = NESTED | {"student-layers": 3}
+DEFAULT = THREE | PROBED
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
     "FedAvg on the teacher, adjusted": {"method": "fedavg", "codec": "dense"} | ADJUSTED,
+    "FedAvg on the teacher, adjusted, probed": {"method": "fedavg", "codec": "dense"} | ADJUSTED | PROBED,
     "FedAvg on the student": {"method": "fedavg-student", "codec": "dense"},
+    "FedAvg on the student, 3 layers, adjusted": {"method": "fedavg-student", "codec": "dense", "student-layers": 3}
+    | ADJUSTED,
     "teachers alone": {"method": "local"},
+    "teachers alone, probed": {"method": "local"} | PROBED,
     "the paper": {"method": "fedkd-paper"},
     "separate": NESTED | {"architecture": "separate", "teacher-kl-weight": 1.0},
     "nested": NESTED,
     "nested, not adjusted": NESTED | {"logit-adjustment": "never"},
     "nested, no KL": NESTED | NO_KL,
-    "nested, 3 layers": DEFAULT,
+    "nested, 3 layers": THREE,
+    "nested, 3 layers, probed": DEFAULT,
+    "separate, 3 layers, probed": DEFAULT | {"architecture": "separate"},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 

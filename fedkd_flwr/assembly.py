@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import add_adapters
@@ -14,7 +14,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
-from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, probe
+from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
 from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class PairModels:
         pair: what is trained.
         teacher: the model that a node keeps; None: all that it trains is a student.
         student: the model that it shares; None: there is none.
+        outputs: the linear layers that make logits, of "teacher" and "student", where there are any.
         heads: names of what of `pair.federated()` is outside the encoders.
         teacher_bytes: of sending a teacher once, as float32, without its embeddings.
         learning_rates: by the names of `trainable_parameters(pair)`.
@@ -47,6 +48,7 @@ class PairModels:
     pair: Pair
     teacher: "PreTrainedModel | None"
     student: "PreTrainedModel | None"
+    outputs: Mapping[str, nn.Linear]
     heads: frozenset[str]
     teacher_bytes: int
     learning_rates: Mapping[str, float]
@@ -54,6 +56,16 @@ class PairModels:
     initial_private: Mapping[str, Tensor]
     frozen_digest: str
     teacher_digest: str
+
+    def new_outputs(self) -> dict[str, nn.Linear]:
+        """Those of `outputs` that are as they were at the start."""
+        initial = {**self.initial_shared, **self.initial_private}
+        names = {id(p): name for name, p in (self.pair.shared() | self.pair.private()).items()}
+        return {
+            model: layer
+            for model, layer in self.outputs.items()
+            if torch.equal(layer.weight.detach().cpu(), initial[names[id(layer.weight)]])
+        }
 
 
 def warmed_up(config: RunConfig, round: int) -> Weights:
@@ -128,10 +140,13 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(() if shared_head else heads)
+    models = {"teacher": teacher, "student": student}
+    outputs = {name: layer for name in trains if (layer := output_layer(models[name])) is not None}
     return PairModels(
         pair=pair,
         teacher=teacher if "teacher" in trains else None,
         student=student if "student" in trains else None,
+        outputs=dict(sorted(outputs.items())),
         heads=heads,
         teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),

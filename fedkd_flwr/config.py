@@ -20,6 +20,7 @@ class Method:
         trains: the models that a node trains; what of them is the student travels.
         whole: the student is the whole teacher checkpoint, whatever `student-layers` says.
         adjusts: what `logit-adjustment = "auto"` means.
+        probes: what `linear-probe = "auto"` means.
         codec: what `codec = "auto"` means.
         fixes: keys that are not the user's.
     """
@@ -27,12 +28,13 @@ class Method:
     trains: frozenset[str] = frozenset({"teacher", "student"})
     whole: bool = False
     adjusts: bool = False
+    probes: bool = False
     codec: str = "dense"
     fixes: Mapping[str, Value] = field(default_factory=dict)
 
 
 METHODS = {
-    "fedkd": Method(adjusts=True, codec="budget"),
+    "fedkd": Method(adjusts=True, probes=True, codec="budget"),
     "fedkd-paper": Method(
         codec="energy",
         fixes={
@@ -40,6 +42,7 @@ METHODS = {
             "shared-layers": 0,
             "loss": "paper",
             "logit-adjustment": "never",
+            "linear-probe": "never",
             "distillation-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "student-kl-weight": 1.0,
@@ -139,6 +142,7 @@ class RunConfig(BaseModel):
     max_grad_norm: float = Field(ge=0)
 
     logit_adjustment: Literal["auto", "always", "never"]
+    linear_probe: Literal["auto", "always", "never"]
     loss: Literal["stable", "paper"]
     distillation_warm_up: int = Field(ge=0)
     teacher_kl_weight: float = Field(ge=0)
@@ -249,6 +253,11 @@ class RunConfig(BaseModel):
         """Whether heads that travel are adjusted to the label frequencies of each node."""
         setting = self.logit_adjustment
         return "student" in self.parts.trains and (setting == "always" or (setting == "auto" and self.parts.adjusts))
+
+    @property
+    def fits_heads(self) -> bool:
+        """Whether new heads are fitted to the encoder's outputs before it learns."""
+        return self.linear_probe == "always" or (self.linear_probe == "auto" and self.parts.probes)
 
     @property
     def chosen_layers(self) -> tuple[int, ...]:

@@ -70,6 +70,11 @@ def _adjusted_labels_have_shares(config: "RunConfig") -> None:
         raise ValueError(f"task {config.task!r} has no logits to adjust: set logit-adjustment to 'auto' or 'never'")
 
 
+def _probed_heads_are_linear(config: "RunConfig") -> None:
+    if config.linear_probe == "always" and config.task == "news-recommendation":
+        raise ValueError("news has no linear head to fit: set linear-probe to 'auto' or 'never'")
+
+
 def _nested_is_one_model(config: "RunConfig") -> None:
     if config.architecture == "nested":
         if config.student or config.pooling != "mean":
@@ -120,6 +125,7 @@ RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _data_fit_the_task,
     _labels_fit_the_task,
     _adjusted_labels_have_shares,
+    _probed_heads_are_linear,
     _nested_is_one_model,
     _chosen_layers_are_the_students,
     _more_of_the_teacher_than_the_student,

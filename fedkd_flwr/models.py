@@ -181,6 +181,15 @@ def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
     return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in inside)
 
 
+def output_layer(model: "PreTrainedModel") -> nn.Linear | None:
+    """The last linear layer outside the encoder, which makes the logits; None: they are products of vectors (news)."""
+    if hasattr(model, "rank"):
+        return None
+    inside = set(model.base_model.modules())
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside]
+    return linear[-1] if linear else None
+
+
 def head(model: "PreTrainedModel") -> Head:
     """What a model that `build_classifier` made (`pooling` mean, none or news) does above its encoder."""
 

@@ -25,6 +25,7 @@ from fedkd_flwr.distillation import (
     LocalTraining,
     TrainingSummary,
     build_optimizer,
+    fit_heads,
     load_moments,
     moments,
     trainable_parameters,
@@ -48,6 +49,9 @@ from fedkd_flwr.protocol import (
     pack,
     unpack,
 )
+
+_PROBED = 512
+"""Training examples to which new heads are fitted."""
 
 
 class Node:
@@ -127,6 +131,8 @@ class Node:
         with self._clock("state"):
             self._put(student, state.private)
         evaluation = self._evaluate() if request.evaluate else None
+        if self._config.fits_heads:
+            self._fit_new_heads()
 
         optimizer, summary = self._train(request.round, state.moments)
 
@@ -279,6 +285,16 @@ class Node:
                     f"node {self.name}, round {round}: {error}; its state is as before. Lower learning-rate"
                 ) from None
         return optimizer, summary
+
+    def _fit_new_heads(self) -> None:
+        layers = self._models.new_outputs()
+        if layers:
+            generator = np.random.default_rng([self._config.seed, 0, self._stream])
+            order = generator.permutation(self._prepared.train_examples)[:_PROBED]
+            examples, task = self._examples().train, self._prepared.task
+            with self._clock("train"):
+                batches = task.batches(examples, self._config.batch_size, [int(index) for index in order])
+                fit_heads(self._models.pair, layers, batches, task, self._device.device, self._device.autocast)
 
     def _order(self, generator: np.random.Generator) -> list[int]:
         """Indices of the round's training examples: whole epochs, or as many as the local steps need."""

@@ -109,6 +109,7 @@ def run_config(
             "architecture": "separate",
             "distillation-warm-up": 0,
             "logit-adjustment": "never",
+            "linear-probe": "never",
             "teacher-kl-weight": 1.0,
             "codec": "energy",
             "error-feedback": "none",

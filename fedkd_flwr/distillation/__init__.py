@@ -4,6 +4,7 @@ from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weight
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
 from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
 from fedkd_flwr.distillation.pair import TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
+from fedkd_flwr.distillation.probing import fit_heads
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TrainingSummary",
     "Weights",
     "build_optimizer",
+    "fit_heads",
     "layer_map",
     "load_moments",
     "moments",

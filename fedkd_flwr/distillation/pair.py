@@ -17,6 +17,10 @@ STUDENT = "student."
 """What begins the names of a student's tensors that never leave the node."""
 
 
+PLACES = "places"
+"""Of a teacher's inputs, the one that it does not read: the token for each of the student's (see `at_places`)."""
+
+
 class Pair(nn.Module, ABC):
     """What local training, node state and protocol need of a teacher and its student, however they are built."""
 
@@ -122,14 +126,14 @@ class TeacherStudent(Pair):
         The teacher's dropout draws from a stream of its own: the student trains as it would alone.
         """
         inputs, own = inputs_of(batch), inputs_of(batch, TEACHER)
-        places = own.pop("places", None)
+        places = own.pop(PLACES, None)
         wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
         student = self.student(**inputs, **wanted)
         with _another_stream(student.logits.device):
             teacher = self.teacher(**(own or inputs), **wanted)
         logits = teacher.logits
         if places is not None:
-            logits = logits.gather(1, places[:, :, None].expand(-1, -1, logits.shape[-1]))
+            logits = at_places(logits, places)
         own_mask, mask = (own["attention_mask"], inputs["attention_mask"]) if own else (None, None)
         of_student = self._matched(student.hidden_states, range(1, len(self._layers) + 1), mask)
         return (
@@ -162,6 +166,11 @@ class TeacherStudent(Pair):
             for part in ("teacher", "projections")
             for name, parameter in trainable(self.get_submodule(part)).items()
         }
+
+
+def at_places(values: Tensor, places: Tensor) -> Tensor:
+    """Of values [B, M, D] of tokens those at places [B, L], as [B, L, D]."""
+    return values.gather(1, places[:, :, None].expand(-1, -1, values.shape[-1]))
 
 
 def inputs_of(batch: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
