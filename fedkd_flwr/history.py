@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.protocol import EvaluateReply, Evaluation, Scores, TrainReply
 
 
@@ -98,37 +97,6 @@ class History:
             ScoreBoard(**_snake(stored["initial"])),
             [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
         )
-
-
-@dataclass(frozen=True)
-class TrafficRow:
-    """One tensor of one message: a row of traffic.csv."""
-
-    round: int
-    node: str
-    direction: str
-    tensor: str
-    kind: str
-    rank: int
-    bits: int
-    bytes: int
-    energy: float | None
-
-
-def traffic_rows(round: int, node: str, direction: str, encoded: EncodedUpdate) -> list[TrafficRow]:
-    """The rows of one encoded update, its header among them: their bytes sum to what travels."""
-    return [
-        TrafficRow(round, node, direction, "(header)", "header", 0, 8, encoded.header_nbytes, None),
-        *(
-            TrafficRow(round, node, direction, row.name, row.kind, row.rank, row.bits, row.nbytes, row.energy)
-            for row in encoded.rows()
-        ),
-    ]
-
-
-def dropped_row(round: int, node: str, nbytes: int) -> TrafficRow:
-    """The row of an update that travelled but was not taken."""
-    return TrafficRow(round, node, "up", "(dropped)", "dropped", 0, 8, nbytes, None)
 
 
 def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, server: float) -> dict[str, float]:

@@ -21,13 +21,11 @@ from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import (
     RoundEntry,
-    TrafficRow,
-    dropped_row,
     mean_scores,
     prefixed,
     seconds_by_part,
-    traffic_rows,
 )
+from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
     CodecSettings,
@@ -72,7 +70,6 @@ class FedKD(Strategy):
         )
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
-        self._traffic: list[TrafficRow] = []
 
     def summary(self) -> None:
         """Log what is run."""
@@ -123,14 +120,16 @@ class FedKD(Strategy):
         received = time.perf_counter()
         replied, failed = self._collected(replies, TrainReply)
         taken: list[TrainReply] = []
+        rows: list[TrafficRow] = []
         aggregation = build_aggregation(self.config)
         for member, reply in replied:
             try:
-                self._take(member, reply, round, aggregation)
+                rows += self._take(member, reply, round, aggregation)
                 taken.append(reply)
             except (ProtocolError, CodecError) as error:
                 failed[member.info.node] = str(error)
-                self._traffic.append(dropped_row(round, reply.node, len(reply.update)))
+                rows.append(dropped_row(round, member.info.node, len(reply.update)))
+        self._folder.ledger.add(rows)
         for node, reason in failed.items():
             self._membership.forget(node)
             log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
@@ -157,7 +156,7 @@ class FedKD(Strategy):
             asked=len(self._asked),
             trained=len(taken),
             failed=failed,
-            bytes_up=sum(len(reply.update) for _, reply in replied),
+            bytes_up=self._folder.ledger.total(round, "up"),
             server=self._admission.model.score(self._student.tensors) if self._evaluates_after(round) else None,
         )
         self.state.history.rounds.append(entry)
@@ -241,7 +240,8 @@ class FedKD(Strategy):
     ) -> list[Message]:
         self._asked = []
         self._sent_at = time.perf_counter()
-        board = self.state.history.after(self.state.round)
+        round = self.state.round
+        rows: list[TrafficRow] = []
         refreshes = {version: self._student.refresh_from(version) for version in {m.version for m in members}}
         encoded = {v: [EncodedUpdate.from_bytes(payload) for payload in r.payloads] for v, r in refreshes.items()}
         for member in members:
@@ -253,9 +253,10 @@ class FedKD(Strategy):
                 ttl=self.config.round_timeout_seconds,
             )
             self._asked.append((message, member))
-            board.bytes_down += refresh.nbytes
             for update in encoded[member.version]:
-                self._traffic += traffic_rows(self.state.round, member.info.node, "down", update)
+                rows += traffic_rows(round, member.info.node, "down", update)
+        self._folder.ledger.add(rows)
+        self.state.history.after(round).bytes_down = self._folder.ledger.total(round, "down")
         return [message for message, _ in self._asked]
 
     def _collected(
@@ -269,8 +270,8 @@ class FedKD(Strategy):
             {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
-    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> None:
-        """Check an update and add it to the round's; one that does not fit leaves no trace."""
+    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> list[TrafficRow]:
+        """Check an update and add it to the round's, and what it cost; one that does not fit leaves no trace."""
         if reply.node != member.info.node:
             raise ProtocolError(f"its update says that it is of {reply.node}")
         if reply.lineage != self.state.lineage:
@@ -287,7 +288,7 @@ class FedKD(Strategy):
             raise ProtocolError("its update is too long to be added to others")
         aggregation.add(reply.node, update, weight(self.config, reply.examples))
         member.version = reply.version
-        self._traffic += traffic_rows(round, reply.node, "up", encoded)
+        return traffic_rows(round, reply.node, "up", encoded)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config
@@ -308,5 +309,4 @@ class FedKD(Strategy):
         return round % self.config.evaluate_every == 0 or round == self.config.num_rounds
 
     def _keep(self) -> None:
-        self._folder.checkpoint(self.state, self._traffic, self.config)
-        self._traffic = []
+        self._folder.checkpoint(self.state, self.config)
