@@ -23,7 +23,6 @@ from fedkd_flwr.history import (
     RoundEntry,
     mean_scores,
     prefixed,
-    seconds_by_part,
 )
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
@@ -38,6 +37,7 @@ from fedkd_flwr.protocol import (
     to_records,
 )
 from fedkd_flwr.run_folder import RunFolder, RunState
+from fedkd_flwr.seconds import by_part, in_words
 
 log = getLogger("flwr")
 _Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
@@ -162,7 +162,7 @@ class FedKD(Strategy):
         self.state.history.rounds.append(entry)
         self.state.round = round
         now = time.perf_counter()
-        entry.seconds = seconds_by_part(taken, now - self._sent_at, now - received)
+        entry.seconds = by_part(taken, now - self._sent_at, now - received)
         self._keep()
         log.info(
             "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
@@ -215,6 +215,7 @@ class FedKD(Strategy):
             member.version = reply.version
         self._keep()
         log.info("fedkd: finished%s", self.state.history.in_words(round))
+        log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
         return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
     def finish(self, grid: Grid, folder: Path) -> None:
