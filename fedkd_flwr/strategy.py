@@ -272,7 +272,7 @@ class FedKD(Strategy):
         )
 
     def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> list[TrafficRow]:
-        """Check an update and add it to the round's, and what it cost; one that does not fit leaves no trace."""
+        """Check an update, add it to the round's, and return its rows; one that does not fit leaves no trace."""
         if reply.node != member.info.node:
             raise ProtocolError(f"its update says that it is of {reply.node}")
         if reply.lineage != self.state.lineage:
