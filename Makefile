@@ -1,6 +1,6 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
 # make test   the tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
-# make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a network with limits and cuts
+# make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
 # make test-docker   build docker/, run a federation in containers, kill a silo, take everything down
 # make lint   ruff and mypy
 PYTHON ?= python3

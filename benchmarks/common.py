@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -137,13 +139,24 @@ class Results:
 def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
     """Make the runs that have no result yet, several at a time."""
     missing = [run for run in wanted if not results.has(run)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         tasks = {pool.submit(federate, run, places[run.scenario], out): run for run in missing}
         for task in as_completed(tasks):
             run = tasks[task]
             rounds = list(summarised(task.result(), places[run.scenario].nodes))
             results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds))
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after its parent, however that ends."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:

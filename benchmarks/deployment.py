@@ -2,7 +2,8 @@
 
     python benchmarks/deployment.py [--rounds 3] [--steps 4]
 
-Prints what the codec counted against what the SuperLink's sockets counted, and where each round's seconds went.
+Prints what the codec counted against what the SuperLink's sockets counted, where each round's seconds went, and what a
+message costs its process in CPU time.
 """
 
 import argparse
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import psutil  # noqa: E402
 from e2e.conftest import Deployment, as_toml  # noqa: E402
 
 from fedkd_flwr.processes import end_all  # noqa: E402
@@ -53,14 +55,26 @@ def measure(home: Path, rounds: int, steps: int) -> None:
     )
     deployment = Deployment(home)
     deployment.superlink()
-    for partition in (0, 1):
+    nodes = [
         deployment.supernode(
             f"node-{partition}",
             f'partition-id={partition} num-partitions=2 threads=1 state-dir="{home / "state"}"',
         )
+        for partition in (0, 1)
+    ]
     run = deployment.wait("dep", deployment.run(config), seconds=1800)
     assert run["status"] == "finished:completed", deployment.log("superlink")
     report(home / "runs" / "run", run["network-traffic"])
+    messages = len(nodes) * (1 + rounds + 1)
+    spent = sum(cpu_seconds_of_apps(node.pid) for node in nodes)
+    print(f"\nCPU seconds of a ClientApp's process, mean of {messages} messages: {spent / messages:.2f}")
+
+
+def cpu_seconds_of_apps(supernode: int) -> float:
+    """Of all processes that a SuperNode, or the SuperExec below it, has started and seen end."""
+    parent = psutil.Process(supernode)
+    times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+    return sum(t.children_user + t.children_system for t in times)
 
 
 def report(folder: Path, traffic: dict[str, str]) -> None:

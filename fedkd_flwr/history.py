@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedkd_flwr.codec import EncodedUpdate
-from fedkd_flwr.protocol import EvaluateReply, Evaluation, Scores, TrainReply
+from fedkd_flwr.protocol import Evaluation, Scores
 
 
 @dataclass
@@ -50,7 +49,7 @@ class RoundEntry(ScoreBoard):
         bytes_up: encoded bytes of all updates that came in.
         seconds: `round` is wall time at the server; `import` (start of a process for one message, until its
             handler), `setup`, `state`, `codec`, `evaluate`, `train` are summed over the nodes; `server` is the
-            server's own work; `flower` is wall time in which the busiest worker process had nothing to do.
+            server's own work; `flower` is wall time in which even the busiest node waited for Flower.
     """
 
     round: int = 0
@@ -98,49 +97,6 @@ class History:
             ScoreBoard(**_snake(stored["initial"])),
             [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
         )
-
-
-@dataclass(frozen=True)
-class TrafficRow:
-    """One tensor of one message: a row of traffic.csv."""
-
-    round: int
-    node: str
-    direction: str
-    tensor: str
-    kind: str
-    rank: int
-    bits: int
-    bytes: int
-    energy: float | None
-
-
-def traffic_rows(round: int, node: str, direction: str, encoded: EncodedUpdate) -> list[TrafficRow]:
-    """The rows of one encoded update, its header among them: their bytes sum to what travels."""
-    return [
-        TrafficRow(round, node, direction, "(header)", "header", 0, 8, encoded.header_nbytes, None),
-        *(
-            TrafficRow(round, node, direction, row.name, row.kind, row.rank, row.bits, row.nbytes, row.energy)
-            for row in encoded.rows()
-        ),
-    ]
-
-
-def dropped_row(round: int, node: str, nbytes: int) -> TrafficRow:
-    """The row of an update that travelled but was not taken."""
-    return TrafficRow(round, node, "up", "(dropped)", "dropped", 0, 8, nbytes, None)
-
-
-def seconds_by_part(replies: Iterable[TrainReply | EvaluateReply], wall: float, server: float) -> dict[str, float]:
-    """Where a round's time went; see `RoundEntry.seconds`."""
-    parts: dict[str, float] = defaultdict(float)
-    workers: dict[str, float] = defaultdict(float)
-    for reply in replies:
-        workers[reply.worker] += sum(reply.seconds.values())
-        for part, seconds in reply.seconds.items():
-            parts[part] += seconds
-    busiest = max(workers.values(), default=0.0)
-    return {"round": wall, **parts, "server": server, "flower": max(0.0, wall - busiest - server)}
 
 
 def mean_scores(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:

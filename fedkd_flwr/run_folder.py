@@ -9,11 +9,9 @@ RUN/student/              the student after the last round (its encoder where no
 RUN/teacher/              where all layers of the teacher travel
 """
 
-import csv
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -25,12 +23,13 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.disk import flush, write_json
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.global_student import GlobalStudent
-from fedkd_flwr.history import History, TrafficRow
+from fedkd_flwr.history import History
+from fedkd_flwr.ledger import Ledger
 
 _FORMAT = 2
 _KEEP_CHECKPOINTS = 2
+_TRAFFIC = "traffic.csv"
 _STATE, _STUDENT, _RESIDUAL, _UPDATES = "state.json", "student.safetensors", "residual.safetensors", "updates.bin"
-_COLUMNS = [column.name for column in fields(TrafficRow)]
 
 
 @dataclass
@@ -62,11 +61,11 @@ class RunState:
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run, and its ledger."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Ledger) -> None:
         self.path = path
-        self._traffic = path / "traffic.csv"
+        self.ledger = ledger
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> "RunFolder":
@@ -75,7 +74,6 @@ class RunFolder:
         Raises:
             StateError: the folder exists and is not empty, or cannot be written.
         """
-        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -83,11 +81,9 @@ class RunFolder:
                     f"run folder {path} is not empty: choose another run-name, or set resume to continue that run"
                 )
             write_json(path / "config.json", config.as_run_config())
-            with folder._traffic.open("w", newline="") as file:
-                csv.writer(file).writerow(_COLUMNS)
+            return cls(path, Ledger.create(path / _TRAFFIC))
         except OSError as error:
             raise StateError(f"cannot write run folder {path}: {error}; set runs-dir to another folder") from None
-        return folder
 
     @classmethod
     def resume(cls, path: Path, config: RunConfig) -> tuple["RunFolder", RunState]:
@@ -103,27 +99,24 @@ class RunFolder:
             raise StateError(f"resume: {path} holds no run to continue ({error})") from None
         if differences := stored.differences(config):
             raise ConfigError(f"resume: {path} is another run: {'; '.join(differences)}. Set these keys as they were")
-        folder = cls(path)
-        state = folder._load()
+        state = _newest_state(path)
         if state.round > config.num_rounds:
             raise ConfigError(
                 f"run-config key 'num-rounds' is {config.num_rounds} but {path} has finished {state.round} rounds"
             )
+        folder = cls(path, Ledger.load(path / _TRAFFIC))
         write_json(path / "config.json", config.as_run_config() | {"resume": ""})
         folder.write_history(state, config)
         return folder, state
 
-    def checkpoint(self, state: RunState, traffic: Sequence[TrafficRow], config: RunConfig) -> None:
-        """Keep the server as it is after a round, and publish the round in history.json and traffic.csv.
+    def checkpoint(self, state: RunState, config: RunConfig) -> None:
+        """Keep the server as it is after a round, and publish the round in history.json.
 
         Raises:
             StateError: the disk refuses; the checkpoint before is still there.
         """
         assert state.student is not None
         try:
-            with self._traffic.open("a", newline="") as file:
-                csv.writer(file).writerows(asdict(row).values() for row in traffic)
-            flush(self._traffic)
             parent = self.path / "checkpoints"
             fresh = parent / ".new"
             shutil.rmtree(fresh, ignore_errors=True)
@@ -144,7 +137,6 @@ class RunFolder:
                 "taken": state.taken,
                 "shared-head": state.shared_head,
                 "label-shares": state.label_shares,
-                "traffic-bytes": self._traffic.stat().st_size,
                 "history": state.history.as_dict(),
             }
             write_json(fresh / _STATE, body)
@@ -180,42 +172,6 @@ class RunFolder:
         }
         write_json(self.path / "history.json", body)
 
-    def _load(self) -> RunState:
-        newest = max((self.path / "checkpoints").glob("[0-9]" * 8), default=None)
-        if newest is None:
-            raise StateError(f"resume: {self.path} has finished no round yet: start a new run")
-        try:
-            body = json.loads((newest / _STATE).read_text())
-            if body["format"] != _FORMAT:
-                raise StateError(f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}")
-            joined, updates = (newest / _UPDATES).read_bytes(), []
-            for size in body["updates"]:
-                updates.append(joined[:size])
-                joined = joined[size:]
-            student = GlobalStudent(
-                load_file(newest / _STUDENT), body["version"], updates, load_file(newest / _RESIDUAL)
-            )
-            if student.digest != body["digest"]:
-                raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
-            with self._traffic.open("r+b") as file:
-                file.truncate(body["traffic-bytes"])
-            return RunState(
-                lineage=body["lineage"],
-                round=body["round"],
-                labels=tuple(body["labels"]),
-                student=student,
-                history=History.from_dict(body["history"]),
-                teacher_bytes=body["teacher-bytes"],
-                partitions=body["partitions"],
-                taken=body["taken"],
-                shared_head=body["shared-head"],
-                label_shares=tuple(body["label-shares"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise StateError(
-                f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
-            ) from None
-
 
 def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     """The folder and state from which the server starts: a new run's, or the one that `resume` names.
@@ -228,3 +184,36 @@ def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     name = config.run_name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
     folder = RunFolder.create(Path(config.runs_dir).absolute() / name, config)
     return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())
+
+
+def _newest_state(run: Path) -> RunState:
+    newest = max((run / "checkpoints").glob("[0-9]" * 8), default=None)
+    if newest is None:
+        raise StateError(f"resume: {run} has finished no round yet: start a new run")
+    try:
+        body = json.loads((newest / _STATE).read_text())
+        if body["format"] != _FORMAT:
+            raise StateError(f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}")
+        joined, updates = (newest / _UPDATES).read_bytes(), []
+        for size in body["updates"]:
+            updates.append(joined[:size])
+            joined = joined[size:]
+        student = GlobalStudent(load_file(newest / _STUDENT), body["version"], updates, load_file(newest / _RESIDUAL))
+        if student.digest != body["digest"]:
+            raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
+        return RunState(
+            lineage=body["lineage"],
+            round=body["round"],
+            labels=tuple(body["labels"]),
+            student=student,
+            history=History.from_dict(body["history"]),
+            teacher_bytes=body["teacher-bytes"],
+            partitions=body["partitions"],
+            taken=body["taken"],
+            shared_head=body["shared-head"],
+            label_shares=tuple(body["label-shares"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise StateError(
+            f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
+        ) from None

@@ -21,13 +21,10 @@ from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import (
     RoundEntry,
-    TrafficRow,
-    dropped_row,
     mean_scores,
     prefixed,
-    seconds_by_part,
-    traffic_rows,
 )
+from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
     CodecSettings,
@@ -40,6 +37,7 @@ from fedkd_flwr.protocol import (
     to_records,
 )
 from fedkd_flwr.run_folder import RunFolder, RunState
+from fedkd_flwr.seconds import by_part, in_words
 
 log = getLogger("flwr")
 _Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
@@ -72,7 +70,6 @@ class FedKD(Strategy):
         )
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
-        self._traffic: list[TrafficRow] = []
 
     def summary(self) -> None:
         """Log what is run."""
@@ -123,14 +120,16 @@ class FedKD(Strategy):
         received = time.perf_counter()
         replied, failed = self._collected(replies, TrainReply)
         taken: list[TrainReply] = []
+        rows: list[TrafficRow] = []
         aggregation = build_aggregation(self.config)
         for member, reply in replied:
             try:
-                self._take(member, reply, round, aggregation)
+                rows += self._take(member, reply, round, aggregation)
                 taken.append(reply)
             except (ProtocolError, CodecError) as error:
                 failed[member.info.node] = str(error)
-                self._traffic.append(dropped_row(round, reply.node, len(reply.update)))
+                rows.append(dropped_row(round, member.info.node, len(reply.update)))
+        self._folder.ledger.add(rows)
         for node, reason in failed.items():
             self._membership.forget(node)
             log.warning("fedkd: round %d: no update from %s: %s", round, node, reason)
@@ -157,13 +156,13 @@ class FedKD(Strategy):
             asked=len(self._asked),
             trained=len(taken),
             failed=failed,
-            bytes_up=sum(len(reply.update) for _, reply in replied),
+            bytes_up=self._folder.ledger.total(round, "up"),
             server=self._admission.model.score(self._student.tensors) if self._evaluates_after(round) else None,
         )
         self.state.history.rounds.append(entry)
         self.state.round = round
         now = time.perf_counter()
-        entry.seconds = seconds_by_part(taken, now - self._sent_at, now - received)
+        entry.seconds = by_part(taken, now - self._sent_at, now - received)
         self._keep()
         log.info(
             "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
@@ -216,6 +215,7 @@ class FedKD(Strategy):
             member.version = reply.version
         self._keep()
         log.info("fedkd: finished%s", self.state.history.in_words(round))
+        log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
         return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
     def finish(self, grid: Grid, folder: Path) -> None:
@@ -241,7 +241,8 @@ class FedKD(Strategy):
     ) -> list[Message]:
         self._asked = []
         self._sent_at = time.perf_counter()
-        board = self.state.history.after(self.state.round)
+        round = self.state.round
+        rows: list[TrafficRow] = []
         refreshes = {version: self._student.refresh_from(version) for version in {m.version for m in members}}
         encoded = {v: [EncodedUpdate.from_bytes(payload) for payload in r.payloads] for v, r in refreshes.items()}
         for member in members:
@@ -253,9 +254,10 @@ class FedKD(Strategy):
                 ttl=self.config.round_timeout_seconds,
             )
             self._asked.append((message, member))
-            board.bytes_down += refresh.nbytes
             for update in encoded[member.version]:
-                self._traffic += traffic_rows(self.state.round, member.info.node, "down", update)
+                rows += traffic_rows(round, member.info.node, "down", update)
+        self._folder.ledger.add(rows)
+        self.state.history.after(round).bytes_down = self._folder.ledger.total(round, "down")
         return [message for message, _ in self._asked]
 
     def _collected(
@@ -269,8 +271,8 @@ class FedKD(Strategy):
             {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
-    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> None:
-        """Check an update and add it to the round's; one that does not fit leaves no trace."""
+    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> list[TrafficRow]:
+        """Check an update, add it to the round's, and return its rows; one that does not fit leaves no trace."""
         if reply.node != member.info.node:
             raise ProtocolError(f"its update says that it is of {reply.node}")
         if reply.lineage != self.state.lineage:
@@ -287,7 +289,7 @@ class FedKD(Strategy):
             raise ProtocolError("its update is too long to be added to others")
         aggregation.add(reply.node, update, weight(self.config, reply.examples))
         member.version = reply.version
-        self._traffic += traffic_rows(round, reply.node, "up", encoded)
+        return traffic_rows(round, reply.node, "up", encoded)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config
@@ -308,5 +310,4 @@ class FedKD(Strategy):
         return round % self.config.evaluate_every == 0 or round == self.config.num_rounds
 
     def _keep(self) -> None:
-        self._folder.checkpoint(self.state, self._traffic, self.config)
-        self._traffic = []
+        self._folder.checkpoint(self.state, self.config)

@@ -1,7 +1,6 @@
 """What a run achieved and sent, round by round: read from its history.json, shown as a table."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from fedkd_flwr.errors import StateError
+from fedkd_flwr.seconds import in_words
 
 _MB = 1e6
 
@@ -65,14 +65,14 @@ class Round:
 class Summary:
     """A run's rounds, which scores they show, the bytes of sending its teacher or student once, dense, and seconds.
 
-    `seconds` are all rounds' by part, the parts those of `RoundEntry.seconds`.
+    `seconds` are `RoundEntry.seconds` of each round.
     """
 
     rounds: tuple[Round, ...]
     shown: Shown | None
     teacher_bytes: int
     student_bytes: int
-    seconds: Mapping[str, float]
+    seconds: tuple[Mapping[str, float], ...]
 
 
 def read_summary(run: Path) -> Summary:
@@ -97,9 +97,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
     start = Round(0, student=_scores(initial["student"]), teachers=_scores(initial["teachers"]))
     rounds = [start] if start.student else []
     sent, exchanges = initial["bytes-down"], 0
-    seconds: Counter[str] = Counter()
     for entry in history["rounds"]:
-        seconds.update(entry["seconds"])
         trained, up, down = entry["trained"], entry["bytes-up"], entry["bytes-down"]
         sent += up + down
         exchanges += 2 * trained
@@ -118,6 +116,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
         )
     boards = (board for entry in (initial, *history["rounds"]) for board in (entry["student"], entry["teachers"]))
     shown = next((_shown(board) for board in boards if board), None)
+    seconds = tuple(entry["seconds"] for entry in history["rounds"])
     return Summary(tuple(rounds), shown, teacher_bytes, student_bytes, seconds)
 
 
@@ -128,7 +127,7 @@ def as_table(summary: Summary) -> Table:
     table = Table(
         title=f"{title}; MB per node and round, mean over the nodes that took part",
         caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
-        f"× less than that: up to and with the round{_where_time_went(summary.seconds)}",
+        "× less than that: up to and with the round" + (f"\n{words}" if (words := in_words(summary.seconds)) else ""),
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
@@ -151,19 +150,6 @@ def as_table(summary: Summary) -> Table:
             _cell(row.versus_student, 1, 1),
         )
     return table
-
-
-def _where_time_went(seconds: Mapping[str, float]) -> str:
-    """The seconds of a run in words; empty where none were counted."""
-    if not seconds:
-        return ""
-    of_run = {"round", "server", "flower"}
-    nodes = sorted(((s, part) for part, s in seconds.items() if part not in of_run), reverse=True)
-    parts = ", ".join(f"{part} {s:.1f}" for s, part in nodes)
-    return (
-        f"\n{seconds['round']:.1f} s in all rounds: server {seconds['server']:.1f}, flower {seconds['flower']:.1f}, "
-        f"the nodes' own work the rest; summed over nodes: {parts}"
-    )
 
 
 def _scores(metrics: Mapping[str, float] | None) -> Scores | None:

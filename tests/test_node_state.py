@@ -1,9 +1,10 @@
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from killed import killed_at
 
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -60,32 +61,12 @@ def test_unchanged_parts_are_linked(store: NodeStore) -> None:
     assert (after / "student.safetensors").stat().st_nlink == 1
 
 
-def die_at_step(step: int, store: NodeStore, unchanged: bool) -> bool:
-    """Save round 2 in a child process that is gone, without any clean-up, at its `step`-th file operation."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(event: str, _: object) -> None:
-            nonlocal count
-            if event == "open" or event.startswith(("os.", "shutil.")):
-                count += 1
-                if count == step:
-                    os._exit(9)
-
-        sys.addaudithook(hook)
-        store.save(state(2), unchanged=unchanged)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 9
-
-
 def test_a_kill_at_any_step_of_a_write_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     outcomes = []
     for step in range(1, 200):
         store = NodeStore(tmp_path / str(step), "lineage", "node")
         store.save(state(1))
-        killed = die_at_step(step, store, unchanged=False)
+        killed = killed_at(step, partial(store.save, state(2)))
         loaded = store.load()
         assert loaded is not None
         assert same(loaded, state(1)) or same(loaded, state(2))

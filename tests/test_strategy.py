@@ -226,6 +226,12 @@ def test_the_ledger_adds_up_to_the_bytes_that_travelled(run_config: Config) -> N
     assert all(len(arrays) == 1 for _, _, content in grid.log for arrays in content.array_records.values())
 
 
+def test_the_log_ends_with_where_the_time_went(run_config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    run_server(LoopbackGrid(run_config(), nodes(2)))
+    (line,) = [record.getMessage() for record in caplog.records if "waiting for Flower" in record.getMessage()]
+    assert "in 2 rounds: server " in line and all(part in line for part in ("train", "codec", "state", "evaluate"))
+
+
 def test_history_survives_its_own_json(run_config: Config) -> None:
     found = history(run_server(LoopbackGrid(run_config(num_rounds=3, evaluate_every=2), nodes(2))))
     assert [entry["student"] is not None for entry in found["rounds"]] == [False, True, True]

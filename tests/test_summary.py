@@ -54,16 +54,20 @@ def test_round_without_evaluation_or_success() -> None:
     assert (row.student, row.up, row.versus_teacher) == (None, None, None)
 
 
-def test_seconds_are_those_of_all_rounds_by_part() -> None:
+def test_where_the_time_of_all_rounds_went_stands_below_the_table() -> None:
     first = {"round": 10.0, "import": 4.0, "train": 6.0, "server": 1.0, "flower": 2.0}
     second = {"round": 8.0, "train": 7.5, "server": 0.5, "flower": 1.0}
-    summary = summarise(history_of(round_of(1, seconds=first), round_of(2, seconds=second)))
-    assert summary.seconds == {"round": 18, "import": 4, "train": 13.5, "server": 1.5, "flower": 3}
-    console = Console(width=80, record=True)
-    console.print(as_table(summary))
-    words = " ".join(console.export_text().split())
-    assert "18.0 s in all rounds: server 1.5, flower 3.0, " in words
-    assert "summed over nodes: train 13.5, import 4.0" in words
+
+    def words(*seconds: dict[str, float]) -> str:
+        console = Console(width=80, record=True)
+        console.print(as_table(summarise(history_of(*(round_of(n, seconds=s) for n, s in enumerate(seconds, 1))))))
+        return " ".join(console.export_text().split())
+
+    deployed = words(first, second)
+    assert "18.0 s in 2 rounds: server 1.5, waiting for Flower 3.0, " in deployed
+    assert "summed over nodes: train 13.5, import 4.0 (Flower starts a process for every message: import)" in deployed
+    assert "summed over nodes: train 7.5" in words(second) and "import" not in words(second)
+    assert "server" not in words({})
 
 
 def test_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:

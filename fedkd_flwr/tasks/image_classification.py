@@ -87,8 +87,8 @@ class ImageClassification(SingleLabel):
             `pixel_values`, float32 [batch, channels, height, width], rescaled and normalised as the processor does;
             `labels`, int64 [batch].
         """
-        pixels = examples["pixels"].chunk(0).flatten().to_numpy().reshape(-1, *self.shape)
-        labels = examples["label"].chunk(0).to_numpy()
+        pixels = np.from_dlpack(examples["pixels"].chunk(0).flatten()).reshape(-1, *self.shape)
+        labels = np.from_dlpack(examples["label"].chunk(0))
         order = range(len(examples)) if order is None else order
         for start in range(0, len(order), batch_size):
             rows = list(order[start : start + batch_size])

@@ -31,7 +31,7 @@ def label_counts(labels: "pa.ChunkedArray", classes: int) -> tuple[int, ...]:
     indices = labels.combine_chunks()
     if pa.types.is_list(indices.type):
         indices = indices.flatten()
-    return tuple(np.bincount(indices.to_numpy(), minlength=classes).tolist())
+    return tuple(np.bincount(np.from_dlpack(indices), minlength=classes).tolist())
 
 
 def shares(counts: Sequence[int], examples: int) -> tuple[float, ...]:

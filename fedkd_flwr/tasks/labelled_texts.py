@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,7 +94,7 @@ class LabelledTexts:
 
     def targets(self, label: "pa.Array") -> Tensor:
         """The labels of all examples as losses and scores take them, [examples, ...]."""
-        return torch.tensor(label.to_numpy())
+        return torch.tensor(np.from_dlpack(label))
 
     @property
     def _tokenizers(self) -> dict[str, "PreTrainedTokenizerBase"]:

@@ -3,11 +3,13 @@
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
+from fedkd_flwr.tasks.metrics import rank_correlation
 from fedkd_flwr.tasks.numerics import finite, full
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Regression(LabelledTexts):
     def targets(self, label: "pa.Array") -> Tensor:
         """The scaled numbers, float32 [examples]."""
         middle, half = scale(self.labels)
-        return torch.tensor((label.to_numpy() - middle) / half, dtype=torch.float32)
+        return torch.tensor((np.from_dlpack(label).astype(np.float64) - middle) / half, dtype=torch.float32)
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Squared error, mean over the batch.
@@ -88,17 +90,15 @@ class RegressionScores:
         Raises:
             RunError: an output is not finite.
         """
-        from torchmetrics.functional.regression import mean_absolute_error, r2_score, spearman_corrcoef
-
         outputs, labels = torch.cat(self._outputs), torch.cat(self._labels)
         loss = finite(float(nn.functional.mse_loss(outputs, labels)))
         _, half = self._scale
         differ = len(labels) > 1 and bool(labels.min() < labels.max())
         ranked = differ and bool(outputs.min() < outputs.max())
         return {
-            "mae": half * float(mean_absolute_error(outputs, labels)),
+            "mae": half * float((outputs - labels).abs().mean()),
             "rmse": half * math.sqrt(loss),
-            "r2": float(r2_score(outputs, labels)) if differ else 0.0,
-            "spearman": float(spearman_corrcoef(outputs, labels)) if ranked else 0.0,
+            "r2": 1 - loss / float(labels.var(correction=0)) if differ else 0.0,
+            "spearman": rank_correlation(outputs, labels) if ranked else 0.0,
             "loss": loss,
         }

@@ -33,7 +33,8 @@ class Rows:
     def of(cls, column: "pa.ChunkedArray") -> "Rows":
         """Those of a list column of one chunk."""
         (rows,) = column.chunks
-        return cls(rows.values.to_numpy(), rows.offsets.to_numpy())
+        ends: NDArray[Any] = np.from_dlpack(rows.offsets)
+        return cls(np.from_dlpack(rows.values), ends)
 
     def length(self, row: int) -> int:
         """Numbers in a row."""

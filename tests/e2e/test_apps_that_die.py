@@ -1,9 +1,7 @@
-"""Apps that are killed or too slow in the federation of docs/deploy.md, and clocks that differ."""
+"""Apps that are killed or too slow in the federation of docs/deploy.md."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +11,6 @@ from federation import history, round_of
 from flwr.app import Error, Message
 from safetensors.torch import load_file
 
-from e2e.conftest import Deployment
 from e2e.machine import until
 from e2e.secure import Federation, Host, assert_same
 
@@ -97,41 +94,6 @@ def test_a_killed_serverapp_is_resumed(
     assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
     assert [entry["trained"] for entry in history(federation.folder(settings))["rounds"]] == [2, 2, 2]
     assert_same(student(federation, settings), in_one_process(settings))
-
-
-AHEAD = """
-import datetime, time
-REAL, NOW = time.time, datetime.datetime.now
-time.time = lambda: REAL() + 60
-
-class Ahead(datetime.datetime):
-    __slots__ = ()
-
-    @classmethod
-    def now(cls, tz=None):
-        return NOW(tz) + datetime.timedelta(seconds=60)
-
-datetime.datetime = Ahead
-"""
-"""What a SuperNode loads first on a machine whose clock is a minute ahead."""
-
-
-def test_a_node_whose_clock_is_ahead_is_turned_away_and_nobody_waits_for_it(
-    deployment: Deployment, config_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(AHEAD)
-    deployment.superlink()
-    right = dict(deployment.env)
-    for node in range(3):
-        state = tmp_path / f"node-{node}"
-        deployment.env = right | ({"PYTHONPATH": str(tmp_path)} if node == 2 else {})
-        deployment.supernode(state.name, f'partition-id={node % 2} num-partitions=2 threads=1 state-dir="{state}"')
-    deployment.env = right
-    run = deployment.wait("dep", deployment.run(config_file()), seconds=240)
-    assert run["status"] == "finished:completed", deployment.logs()
-    assert "Connection attempt failed" in deployment.log("node-2") and not (tmp_path / "node-2").exists()
-    (path,) = tmp_path.rglob("history.json")
-    assert [entry["trained"] for entry in json.loads(path.read_text())["rounds"]] == [2, 2]
 
 
 def training(silo: Host) -> psutil.Process:

@@ -1,5 +1,6 @@
 """`fedkd run`: Flower's simulation engine on Ray, killed and resumed."""
 
+import csv
 import json
 import os
 import re
@@ -32,7 +33,10 @@ def fedkd(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
 def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
     config_file: Callable[..., Path], run_config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle of a round; the same command with --resume ends where loopback ends, bit for bit."""
+    """SIGKILL in the middle of a round; the same command with --resume ends where loopback ends, bit for bit.
+
+    What the killed round sent stays counted.
+    """
     config = config_file(num_rounds=ROUNDS)
     folder = tmp_path / "runs" / "run"
     first = fedkd("-c", str(config), cwd=tmp_path)
@@ -42,6 +46,7 @@ def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    written = (folder / "traffic.csv").read_bytes()
     assert not (folder / "student").exists(), "the run was over before it could be killed"
 
     second = fedkd("--resume", str(folder), cwd=tmp_path)
@@ -58,3 +63,9 @@ def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
     histories = [json.loads((path / "history.json").read_text()) for path in (folder, loopback)]
     for mine, theirs in zip(*(history["rounds"] for history in histories), strict=True):
         assert mine["student"] == theirs["student"] and mine["teachers"] == theirs["teachers"]
+    assert (folder / "traffic.csv").read_bytes().startswith(written[: written.rfind(b"\n") + 1])
+    with (folder / "traffic.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for way in ("up", "down"):
+        counted = sum(entry[f"bytes-{way}"] for entry in histories[0]["rounds"])
+        assert counted == sum(int(row["bytes"]) for row in rows if row["direction"] == way) > 0
