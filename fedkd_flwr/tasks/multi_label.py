@@ -1,5 +1,6 @@
 """Any number of labels per text: each is a decision of its own."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
-from fedkd_flwr.tasks.metrics import Decisions, average_precision, mean
 from fedkd_flwr.tasks.numerics import finite, full
 
 if TYPE_CHECKING:
@@ -71,18 +71,23 @@ class MultiLabelScores:
     """
 
     def __init__(self, classes: int) -> None:
-        self._decisions = Decisions(classes)
-        self._probabilities: list[Tensor] = []
-        self._gold: list[Tensor] = []
-        self._losses: list[Tensor] = []
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score, MultilabelStatScores
+
+        self._micro = MultilabelF1Score(classes, average="micro", validate_args=False)
+        self._macro = MultilabelF1Score(classes, average="none", validate_args=False)
+        self._counts = MultilabelStatScores(classes, average="none", validate_args=False)
+        self._ranking = MultilabelAveragePrecision(classes, average="none", validate_args=False)
+        self._loss = MeanMetric(nan_strategy="disable")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, classes], labels 0.0 or 1.0 [batch, classes], on any device."""
         logits, labels = full(logits.detach()).cpu(), labels.cpu()
-        self._decisions.update(logits > 0, labels > 0)
-        self._probabilities.append(logits.sigmoid())
-        self._gold.append(labels > 0)
-        self._losses.append(
+        decisions, gold = (logits > 0).long(), labels.long()
+        for metric in (self._micro, self._macro, self._counts):
+            metric.update(decisions, gold)
+        self._ranking.update(logits.sigmoid(), gold)
+        self._loss.update(
             nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
         )
 
@@ -95,12 +100,17 @@ class MultiLabelScores:
         Raises:
             RunError: the loss is not finite.
         """
-        loss = finite(float(torch.cat(self._losses).double().mean()))
-        columns = zip(torch.cat(self._probabilities).T, torch.cat(self._gold).T, strict=True)
-        ranking = [average_precision(probabilities, gold) for probabilities, gold in columns if gold.any()]
+        loss = finite(float(self._loss.compute()))
+        true, false, _, missed, support = self._counts.compute().unbind(-1)
+        with warnings.catch_warnings(action="ignore"):  # of classes that no example has
+            ranking = self._ranking.compute()
         return {
-            "micro-f1": self._decisions.micro_f1,
-            "macro-f1": self._decisions.macro_f1,
-            "mean-average-precision": mean(torch.tensor(ranking, dtype=torch.float64)),
+            "micro-f1": float(self._micro.compute()),
+            "macro-f1": _mean(self._macro.compute()[(true + false + missed) > 0]),
+            "mean-average-precision": _mean(ranking[support > 0]),
             "loss": loss,
         }
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else 0.0

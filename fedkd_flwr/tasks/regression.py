@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
-from fedkd_flwr.tasks.metrics import rank_correlation
 from fedkd_flwr.tasks.numerics import finite, full
 
 if TYPE_CHECKING:
@@ -90,15 +89,17 @@ class RegressionScores:
         Raises:
             RunError: an output is not finite.
         """
+        from torchmetrics.functional.regression import mean_absolute_error, r2_score, spearman_corrcoef
+
         outputs, labels = torch.cat(self._outputs), torch.cat(self._labels)
         loss = finite(float(nn.functional.mse_loss(outputs, labels)))
         _, half = self._scale
         differ = len(labels) > 1 and bool(labels.min() < labels.max())
         ranked = differ and bool(outputs.min() < outputs.max())
         return {
-            "mae": half * float((outputs - labels).abs().mean()),
+            "mae": half * float(mean_absolute_error(outputs, labels)),
             "rmse": half * math.sqrt(loss),
-            "r2": 1 - loss / float(labels.var(correction=0)) if differ else 0.0,
-            "spearman": rank_correlation(outputs, labels) if ranked else 0.0,
+            "r2": float(r2_score(outputs, labels)) if differ else 0.0,
+            "spearman": float(spearman_corrcoef(outputs, labels)) if ranked else 0.0,
             "loss": loss,
         }

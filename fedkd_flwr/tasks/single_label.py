@@ -1,10 +1,10 @@
 """What tasks with one label per example have in common: losses and scores."""
 
-import torch
+import math
+
 from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
-from fedkd_flwr.tasks.metrics import Decisions, average_precision
 from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
 
 
@@ -52,19 +52,32 @@ class ClassificationScores:
     """
 
     def __init__(self, classes: int) -> None:
-        self._classes = classes
-        self._decisions = Decisions(classes)
-        self._ranked: list[tuple[Tensor, Tensor]] = []
-        self._losses: list[Tensor] = []
+        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics.classification import (
+            BinaryAveragePrecision,
+            BinaryF1Score,
+            MulticlassAccuracy,
+            MulticlassF1Score,
+        )
+
+        self._decisions = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
+                "macro-f1": MulticlassF1Score(classes, average="macro", validate_args=False),
+            }
+        )
+        self._positive = BinaryF1Score(validate_args=False) if classes == 2 else None
+        self._ranking = BinaryAveragePrecision(validate_args=False) if classes == 2 else None
+        self._loss = MeanMetric(nan_strategy="disable")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
         logits, labels = full(logits.detach()).cpu(), labels.cpu()
-        decided, there = (nn.functional.one_hot(x, self._classes).bool() for x in (logits.argmax(dim=-1), labels))
-        self._decisions.update(decided, there)
-        if self._classes == 2:
-            self._ranked.append((logits.softmax(dim=-1)[:, 1], labels == 1))
-        self._losses.append(nn.functional.cross_entropy(logits, labels, reduction="none"))
+        self._decisions.update(logits.argmax(dim=-1), labels)
+        if self._positive is not None and self._ranking is not None:
+            self._positive.update(logits.argmax(dim=-1), labels)
+            self._ranking.update(logits.softmax(dim=-1)[:, 1], labels)
+        self._loss.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self) -> dict[str, float]:
         """Scores of all examples so far, of which there is at least one.
@@ -76,12 +89,12 @@ class ClassificationScores:
         Raises:
             RunError: the loss is not finite.
         """
-        loss = finite(float(torch.cat(self._losses).double().mean()))
-        scores = {"accuracy": self._decisions.recall, "macro-f1": self._decisions.macro_f1}
-        if self._classes == 2:
-            probabilities, positive = map(torch.cat, zip(*self._ranked, strict=True))
+        loss = finite(float(self._loss.compute()))
+        scores = {name: float(value) for name, value in self._decisions.compute().items()}
+        if self._positive is not None and self._ranking is not None:
+            ranking = float(self._ranking.compute())
             scores |= {
-                "f1": float(self._decisions.f1[1]),
-                "average-precision": average_precision(probabilities, positive),
+                "f1": float(self._positive.compute()),
+                "average-precision": ranking if math.isfinite(ranking) else 0.0,
             }
         return scores | {"loss": loss}

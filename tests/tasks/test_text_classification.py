@@ -155,6 +155,7 @@ def test_of_two_classes_the_second_is_the_positive_one() -> None:
     assert computed["average-precision"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
 
 
+@pytest.mark.filterwarnings("ignore:No positive samples")
 def test_without_positive_examples_the_scores_are_finite() -> None:
     scores = ClassificationScores(2)
     scores.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
