@@ -63,6 +63,13 @@ def test_a_model_that_is_not_there_is_named_in_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_without_a_tokenizer_is_refused(family: str, tmp_path: Path, check: Callable[..., None]) -> None:
+    FAMILIES[family]().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"model '{tmp_path}' (has no tokenizer: put its|cannot be read)"):
+        check(teacher=str(tmp_path))
+
+
 @pytest.mark.parametrize("lost", ["config.json", "tokenizer.json"])
 def test_an_incomplete_folder_is_refused_before_any_weights_are_read(
     lost: str, tmp_path: Path, check: Callable[..., None]
