@@ -57,7 +57,10 @@ def store_frozen_as(teacher: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def merged(teacher: nn.Module) -> Iterator[None]:
-    """Inside, the teacher has plain float32 layers with the adapters added to them; outside it is as it was."""
+    """Inside, the teacher has plain float32 layers with the adapters added to them; outside it is as it was.
+
+    The plain layers lie in the CPU's memory: the device's may have no room for them.
+    """
     adapted = _adapted(teacher)
     for name, layer in adapted:
         teacher.set_submodule(name, _plain(layer))
@@ -76,7 +79,7 @@ def _adapted(teacher: nn.Module) -> list[tuple[str, nn.Module]]:
 def _plain(layer: nn.Module) -> nn.Linear:
     base: nn.Linear = layer.get_base_layer()  # type: ignore[operator]
     plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-    plain.weight = Parameter(base.weight.float() + layer.get_delta_weight(_NAME).float())  # type: ignore[operator]
+    plain.weight = Parameter((base.weight.float() + layer.get_delta_weight(_NAME).float()).cpu())  # type: ignore[operator]
     if base.bias is not None:
-        plain.bias = Parameter(base.bias.float())
+        plain.bias = Parameter(base.bias.float().cpu())
     return plain

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedkd_flwr.config_rules import RULES
+from fedkd_flwr.data_kinds import PREFIXES
 from fedkd_flwr.errors import ConfigError
 
 Value = bool | int | float | str
@@ -76,6 +77,9 @@ _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
 """The other keys of a node config: who the node is, its data, its teacher."""
 
+_SOURCE = f"({'|'.join(PREFIXES)}):.+"
+_SOURCES = " or ".join(", ".join(f"{prefix}:PATH" for prefix in PREFIXES).rsplit(", ", 1))
+
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
@@ -113,23 +117,18 @@ class RunConfig(BaseModel):
     max_length: int = Field(ge=2)
     max_history: int = Field(ge=1)
 
-    dataset: str = Field(
-        pattern=r"^(tweets|(csv|json|parquet|hf|iob|imagefolder|mind):.+)$",
-        description="tweets, csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH or mind:FOLDER",
-    )
+    dataset: str = Field(pattern=rf"^(tweets|{_SOURCE})$", description=f"tweets, {_SOURCES}")
     text_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
     label_separator: str = Field(min_length=1)
     labels: str
-    partition: Literal["natural", "iid", "dirichlet"]
+    partition: Literal["natural", "iid", "dirichlet", "shard", "linear", "square", "exponential"]
     partition_column: str
     dirichlet_alpha: float = Field(gt=0)
+    shards_per_node: int = Field(ge=1)
     test_fraction: float = Field(gt=0, lt=1)
     max_test_examples: int = Field(ge=0)
-    server_test_data: str = Field(
-        pattern=r"^$|^(csv|json|parquet|hf|iob|imagefolder|mind):.+$",
-        description="csv:PATH, json:PATH, parquet:PATH, hf:NAME, iob:PATH, imagefolder:PATH, mind:FOLDER or empty",
-    )
+    server_test_data: str = Field(pattern=rf"^({_SOURCE})?$", description=f"empty, {_SOURCES}")
 
     batch_size: int = Field(ge=1)
     gradient_accumulation: int = Field(ge=1)

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fedkd_flwr.data_kinds import kinds_of, sources_of
+
 if TYPE_CHECKING:
     from fedkd_flwr.config import RunConfig
 
-_KINDS = {
-    "token-classification": ("iob", "hf"),
-    "image-classification": ("imagefolder",),
-    "news-recommendation": ("mind",),
+_BY_LABEL = {
+    "dirichlet": ("text-classification", "image-classification"),
+    "shard": ("text-classification", "image-classification", "regression"),
 }
-"""Of the data that a task reads, where it reads no tables of texts."""
+"""Partitions by label, and the tasks whose examples have one each: a class, or for shards a number."""
 
 
 def _energies_rise(config: "RunConfig") -> None:
@@ -32,24 +33,27 @@ def _codec_has_these_bits(config: "RunConfig") -> None:
 
 
 def _data_fit_the_task(config: "RunConfig") -> None:
-    kinds = _KINDS.get(config.task, ("csv", "json", "parquet", "hf"))
     for key, source in (("dataset", config.dataset), ("server-test-data", config.server_test_data)):
-        if source not in ("", "tweets") and source.partition(":")[0] not in kinds:
-            expected = " or ".join(f"{kind}:PATH" for kind in kinds)
-            raise ValueError(f"{key} is {source!r} but task is {config.task!r}: set it to {expected}, or the task")
-    if config.task == "news-recommendation" and (config.labels or config.partition == "dirichlet"):
-        raise ValueError("news has no labels: empty labels, and set partition to 'natural' (by user) or 'iid'")
+        if source not in ("", "tweets") and source.partition(":")[0] not in kinds_of(config.task):
+            raise ValueError(
+                f"{key} is {source!r} but task is {config.task!r}: set it to {sources_of(config.task)}, or the task"
+            )
+
+
+def _partition_fits_the_data(config: "RunConfig") -> None:
     if config.dataset.startswith("iob:") and config.partition != "natural":
         raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
-    if config.task == "token-classification" and config.partition == "dirichlet":
-        raise ValueError("partition 'dirichlet' needs one class an example, sentences have many: set it to 'iid'")
     if config.dataset.startswith("imagefolder:") and config.partition == "natural":
         raise ValueError("images have no column of owners: set partition to 'iid' or 'dirichlet'")
+    if config.task not in _BY_LABEL.get(config.partition, (config.task,)):
+        raise ValueError(
+            f"partition {config.partition!r} needs one class an example, task is {config.task!r}: set it to 'iid'"
+        )
 
 
 def _labels_fit_the_task(config: "RunConfig") -> None:
-    if config.task in ("multi-label", "regression") and config.partition == "dirichlet":
-        raise ValueError(f"partition 'dirichlet' needs one class an example, task is {config.task!r}: set it to 'iid'")
+    if config.task == "news-recommendation" and config.labels:
+        raise ValueError("news has no labels: empty labels")
     if config.task == "regression" and config.labels:
         try:
             low, high = map(float, config.label_names)
@@ -123,6 +127,7 @@ RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _energies_rise,
     _codec_has_these_bits,
     _data_fit_the_task,
+    _partition_fits_the_data,
     _labels_fit_the_task,
     _adjusted_labels_have_shares,
     _probed_heads_are_linear,

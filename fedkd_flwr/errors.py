@@ -1,5 +1,8 @@
 """Errors that a user can act on: one line that names the culprit, what was expected and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FedKDError(Exception):
     """Base of all errors that are reported to the user as one line."""
@@ -39,3 +42,14 @@ class RunError(FedKDError):
 
 class CodecError(FedKDError):
     """A tensor cannot be encoded, or bytes are not an intact encoded update."""
+
+
+@contextmanager
+def at_node(name: object) -> Iterator[None]:
+    """Errors inside say at which node they arose; where it has no name they stay as they are."""
+    try:
+        yield
+    except FedKDError as error:
+        if not name:
+            raise
+        raise type(error)(f"node {name}: {error}") from None

@@ -58,12 +58,14 @@ def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerB
         words: it must be able to say which word a piece is of; each word then counts as preceded by a space.
 
     Raises:
-        ModelError: it cannot be read, or cannot pad, or knows no words.
+        ModelError: it cannot be read, or is missing, or cannot pad, or knows no words.
     """
     from transformers import AutoTokenizer
 
     with reading(reference):
         tokenizer = AutoTokenizer.from_pretrained(resolve(reference), **({"add_prefix_space": True} if words else {}))
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what `transformers` makes of a folder without one
+        raise ModelError(f"model {reference!r} has no tokenizer: put its tokenizer.json, or vocabulary, in that folder")
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
     if words and not tokenizer.is_fast:

@@ -30,7 +30,7 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import ConfigError, DamagedStateError, ModelError, ProtocolError, RunError, StateError
+from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError, at_node
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
@@ -61,11 +61,12 @@ class Node:
         """Prepare the node.
 
         Raises:
-            FedKDError: node config, data, device or models are not usable; says which and why.
+            FedKDError: node config, data, device or models are not usable; says which and why, and names the node
+                where its config does.
         """
         self._clock = Clock()
         self._clock.add("import", start_seconds())
-        with self._clock("setup"):
+        with self._clock("setup"), at_node(node_config.get("name")):
             self._config = config.for_node(node_config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
@@ -78,13 +79,11 @@ class Node:
 
     def join(self, request: JoinRequest) -> JoinReply:
         """Say who this node is and what it holds; make room for this lineage's state."""
-        try:
+        with at_node(self.name):
             check_models(self._config)
             self._build(shared_head=self._config.shared_head != "never")
             if self._prepared.label_shares and self._models.student is not None:
                 require_bias(self._models.student)
-        except (ConfigError, ModelError) as error:
-            raise ModelError(f"node {self.name}: {error}") from None
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:

@@ -78,6 +78,15 @@ def _tiny_bert(folder: Path, dropout: float) -> Path:
 
 
 @pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder with a small random encoder for each of a few families."""
+    from checkpoints import FAMILIES, save
+
+    torch.manual_seed(1)
+    return {name: save(build(), tmp_path_factory.mktemp(name)) for name, build in FAMILIES.items()}
+
+
+@pytest.fixture(scope="session")
 def tweets_csv(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any]) -> Path:
     """Every 100th tweet: some 380 rows of text, label."""
     path = tmp_path_factory.mktemp("tweets") / "tweets.csv"

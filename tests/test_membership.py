@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,10 +69,18 @@ def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
         run_server(LoopbackGrid(run_config(min_train_nodes=3), nodes(1)))
 
 
-def test_nodes_that_refuse_say_why(run_config: Config, tmp_path: Path) -> None:
-    missing = {"name": "north", "data-path": str(tmp_path / "absent.csv")}
-    with pytest.raises(RunError, match=r"1 nodes can take part, min-train-nodes is 2; .*absent\.csv"):
-        run_server(LoopbackGrid(run_config(), [*nodes(1), missing]))
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"data-path": "/data/absent.csv"}, r"data file /data/absent\.csv: no such file"),
+        ({"data-path": "/data/absent.csv", "precision": "fp16"}, "precision is 'fp16' but the device is a CPU"),
+        ({"partition-id": 1, "num-partitions": 2, "teacher": "/models/absent"}, "model '/models/absent': there is no"),
+        ({"partition-id": 1, "num-partitions": 2, "seed": 3}, "node-config key 'seed' is unknown"),
+    ],
+)
+def test_nodes_that_refuse_say_who_they_are_and_why(run_config: Config, wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RunError, match=rf"1 nodes can take part, min-train-nodes is 2; node north: {problem}"):
+        run_server(LoopbackGrid(run_config(device="cpu"), [*nodes(1), {"name": "north"} | wrong]))
 
 
 def test_two_nodes_of_one_name_are_refused(run_config: Config) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.split import drawn
 from fedkd_flwr.errors import DataError
 
@@ -88,8 +89,8 @@ def read_mind(data: DataFile) -> Mind:
 def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
     """All impressions of a folder, as those of node `name`; or where there are `partitions`, those of one.
 
-    Natural partitions hold all impressions of a user, iid ones impressions drawn with the run's seed. Where none are
-    held out, the latest `test-fraction` of the node's are.
+    Natural partitions hold all impressions of a user. Where none are held out, the latest `test-fraction` of the node's
+    are.
 
     Raises:
         DataError: as `read_mind`; or so many nodes cannot share them, or one is left with too few.
@@ -101,8 +102,7 @@ def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, part
     train, test = mind.train, mind.test
     if partitions:
         name = f"partition-{partition}"
-        train = _share(train, mind, config, partition, partitions, where)
-        test = None if test is None else _share(test, mind, config, partition, partitions, where)
+        train, test = _share(mind, config, partition, partitions, where)
     if test is None:
         train, test = _latest(train, config.test_fraction)
     if not (len(train) and len(test)):
@@ -259,19 +259,15 @@ def _require(path: Path, wrong: "pa.Array", ends: "NDArray[np.int64]", problem: 
         raise DataError(f"{path}: line {np.searchsorted(ends, word, side='right')} {problem}")
 
 
-def _share(table: "pa.Table", mind: Mind, config: RunConfig, partition: int, partitions: int, where: str) -> "pa.Table":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if config.partition == "iid":
-        rows = np.random.default_rng(config.seed).permutation(len(table))
-        return table.take(np.sort(rows[partition::partitions]))
-    tables = [mind.train] if mind.test is None else [mind.train, mind.test]
-    users = np.unique(np.concatenate([part["user"].to_numpy() for part in tables]))
-    if partitions > len(users):
-        raise DataError(f"{where}: {partitions} nodes cannot share {len(users)} users: run at most {len(users)} nodes")
-    return table.filter(pc.is_in(table["user"], value_set=pa.array(users[partition::partitions], table["user"].type)))
+def _share(
+    mind: Mind, config: RunConfig, partition: int, partitions: int, where: str
+) -> tuple["pa.Table", "pa.Table | None"]:
+    owners = mind.train["user"].to_pylist() + ([] if mind.test is None else mind.test["user"].to_pylist())
+    users = len(set(owners))
+    if config.partition == "natural" and partitions > users:
+        raise DataError(f"{where}: {partitions} nodes cannot share {users} users: run at most {users} nodes")
+    _, train, test = share_rows(owners, len(mind.train), config, partition, partitions, where)
+    return mind.train.take(train), None if mind.test is None else mind.test.take(test)
 
 
 def _latest(table: "pa.Table", fraction: float) -> tuple["pa.Table", "pa.Table"]:

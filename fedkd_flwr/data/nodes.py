@@ -16,6 +16,7 @@ from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
 from fedkd_flwr.data.node_data import NodeData
 from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
+from fedkd_flwr.data_kinds import sources_of
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _FORMAT = 1
 
 _KEYS = {
     "task", "text_column", "label_column", "label_separator", "labels", "partition", "partition_column",
-    "dirichlet_alpha", "test_fraction", "max_test_examples", "seed",
+    "dirichlet_alpha", "shards_per_node", "test_fraction", "max_test_examples", "seed",
 }  # fmt: skip
 """Besides `dataset`, all that decides on a node's examples."""
 
@@ -40,22 +41,20 @@ class _Kind:
         load: the examples of a node, from data, run config, name of the node, partition and partitions (0: all).
         load_test: those to test a student on, from source, run config and labels.
         holds: what it has that the bundled tweets lack.
-        source: how run-config key `dataset` then names it.
     """
 
     find: Callable[[str], DataFile]
     load: Callable[[DataFile, RunConfig, str, int, int], NodeData]
     load_test: Callable[[str, RunConfig, tuple[str, ...]], "Dataset"]
     holds: str = ""
-    source: str = ""
 
 
 _TEXTS = _Kind(find, load_texts, load_test_texts)
-_TAGGED = _Kind(find_tagged, load_tagged, load_test_tagged, "tags", "iob:PATH or hf:NAME")
+_TAGGED = _Kind(find_tagged, load_tagged, load_test_tagged, "tags")
 _KINDS = {
     "token-classification": _TAGGED,
-    "image-classification": _Kind(find_images, load_images, load_test_images, "images", "imagefolder:PATH"),
-    "news-recommendation": _Kind(find_mind, load_mind, load_test_mind, "clicks", "mind:FOLDER"),
+    "image-classification": _Kind(find_images, load_images, load_test_images, "images"),
+    "news-recommendation": _Kind(find_mind, load_mind, load_test_mind, "clicks"),
 }
 """Of the tasks that read no texts with classes."""
 
@@ -77,7 +76,7 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     Otherwise the node with `partition-id` i of `num-partitions` n holds its share of the run's data set:
 
     - natural: all rows of the owners i, i + n, i + 2n, ... in the sorted values of the partition column;
-    - iid, dirichlet: a share drawn with the run's seed.
+    - any other partition: a share drawn with the run's seed, see `fedkd_flwr.data.partition`.
 
     For token classification `data-path` is a folder or file as in `fedkd_flwr.data.iob` or a data set, and the run's
     data set a folder of such folders, one for each node, or a data set to be shared out. For image classification and
@@ -153,7 +152,9 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if kind is _TEXTS:
         return _Owned(locate(config.dataset), partition, partitions)
     if config.dataset == "tweets":
-        raise DataError(f"dataset 'tweets' has no {kind.holds}: set run-config key 'dataset' to {kind.source}")
+        raise DataError(
+            f"dataset 'tweets' has no {kind.holds}: set run-config key 'dataset' to {sources_of(config.task)}"
+        )
     if config.dataset.startswith("iob:"):
         return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
     return _Owned(kind.find(config.dataset), partition, partitions)

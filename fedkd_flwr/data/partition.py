@@ -1,21 +1,33 @@
 """How simulated nodes share one data set."""
 
+import math
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
+    from numpy.typing import NDArray
 
 
 def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
     """Name and examples of partition `partition` of `partitions`; together they are the whole data set.
 
+    Natural partitions are those of the owners. All others are drawn with the run's seed:
+
+    - iid: of equal size, by chance;
+    - dirichlet: of each label the nodes' shares are drawn from Dirichlet(`dirichlet-alpha`);
+    - shard: sorted by label and cut into equal blocks, of which each node has `shards-per-node` (McMahan et al. 2017);
+    - linear, square, exponential: by chance, of sizes in the ratio of i, i² or exp(i), i = 1 ... `partitions`.
+
     Args:
-        dataset: columns `text`, `label` (int64) and, for natural partitions, `owner` (str).
-        config: `partition`, its column or concentration, and `seed`.
+        dataset: columns `text`, `label` (int64, for shards also float64; none where no label decides) and, for natural
+            partitions, `owner` (str).
+        config: `partition`, its column, concentration or shards, and `seed`.
         partition: at least 0, below `partitions`.
         partitions: number of nodes.
         where: how errors call the data.
@@ -23,13 +35,30 @@ def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int
     Raises:
         DataError: so many nodes cannot share this data set.
     """
-    match config.partition:
-        case "natural":
-            return _natural(dataset, config.partition_column, partition, partitions, where)
-        case "iid":
-            return f"partition-{partition}", _iid(dataset, config.seed, partition, partitions)
-        case "dirichlet":
-            return f"partition-{partition}", _dirichlet(dataset, config, partition, partitions, where)
+    if config.partition == "natural":
+        return _natural(dataset, config.partition_column, partition, partitions, where)
+    return f"partition-{partition}", _drawn(dataset, config, partition, partitions, where)
+
+
+def share_rows(
+    owners: Sequence[str], learnt: int, config: RunConfig, partition: int, partitions: int, where: str
+) -> tuple[str, "NDArray[np.int64]", "NDArray[np.int64]"]:
+    """`share` of examples that no label decides on, shared out together with those held out.
+
+    Args:
+        owners: of every example, first of those to learn from.
+        learnt: how many these are.
+
+    Returns:
+        The partition's name, its rows to learn from, and its held-out rows counted from the first of them; ascending.
+    """
+    import numpy as np
+    from datasets import Dataset
+
+    everything = Dataset.from_dict({"row": range(len(owners)), "owner": owners})
+    name, mine = share(everything, config, partition, partitions, where)
+    rows = np.sort(np.array(mine["row"][:], np.int64))
+    return name, rows[rows < learnt], rows[rows >= learnt] - learnt
 
 
 def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
@@ -39,32 +68,51 @@ def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, w
             f"{where}: {partitions} nodes cannot share the {len(owners)} values of column {column!r}: "
             f"run at most {len(owners)} nodes, or set partition to 'iid' or 'dirichlet'"
         )
-    mine = owners[partition::partitions]
+    mine = dict.fromkeys(owners[partition::partitions])
     return "+".join(mine), dataset.select([i for i, owner in enumerate(dataset["owner"][:]) if owner in mine])
 
 
-def _iid(dataset: "Dataset", seed: int, partition: int, partitions: int) -> "Dataset":
+def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> "Dataset":
     from datasets import disable_progress_bars
-    from flwr_datasets.partitioner import IidPartitioner
 
     disable_progress_bars()
-    partitioner = IidPartitioner(partitions)
-    partitioner.dataset = dataset.shuffle(seed=seed)
-    return partitioner.load_partition(partition)
-
-
-def _dirichlet(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> "Dataset":
-    from flwr_datasets.partitioner import DirichletPartitioner
-
-    partitioner = DirichletPartitioner(
-        partitions, "label", alpha=config.dirichlet_alpha, min_partition_size=2, seed=config.seed
-    )
-    partitioner.dataset = dataset
+    partitioner = _partitioner(config, partitions, len(dataset))
+    partitioner.dataset = dataset if config.partition == "dirichlet" else dataset.shuffle(seed=config.seed)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return partitioner.load_partition(partition)
+            parts = [partitioner.load_partition(number) for number in range(partitions)]
+        smallest = min(map(len, parts))
     except ValueError:
+        smallest = 0
+    if smallest < 2:
+        alpha = config.partition == "dirichlet"
         raise DataError(
-            f"{where}: dirichlet-alpha {config.dirichlet_alpha} leaves one of {partitions} nodes "
-            f"fewer than 2 of its {len(dataset)} examples: raise dirichlet-alpha or run fewer nodes"
-        ) from None
+            f"{where}: {f'dirichlet-alpha {config.dirichlet_alpha}' if alpha else f'partition {config.partition!r}'} "
+            f"leaves one of {partitions} nodes fewer than 2 of its {len(dataset)} examples: "
+            f"{'raise dirichlet-alpha or run' if alpha else 'run'} fewer nodes"
+        )
+    part: Dataset = parts[partition]
+    return part
+
+
+def _partitioner(config: RunConfig, partitions: int, examples: int) -> Any:
+    from flwr_datasets import partitioner
+
+    match config.partition:
+        case "dirichlet":
+            return partitioner.DirichletPartitioner(
+                partitions, "label", alpha=config.dirichlet_alpha, min_partition_size=2, seed=config.seed
+            )
+        case "shard":
+            size = math.ceil(examples / (partitions * config.shards_per_node))
+            return partitioner.ShardPartitioner(
+                partitions, "label", shard_size=size, keep_incomplete_shard=True, seed=config.seed
+            )
+        case "linear":
+            return partitioner.LinearPartitioner(partitions)
+        case "square":
+            return partitioner.SquarePartitioner(partitions)
+        case "exponential":
+            return partitioner.ExponentialPartitioner(partitions)
+        case _:
+            return partitioner.IidPartitioner(partitions)

@@ -7,7 +7,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.iob import find_iob, read_iob
 from fedkd_flwr.data.node_data import NodeData
-from fedkd_flwr.data.partition import share
+from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.saved import class_names, find_saved, is_saved
 from fedkd_flwr.data.saved_words import read_saved_words
 from fedkd_flwr.data.sentences import Sentences, as_dataset, node_data, once, tags_of
@@ -59,13 +59,6 @@ def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple[Sentences
 
 
 def _share(found: Sentences, config: RunConfig, partition: int, partitions: int, where: str) -> tuple[str, Sentences]:
-    from datasets import Dataset
-
-    everything = found.train + found.test
-    rows = {"row": list(range(len(everything))), "owner": [sentence.owner for sentence in everything]}
-    name, mine = share(Dataset.from_dict(rows), config, partition, partitions, where)
-    train, test = (
-        tuple(everything[row] for row in sorted(mine["row"][:]) if (row < len(found.train)) == learnt)
-        for learnt in (True, False)
-    )
-    return name, Sentences(train, test)
+    owners = [sentence.owner for sentence in found.train + found.test]
+    name, train, test = share_rows(owners, len(found.train), config, partition, partitions, where)
+    return name, Sentences(tuple(found.train[row] for row in train), tuple(found.test[row] for row in test))

@@ -105,7 +105,15 @@ def test_the_range_of_a_regression_is_two_numbers(labels: str, configure: Config
         configure(task="regression", labels=labels)
 
 
-@pytest.mark.parametrize("task", ["multi-label", "regression"])
-def test_shares_by_class_need_one_class_an_example(task: str, configure: Configure) -> None:
-    with pytest.raises(ConfigError, match="partition 'dirichlet' needs one class an example"):
-        configure(task=task, partition="dirichlet", dataset="csv:x.csv")
+@pytest.mark.parametrize(
+    ("task", "partition"),
+    [
+        ("multi-label", "dirichlet"),
+        ("multi-label", "shard"),
+        ("regression", "dirichlet"),
+        ("token-classification", "shard"),
+    ],
+)
+def test_shares_by_class_need_one_class_an_example(task: str, partition: str, configure: Configure) -> None:
+    with pytest.raises(ConfigError, match=f"partition '{partition}' needs one class an example, task is '{task}'"):
+        configure(task=task, partition=partition, dataset="hf:x")

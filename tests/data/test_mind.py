@@ -80,7 +80,7 @@ def test_a_data_set_holds_each_title_once_and_the_same_impressions(many: Path) -
     assert readable(table, titles[0]) == readable(some, mind.titles.to_pylist())
 
 
-@pytest.mark.parametrize("partition", ["natural", "iid"])
+@pytest.mark.parametrize("partition", ["natural", "iid", "linear"])
 def test_nodes_share_all_impressions(configure: Configure, many: Path, partition: str) -> None:
     config = configure_news(configure, many, partition=partition, max_test_examples=0)
     mind = read_mind(find_mind(str(many)))
@@ -220,7 +220,8 @@ def test_a_changed_file_is_read_again(folder: Path) -> None:
         ({"dataset": "csv:a.csv"}, "set it to mind:PATH"),
         ({"dataset": "mind:/a", "task": "text-classification"}, "set it to csv:PATH or json:PATH or parquet:PATH"),
         ({"dataset": "mind:/a", "labels": "a,b"}, "news has no labels"),
-        ({"dataset": "mind:/a", "partition": "dirichlet"}, "'natural' \\(by user\\) or 'iid'"),
+        ({"dataset": "mind:/a", "partition": "dirichlet"}, "'dirichlet' needs one class an example"),
+        ({"dataset": "mind:/a", "partition": "shard"}, "'shard' needs one class an example, task is 'news-recomm"),
     ],
 )
 def test_settings_that_do_not_fit(configure: Configure, changes: dict[str, Any], words: str) -> None:

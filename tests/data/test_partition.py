@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import pytest
@@ -6,10 +7,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data.partition import share
+from fedkd_flwr.data.partition import share, share_rows
 from fedkd_flwr.errors import DataError
 
 Configure = Callable[..., RunConfig]
+
+RATIOS: dict[str, Callable[[int], float]] = {
+    "iid": lambda i: 1,
+    "linear": lambda i: i,
+    "square": lambda i: i**2,
+    "exponential": math.exp,
+}
+DRAWN = [*RATIOS, "dirichlet", "shard"]
 
 
 def dataset(owners: list[str]) -> Dataset:
@@ -19,19 +28,22 @@ def dataset(owners: list[str]) -> Dataset:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    kind=st.sampled_from(["natural", "iid", "dirichlet"]), partitions=st.integers(1, 5), seed=st.integers(0, 2**32 - 1)
+    kind=st.sampled_from(["natural", *DRAWN]),
+    partitions=st.integers(1, 5),
+    shards=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
 )
 def test_partitions_are_disjoint_and_cover_everything(
-    kind: str, partitions: int, seed: int, configure: Configure
+    kind: str, partitions: int, shards: int, seed: int, configure: Configure
 ) -> None:
-    data = dataset([f"hospital {i % 5}" for i in range(120)])
-    config = configure(partition=kind, seed=seed, dirichlet_alpha=5.0)
+    data = dataset([f"hospital {i % 5}" for i in range(427)])
+    config = configure(partition=kind, seed=seed, dirichlet_alpha=5.0, shards_per_node=shards)
     parts = [share(data, config, i, partitions, "data")[1]["text"][:] for i in range(partitions)]
     assert sorted(text for part in parts for text in part) == sorted(data["text"][:])
     assert parts == [share(data, config, i, partitions, "data")[1]["text"][:] for i in range(partitions)]
 
 
-@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+@pytest.mark.parametrize("kind", DRAWN)
 def test_the_seed_decides_the_shares(kind: str, configure: Configure) -> None:
     data = dataset(["a"] * 50)
     first, second = (share(data, configure(partition=kind, seed=s), 0, 2, "data")[1]["text"][:] for s in (0, 1))
@@ -53,3 +65,65 @@ def test_more_nodes_than_owners_are_refused(configure: Configure) -> None:
 def test_a_dirichlet_share_that_cannot_be_drawn_is_refused(configure: Configure) -> None:
     with pytest.raises(DataError, match=r"dirichlet-alpha 0.01 leaves one of 8 nodes fewer than 2 of its 20 examples"):
         share(dataset(["a"] * 20), configure(partition="dirichlet", dirichlet_alpha=0.01), 0, 8, "data")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(list(RATIOS)),
+    partitions=st.integers(1, 4),
+    rows=st.integers(90, 200),
+)
+def test_sizes_are_in_the_stated_ratio(kind: str, partitions: int, rows: int, configure: Configure) -> None:
+    """To within an example, and the last node has what is left over; classes are mixed everywhere."""
+    data, config = dataset(["a"] * rows), configure(partition=kind)
+    parts = [share(data, config, i, partitions, "data")[1] for i in range(partitions)]
+    whole = sum(RATIOS[kind](i + 1) for i in range(partitions))
+    for i, part in enumerate(parts):
+        within = partitions if i == partitions - 1 else 1
+        assert abs(len(part) - rows * RATIOS[kind](i + 1) / whole) <= within
+    largest = parts[-1]["label"][:]
+    assert 0.25 < sum(largest) / len(largest) < 0.75
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(classes=st.integers(2, 10), partitions=st.integers(2, 6), shards=st.integers(1, 3), rows=st.integers(80, 300))
+def test_a_node_of_few_shards_sees_few_labels(
+    classes: int, partitions: int, shards: int, rows: int, configure: Configure
+) -> None:
+    """A block of the sorted examples that is no longer than a class holds two classes at most."""
+    labels = [i % classes for i in range(rows)]
+    data = dataset(["a"] * rows).remove_columns("label").add_column("label", labels)
+    config = configure(partition="shard", shards_per_node=shards)
+    block = math.ceil(rows / (partitions * shards))
+    per_shard = 1 + math.ceil(block / (rows // classes))
+    for i in range(partitions):
+        part = share(data, config, i, partitions, "data")[1]
+        assert len(set(part["label"][:])) <= shards * per_shard
+        assert len(part) <= shards * block
+
+
+def test_shards_of_numbers_are_of_near_numbers(configure: Configure) -> None:
+    data = dataset(["a"] * 100).remove_columns("label").add_column("label", [i / 10 for i in range(100)])
+    config = configure(task="regression", dataset="csv:x", partition="shard", shards_per_node=1)
+    ranges = [share(data, config, i, 4, "data")[1]["label"][:] for i in range(4)]
+    assert sorted((min(part), max(part)) for part in ranges) == [(0.0, 2.4), (2.5, 4.9), (5.0, 7.4), (7.5, 9.9)]
+
+
+def test_two_splits_are_shared_out_as_one(configure: Configure) -> None:
+    owners = ["a", "b", "a", "b", "a", "b"]
+    config = configure(partition="natural")
+    name, learnt, held = share_rows(owners, 4, config, 1, 2, "data")
+    assert (name, learnt.tolist(), held.tolist()) == ("b", [1, 3], [1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "nodes"),
+    [("linear", 5, 3), ("square", 10, 4), ("exponential", 100, 6), ("shard", 7, 4), ("iid", 3, 2)],
+)
+def test_a_share_that_would_be_too_small_is_refused_at_every_node(
+    kind: str, rows: int, nodes: int, configure: Configure
+) -> None:
+    message = rf"data: partition '{kind}' leaves one of {nodes} nodes fewer than 2 of its {rows} examples: run fewer"
+    for i in range(nodes):
+        with pytest.raises(DataError, match=message):
+            share(dataset(["a"] * rows), configure(partition=kind), i, nodes, "data")

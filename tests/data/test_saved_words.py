@@ -77,7 +77,14 @@ def test_tags_may_be_texts(tokens: Configure, tmp_path: Path) -> None:
     assert len(node.test) == 2 and words(node.train) | words(node.test) == numbered("a", 20)
 
 
-@pytest.mark.parametrize(("partition", "names"), [("iid", ["partition-0", "partition-1"]), ("natural", ["n", "s"])])
+@pytest.mark.parametrize(
+    ("partition", "names"),
+    [
+        ("iid", ["partition-0", "partition-1"]),
+        ("linear", ["partition-0", "partition-1"]),
+        ("natural", ["n", "s"]),
+    ],
+)
 def test_nodes_share_out_a_data_set(tokens: Configure, tmp_path: Path, partition: str, names: list[str]) -> None:
     source = save(tmp_path, train=split("a", 20), test=split("b", 8))
     config = tokens(dataset=source, partition=partition, max_test_examples=0)
