@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from fedkd_flwr.distillation.losses import TaskLosses
 from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, at_places
 
-SHARED_RIDGE, OWN_RIDGE = 3e-4, 5e-3
-"""Of the penalty ridge / 2 * mean |x|^2 * |W|^2 on a layer W that travels, which the mean over the nodes smooths, and
-on one that stays at its node; chosen by measurement (docs/experiments.md)."""
+RIDGE = 1e-3
+"""Of the penalty RIDGE / 2 * mean |x|^2 * |W|^2 on a fitted layer W; chosen by measurement (docs/experiments.md)."""
 
 _STEPS = 100
 
@@ -27,7 +26,7 @@ def fit_heads(
     """Fit the linear layers that make logits, in place, while all below them stays as it is.
 
     With x what reaches a layer from an example without dropout, it comes to minimise the mean of
-    task loss(W x + b) + ridge / 2 * mean |x|^2 * |W|^2, convex in W and b, by L-BFGS: linear probing before fine-tuning
+    task loss(W x + b) + RIDGE / 2 * mean |x|^2 * |W|^2, convex in W and b, by L-BFGS: linear probing before fine-tuning
     (Kumar et al., ICLR 2022; in federations: Legate et al., NeurIPS 2023). The batches pass the encoders once.
 
     Args:
@@ -53,11 +52,9 @@ def fit_heads(
     finally:
         for hook in hooks:
             hook.remove()
-    shared = {id(parameter) for parameter in pair.shared().values()}
     for name, layer in layers.items():
         adjustment = pair.adjustment if name == "student" or pair.whole else None
-        ridge = SHARED_RIDGE if id(layer.weight) in shared else OWN_RIDGE
-        _fit(layer, inputs[name], labels, losses, adjustment, ridge)
+        _fit(layer, inputs[name], labels, losses, adjustment)
 
 
 def _keep(inputs: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -65,16 +62,11 @@ def _keep(inputs: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...])
 
 
 def _fit(
-    layer: nn.Linear,
-    inputs: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    losses: TaskLosses,
-    adjustment: Tensor | None,
-    ridge: float,
+    layer: nn.Linear, inputs: Sequence[Tensor], labels: Sequence[Tensor], losses: TaskLosses, adjustment: Tensor | None
 ) -> None:
     """Minimise over the weights of one layer; inputs and labels by batch."""
     examples = sum(map(len, labels))
-    penalty = ridge / 2 * sum(float(x.square().sum()) for x in inputs) / sum(x[..., 0].numel() for x in inputs)
+    penalty = RIDGE / 2 * sum(float(x.square().sum()) for x in inputs) / sum(x[..., 0].numel() for x in inputs)
     added = 0.0 if adjustment is None else adjustment
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr.distillation import Single, TeacherStudent, fit_heads
 from fedkd_flwr.distillation.pair import Pair
-from fedkd_flwr.distillation.probing import OWN_RIDGE, SHARED_RIDGE
+from fedkd_flwr.distillation.probing import RIDGE
 
 CPU = torch.device("cpu")
 Batches = Sequence[dict[str, Tensor]]
@@ -41,8 +41,7 @@ def objective(pair: Pair, name: str, batches: Batches) -> Tensor:
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     outputs = torch.cat([dict(zip(("teacher", "student"), pair(b), strict=True))[name].logits for b in batches])
     hook.remove()
-    ridge = SHARED_RIDGE if name == "student" or pair.whole else OWN_RIDGE
-    penalty = ridge / 2 * torch.cat(seen).square().sum(1).mean() * layer.weight.square().sum()
+    penalty = RIDGE / 2 * torch.cat(seen).square().sum(1).mean() * layer.weight.square().sum()
     return Classification().task_loss(outputs, torch.cat([b["labels"] for b in batches])) + penalty
 
 
