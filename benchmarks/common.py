@@ -89,6 +89,7 @@ def study(name: str, description: str, variants: Mapping[str, Settings], common:
     parser.add_argument("--variants", nargs="*", choices=list(variants), default=list(variants))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
+    parser.add_argument("--last", action="store_true", help="the same in short: accuracy (loss) after the last round")
     arguments = parser.parse_args()
     places = scenarios(arguments.adr)
     wanted = [
@@ -98,8 +99,11 @@ def study(name: str, description: str, variants: Mapping[str, Settings], common:
         for variant in arguments.variants
     ]
     results = Results(name)
-    if not arguments.table:
+    if not (arguments.table or arguments.last):
         run_missing(wanted, results, places, arguments.out, arguments.jobs)
+    if arguments.last:
+        print("\n".join(last_rounds(results, {v: {**common, **variants[v]} for v in arguments.variants})))
+        return
     for scenario, place in scenarios(Path()).items():
         lines = list(table(results, scenario, place.metrics, {v: {**common, **s} for v, s in variants.items()}))
         if lines:
@@ -214,6 +218,27 @@ def table(
                 for metric in metrics:
                     line.append(mean_and_error(e[who][metric] for e in entries if e[who]))
             yield line
+
+
+def last_rounds(results: Results, variants: Mapping[str, Settings]) -> Iterator[str]:
+    """A Markdown table with a line for each variant: accuracy and (loss) of student and teachers in each scenario."""
+    places = list(scenarios(Path()))
+    columns = [f"{place}: {who}" for place in places for who in ("student", "teachers")]
+    yield f"| | seeds | MB a node | {' | '.join(columns)} |"
+    yield f"|{'---|' * (3 + len(columns))}"
+    for variant, settings in variants.items():
+        found = {place: results.of(place, variant, settings) for place in places}
+        ends = {place: [result.rounds[-1] for result in of_place] for place, of_place in found.items() if of_place}
+        if not ends:
+            continue
+        seeds = sorted({len(of_place) for of_place in ends.values()})
+        cells = [variant, " to ".join(map(str, seeds)), f"{mean(e['mb'] for e in next(iter(ends.values()))):.1f}"]
+        for place in places:
+            for who in ("student", "teachers"):
+                scores = [end[who] for end in ends.get(place, []) if end[who]]
+                accuracy = mean_and_error(score["accuracy"] for score in scores)
+                cells.append(f"{accuracy} ({mean(s['loss'] for s in scores):.3f})" if scores else "")
+        yield f"| {' | '.join(cells)} |"
 
 
 def mean_and_error(values: Iterable[float]) -> str:
