@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_factorize import energy_shares, with_spectrum
 
-from fedkd_flwr.codec import Budget, UpdateCodec, factorize
+from fedkd_flwr.codec import Budget, EncodedUpdate, TotalEnergy, UpdateCodec, factorize
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 
 
@@ -53,6 +53,45 @@ def test_exactly_low_rank_and_equal_values() -> None:
             factors = LeadingSpectrum(matrix).until(energy).to_energy(energy)
             assert factors.energy > energy
             assert torch.isfinite(factors.left).all() and torch.isfinite(factors.right).all()
+
+
+def low_rank(kind: str, rank: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    left = torch.randn(400, rank, generator=generator)
+    if kind == "columns":
+        return torch.cat([left, torch.zeros(400, 384 - rank)], dim=1)
+    return left @ torch.randn(rank, 384, generator=generator)
+
+
+@pytest.mark.parametrize("kind", ["product", "columns"])
+@pytest.mark.parametrize("rank", [1, 5, 32, 40, 70])
+def test_a_low_rank_ends_the_basis(kind: str, rank: int) -> None:
+    matrix = low_rank(kind, rank)
+    exact = torch.linalg.svdvals(matrix.double()) ** 2
+    spectrum = LeadingSpectrum(matrix).first(32)
+    torch.testing.assert_close(spectrum.basis.T @ spectrum.basis, torch.eye(spectrum.basis.shape[1]))
+    assert spectrum.shares[31] <= float(exact[:32].sum() / exact.sum()) + 1e-5
+    assert spectrum.shares[31] >= 0.98 * float(exact[:32].sum() / exact.sum())
+
+
+@pytest.mark.parametrize("kind", ["product", "columns"])
+@pytest.mark.parametrize("rank", [1, 5, 32, 40, 70])
+def test_what_is_claimed_of_a_low_rank_is_kept(kind: str, rank: int) -> None:
+    matrix = low_rank(kind, rank)
+    for energy in (0.9, 0.9999):
+        encoded = UpdateCodec(energy).encode({"w": matrix})
+        assert energy <= encoded.rows()[0].energy <= kept(encoded, matrix) + 1e-6
+        assert encoded.rows()[0].rank <= rank
+    least = UpdateCodec(allocation=TotalEnergy(0.95)).encode({"w": matrix})
+    assert least.nbytes < matrix.numel()
+    budget = UpdateCodec(allocation=Budget(20_000)).encode({"w": matrix})
+    assert budget.rows()[0].energy <= kept(budget, matrix) + 1e-6
+    assert kept(budget, matrix) >= 0.3
+
+
+def kept(encoded: EncodedUpdate, matrix: torch.Tensor) -> float:
+    distance = encoded.decode()["w"].double() - matrix.double()
+    return 1 - float(distance.square().sum() / matrix.double().square().sum())
 
 
 def large() -> dict[str, torch.Tensor]:
