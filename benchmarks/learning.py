@@ -17,6 +17,7 @@ STEPS = {
     "student-layers": 2,
     "logit-adjustment": "never",
     "linear-probe": "never",
+    "learning-rate-warm-up": 0,
     "max-test-examples": 150,
     "precision": "bf16",
 }
@@ -25,6 +26,7 @@ STEPS = {
 BUDGET = {"codec": "budget", "budget": "111kB", "error-feedback": "both"}
 ADJUSTED = {"logit-adjustment": "always"}
 PROBED = {"linear-probe": "always"}
+START = PROBED | {"learning-rate-warm-up": 16}
 NESTED = {
     "method": "fedkd",
     "architecture": "nested",
@@ -36,25 +38,31 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"student-layers": 3}
-DEFAULT = THREE | PROBED
+DEFAULT = THREE | START
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
     "FedAvg on the teacher, adjusted": {"method": "fedavg", "codec": "dense"} | ADJUSTED,
-    "FedAvg on the teacher, adjusted, probed": {"method": "fedavg", "codec": "dense"} | ADJUSTED | PROBED,
+    "FedAvg on the teacher, adjusted, same start": {"method": "fedavg", "codec": "dense"} | ADJUSTED | START,
     "FedAvg on the student": {"method": "fedavg-student", "codec": "dense"},
-    "FedAvg on the student, 3 layers, adjusted": {"method": "fedavg-student", "codec": "dense", "student-layers": 3}
-    | ADJUSTED,
+    "FedAvg on the student, 3 layers, adjusted, same start": {
+        "method": "fedavg-student",
+        "codec": "dense",
+        "student-layers": 3,
+    }
+    | ADJUSTED
+    | START,
     "teachers alone": {"method": "local"},
-    "teachers alone, probed": {"method": "local"} | PROBED,
+    "teachers alone, same start": {"method": "local"} | START,
     "the paper": {"method": "fedkd-paper"},
     "separate": NESTED | {"architecture": "separate", "teacher-kl-weight": 1.0},
     "nested": NESTED,
     "nested, not adjusted": NESTED | {"logit-adjustment": "never"},
     "nested, no KL": NESTED | NO_KL,
     "nested, 3 layers": THREE,
-    "nested, 3 layers, probed": DEFAULT,
-    "separate, 3 layers, probed": DEFAULT | {"architecture": "separate"},
+    "nested, 3 layers, probed": THREE | PROBED,
+    "fedkd": DEFAULT,
+    "fedkd, separate": DEFAULT | {"architecture": "separate"},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 

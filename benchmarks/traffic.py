@@ -7,13 +7,13 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import ADJUSTED, BUDGET, DEFAULT, PROBED, STEPS, THREE
+from learning import ADJUSTED, BUDGET, DEFAULT, START, STEPS, THREE
 from learning import VARIANTS as METHODS
 
 DENSE = (
     "FedAvg on the teacher",
     "FedAvg on the teacher, adjusted",
-    "FedAvg on the teacher, adjusted, probed",
+    "FedAvg on the teacher, adjusted, same start",
     "FedAvg on the student",
     "the paper",
 )
@@ -21,11 +21,12 @@ FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
 KILOBYTES = (222, 55, 28)
 VARIANTS = {
     **{name: METHODS[name] for name in DENSE},
-    "nested, 3 layers, probed": DEFAULT,
-    **{f"nested, 3 layers, probed, {kb} kB": DEFAULT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "fedkd": DEFAULT,
+    **{f"fedkd, {kb} kB": DEFAULT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    "fedkd, rotated to 1 bit": DEFAULT | {"codec": "rotated", "bits": 1},
     "nested, 3 layers, 55 kB": THREE | {"budget": "55kB"},
     "nested, 3 layers, rotated to 1 bit": THREE | {"codec": "rotated", "bits": 1},
-    "FedAvg on the teacher, adjusted, probed, 111 kB": FEDAVG | PROBED,
+    "FedAvg on the teacher, adjusted, same start, 111 kB": FEDAVG | START,
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{f"FedAvg on the teacher, adjusted, {kb} kB": FEDAVG | {"budget": f"{kb}kB"} for kb in KILOBYTES},
 }

@@ -270,6 +270,7 @@ class Node:
             mode=config.loss,
             accumulation=config.gradient_accumulation,
             max_grad_norm=config.max_grad_norm,
+            warm_up=config.learning_rate_warm_up,
         )
         seed = np.random.SeedSequence([config.seed, round, self._stream])
         torch.manual_seed(int(seed.generate_state(1)[0]))

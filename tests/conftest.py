@@ -119,6 +119,7 @@ def run_config(
             "distillation-warm-up": 0,
             "logit-adjustment": "never",
             "linear-probe": "never",
+            "learning-rate-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "codec": "energy",
             "error-feedback": "none",

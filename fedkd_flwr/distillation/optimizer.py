@@ -49,6 +49,11 @@ def moments(optimizer: AdamW, parameters: Mapping[str, Parameter]) -> dict[str, 
     }
 
 
+def steps_taken(optimizer: AdamW) -> int:
+    """Of the parameter that has taken most."""
+    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
+
+
 def load_moments(optimizer: AdamW, parameters: Mapping[str, Parameter], stored: Mapping[str, Tensor]) -> None:
     """Put what `moments` returned back, on each parameter's device; names that are not stored start afresh."""
     for name, parameter in parameters.items():

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
+from fedkd_flwr.distillation.optimizer import steps_taken
 from fedkd_flwr.distillation.pair import Pair
 
 _INITIAL_SCALE = 2.0**10
@@ -35,6 +37,7 @@ class LocalTraining:
         accumulation: batches of one optimiser step.
         max_grad_norm: the gradients of the parameters that can travel and of the others are clipped to it, each
             group on its own; 0: never.
+        warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
     """
 
     losses: TaskLosses
@@ -42,6 +45,7 @@ class LocalTraining:
     mode: Mode = "stable"
     accumulation: int = 1
     max_grad_norm: float = 1.0
+    warm_up: int = 0
 
     def run(
         self,
@@ -64,6 +68,8 @@ class LocalTraining:
             FloatingPointError: a loss is not finite; the pair is then spoilt.
         """
         scaler = torch.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=autocast is torch.float16)
+        before = steps_taken(optimizer)
+        schedule = LambdaLR(optimizer, lambda step: min(1.0, (before + step + 1) / max(1, self.warm_up)))
         optimizer.zero_grad()
         groups = [list(pair.federated().values()), list(pair.local().values())]
         sums: dict[str, Tensor] = {}
@@ -76,6 +82,7 @@ class LocalTraining:
                     clip_grad_norm_(parameters, self.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
+            schedule.step()
             optimizer.zero_grad()
 
         for batch in batches:

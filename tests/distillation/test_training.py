@@ -90,14 +90,15 @@ def test_a_last_incomplete_accumulation_still_steps() -> None:
     assert summary.steps == 2
 
 
-def test_moments_stored_and_loaded_continue_as_if_never_stopped() -> None:
+@pytest.mark.parametrize("warm_up", [0, 4])
+def test_moments_stored_and_loaded_continue_as_if_never_stopped(warm_up: int) -> None:
     data = batches(6)
-    straight = trained(data)
+    straight = trained(data, warm_up=warm_up)
 
     pair = LinearPair()
     parameters = trainable_parameters(pair)
     optimizer = optimizer_of(pair)
-    training = LocalTraining(Classification(), Weights())
+    training = LocalTraining(Classification(), Weights(), warm_up=warm_up)
     training.run(pair, optimizer, data[:3], CPU)
     stored = {name: tensor.clone() for name, tensor in moments(optimizer, parameters).items()}
     optimizer = optimizer_of(pair)
@@ -105,6 +106,15 @@ def test_moments_stored_and_loaded_continue_as_if_never_stopped() -> None:
     training.run(pair, optimizer, data[3:], CPU)
     for a, b in zip(straight.parameters(), pair.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("warm_up", "share"), [(0, 1.0), (1, 1.0), (5, 0.2)])
+def test_rates_grow_from_the_first_step(warm_up: int, share: float) -> None:
+    """Adam's first step is as long as its rate, whatever the gradient."""
+    before = {name: p.detach().clone() for name, p in LinearPair().named_parameters()}
+    for name, parameter in trained(batches(1), warm_up=warm_up).named_parameters():
+        moved = (parameter.detach() - before[name]).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, share * 0.05), rtol=1e-3, atol=0)
 
 
 def test_each_learns_at_its_rate_and_only_matrices_decay() -> None:
