@@ -10,7 +10,8 @@ from fedkd_flwr.distillation.losses import TaskLosses
 from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, at_places
 
 RIDGE = 1e-3
-"""Of the penalty RIDGE / 2 * mean |x|^2 * |W|^2 on a fitted layer W; chosen by measurement (docs/experiments.md)."""
+"""Of the penalty RIDGE / 2 * (mean |x|^2 * |W|^2 + |b|^2) on a fitted layer W, b; chosen by measurement
+(docs/experiments.md). The bias of a class that no example has comes to rest near that of one in several hundred."""
 
 _STEPS = 100
 
@@ -25,9 +26,9 @@ def fit_heads(
 ) -> None:
     """Fit the linear layers that make logits, in place, while all below them stays as it is.
 
-    With x what reaches a layer from an example without dropout, it comes to minimise the mean of
-    task loss(W x + b) + RIDGE / 2 * mean |x|^2 * |W|^2, convex in W and b, by L-BFGS: linear probing before fine-tuning
-    (Kumar et al., ICLR 2022; in federations: Legate et al., NeurIPS 2023). The batches pass the encoders once.
+    With x what reaches a layer from an example without dropout, it comes to minimise the mean of task loss(W x + b) and
+    a penalty (see `RIDGE`), convex in W and b, by L-BFGS: linear probing before fine-tuning (Kumar et al., ICLR 2022;
+    in federations: Legate et al., NeurIPS 2023). The batches pass the encoders once.
 
     Args:
         pair: on `device`; it is put into evaluation mode.
@@ -66,13 +67,15 @@ def _fit(
 ) -> None:
     """Minimise over the weights of one layer; inputs and labels by batch."""
     examples = sum(map(len, labels))
-    penalty = RIDGE / 2 * sum(float(x.square().sum()) for x in inputs) / sum(x[..., 0].numel() for x in inputs)
+    square = sum(float(x.square().sum()) for x in inputs) / sum(x[..., 0].numel() for x in inputs)
     added = 0.0 if adjustment is None else adjustment
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        total = penalty * layer.weight.square().sum()
+        total = RIDGE / 2 * square * layer.weight.square().sum()
+        if layer.bias is not None:
+            total = total + RIDGE / 2 * layer.bias.square().sum()
         for x, y in zip(inputs, labels, strict=True):
             total = total + losses.task_loss(layer(x) + added, y) * len(y) / examples
         torch.autograd.backward(total)

@@ -41,13 +41,15 @@ def objective(pair: Pair, name: str, batches: Batches) -> Tensor:
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     outputs = torch.cat([dict(zip(("teacher", "student"), pair(b), strict=True))[name].logits for b in batches])
     hook.remove()
-    penalty = RIDGE / 2 * torch.cat(seen).square().sum(1).mean() * layer.weight.square().sum()
+    square = torch.cat(seen).square().sum(1).mean() * layer.weight.square().sum()
+    penalty = RIDGE / 2 * (square + layer.bias.square().sum())
     return Classification().task_loss(outputs, torch.cat([b["labels"] for b in batches])) + penalty
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_fitted_layer_cannot_be_better(batches: Batches, whole: bool) -> None:
-    """The gradient of the objective is nothing, and the loss is below that of any head without weights."""
+    """The gradient of the objective, of logits adjusted as they are used, is nothing, and the loss is below that of any
+    head without weights."""
     pair = nested(4 if whole else 0)
     pair.adjustment = torch.tensor([0.5, -1.0, 2.0])
     fit_heads(pair, heads(pair), batches, Classification(), CPU)
@@ -83,18 +85,13 @@ def test_where_a_layer_starts_does_not_matter(batches: Batches) -> None:
     torch.testing.assert_close(*fitted, rtol=0, atol=5e-2)
 
 
-def test_what_is_added_to_logits_is_missing_in_the_bias(batches: Batches) -> None:
-    """A head that travels is fitted as it is used: adjusted; a private one is not."""
-    added = torch.tensor([0.5, -1.0, 2.0])
-    plain, adjusted = nested(), nested()
-    adjusted.adjustment = added
-    for pair in (plain, adjusted):
-        fit_heads(pair, heads(pair), batches, Classification(), CPU)
-    for name, difference in (("student", added), ("teacher", torch.zeros(3))):
-        here, there = heads(adjusted)[name], heads(plain)[name]
-        torch.testing.assert_close(here.weight, there.weight, rtol=0, atol=2e-2)
-        shift = there.bias - here.bias
-        torch.testing.assert_close(shift - shift.mean(), difference - difference.mean(), rtol=0, atol=5e-2)
+def test_a_class_that_no_example_has_stays_within_reach(batches: Batches) -> None:
+    """Rare, but not ruled out: training brings a head back from there."""
+    model = classifier(2, 0)
+    known = [batch | {"labels": batch["labels"].clamp(max=1)} for batch in batches]
+    fit_heads(Single(model, travels=True), {"student": model.head}, known, Classification(), CPU)
+    shares = torch.cat([model.eval()(**batch).logits.softmax(1)[:, 2] for batch in batches]).tolist()
+    assert min(shares) > 1e-4 and max(shares) < 2e-2
 
 
 def test_a_model_that_learns_alone(batches: Batches) -> None:
