@@ -63,6 +63,7 @@ VARIANTS = {
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd": DEFAULT,
     "fedkd, separate": DEFAULT | {"architecture": "separate"},
+    "fedkd, all layers travel": DEFAULT | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 
