@@ -6,7 +6,6 @@ plotly draws through a Chrome or Chromium; needs the `bench` extra.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import cycle
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,19 +15,26 @@ from common import ROOT, Results, Settings, scenarios
 from plotly.subplots import make_subplots
 
 PICTURES = ROOT / "docs" / "pictures"
-COLOURS = (
-    "#555555",
-    "#999999",
-    "#c49c6b",
-    "#d62728",
-    "#9467bd",
-    "#1f77b4",
-    "#17becf",
-    "#2ca02c",
-    "#ff7f0e",
-    "#e377c2",
-    "#000000",
-)
+COLOURS = {
+    "fedkd": "#d62728",
+    "fedkd, 222 kB": "#ff9896",
+    "fedkd, 55 kB": "#ff7f0e",
+    "fedkd, 28 kB": "#ffbb78",
+    "fedkd, rotated to 1 bit": "#e377c2",
+    "nested, 3 layers": "#1f77b4",
+    "nested, 3 layers, 55 kB": "#aec7e8",
+    "nested, 3 layers, rotated to 1 bit": "#17becf",
+    "FedAvg on the teacher": "#333333",
+    "FedAvg on the teacher, adjusted": "#888888",
+    "FedAvg on the teacher, adjusted, same start": "#c49c6b",
+    "FedAvg on the teacher, adjusted, 111 kB": "#bcbd22",
+    "FedAvg on the student": "#9467bd",
+    "teachers alone": "#2ca02c",
+    "teachers alone, same start": "#98df8a",
+    "the paper": "#8c564b",
+}
+"""Of the variants that are drawn; the tables have all."""
+
 TITLES = {
     "tweets": "tweets by source",
     "adr-iid": "ADE sentences, IID",
@@ -58,9 +64,9 @@ def draw(variants: Mapping[str, Settings], common: Settings, against: str, path:
     )
     for column, (scenario, place) in enumerate(places.items(), start=1):
         for row, who in enumerate(("student", "teachers"), start=1):
-            colours = cycle(COLOURS)
             for variant, settings in variants.items():
-                colour = next(colours)
+                if variant not in COLOURS:
+                    continue
                 whole = settings.get("method") == "fedavg"
                 model = "student" if whole else who
                 line = list(curve(results, scenario, variant, {**common, **settings}, model, place.metrics[0]))
@@ -75,7 +81,11 @@ def draw(variants: Mapping[str, Settings], common: Settings, against: str, path:
                     y=scores if by_round else scores[-1:],
                     error_y={"array": errors if by_round else errors[-1:]},
                     mode="lines+markers" if by_round else "markers",
-                    line={"color": colour, "dash": "dot" if whole else "solid"},
+                    line={
+                        "color": COLOURS[variant],
+                        "dash": "dot" if whole else "solid",
+                        "width": 4 if variant == "fedkd" else 2,
+                    },
                     marker={"size": 6 if by_round else 11},
                     name=variant,
                     legendgroup=variant,
