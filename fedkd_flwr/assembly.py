@@ -140,13 +140,12 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(() if shared_head else heads)
-    models = {"teacher": teacher, "student": student}
-    outputs = {name: layer for name in trains if (layer := output_layer(models[name])) is not None}
+    layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
     return PairModels(
         pair=pair,
         teacher=teacher if "teacher" in trains else None,
         student=student if "student" in trains else None,
-        outputs=dict(sorted(outputs.items())),
+        outputs={name: layer for name, layer in layers.items() if layer is not None and name in trains},
         heads=heads,
         teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),

@@ -251,13 +251,12 @@ class RunConfig(BaseModel):
     @property
     def adjusts_logits(self) -> bool:
         """Whether heads that travel are adjusted to the label frequencies of each node."""
-        setting = self.logit_adjustment
-        return "student" in self.parts.trains and (setting == "always" or (setting == "auto" and self.parts.adjusts))
+        return "student" in self.parts.trains and _decided(self.logit_adjustment, self.parts.adjusts)
 
     @property
     def fits_heads(self) -> bool:
         """Whether new heads are fitted to the encoder's outputs before it learns."""
-        return self.linear_probe == "always" or (self.linear_probe == "auto" and self.parts.probes)
+        return _decided(self.linear_probe, self.parts.probes)
 
     @property
     def chosen_layers(self) -> tuple[int, ...]:
@@ -273,6 +272,10 @@ class RunConfig(BaseModel):
     def label_names(self) -> tuple[str, ...]:
         """The label names that the user fixed; empty where the data decide."""
         return _names(self.labels)
+
+
+def _decided(setting: Literal["auto", "always", "never"], auto: bool) -> bool:
+    return auto if setting == "auto" else setting == "always"
 
 
 def _names(text: str) -> tuple[str, ...]:

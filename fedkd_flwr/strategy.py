@@ -19,11 +19,7 @@ from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
-from fedkd_flwr.history import (
-    RoundEntry,
-    mean_scores,
-    prefixed,
-)
+from fedkd_flwr.history import RoundEntry, mean_scores, prefixed
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (

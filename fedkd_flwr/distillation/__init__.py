@@ -3,11 +3,12 @@
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
 from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
-from fedkd_flwr.distillation.pair import TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
+from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
 from fedkd_flwr.distillation.probing import fit_heads
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
 __all__ = [
+    "PLACES",
     "TEACHER",
     "TOKENS",
     "Head",

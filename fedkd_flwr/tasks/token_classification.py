@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.distillation import TEACHER
+from fedkd_flwr.distillation import PLACES, TEACHER
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded, tokens_and_mask
@@ -158,7 +158,7 @@ class TokenClassification:
         for line, (_, part) in zip(places, parts, strict=True):
             here, there = (torch.from_numpy(firsts) for firsts in part.firsts)
             line[here + len(own.before)] = there + len(others.before)
-        teacher = self._padded(others, [theirs[row][part.pieces[1]] for row, part in parts]) | {"places": places}
+        teacher = self._padded(others, [theirs[row][part.pieces[1]] for row, part in parts]) | {PLACES: places}
         return batch | {f"{TEACHER}{name}": tensor for name, tensor in teacher.items()}
 
     @staticmethod
