@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: for each evaluated round its number, MB a node so far, and scores of student and teachers."""
+    """What a run gave: for each evaluated round its number, MB a node so far, scores of student, teachers and nodes."""
 
     scenario: str
     variant: str
@@ -147,7 +147,7 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
         tasks = {pool.submit(federate, run, places[run.scenario], out): run for run in missing}
         for task in as_completed(tasks):
             run = tasks[task]
-            rounds = list(summarised(task.result(), places[run.scenario].nodes))
+            rounds = list(summarised(task.result(), places[run.scenario]))
             results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds))
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
 
@@ -196,14 +196,18 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "history.json").read_text()))
 
 
-def summarised(history: Mapping[str, Any], nodes: int) -> Iterator[dict[str, Any]]:
-    """The evaluated rounds of a history."""
+def summarised(history: Mapping[str, Any], place: Scenario) -> Iterator[dict[str, Any]]:
+    """The evaluated rounds of a history; of each node only the scores of the scenario."""
     sent = history["initial"]["bytes-down"]
     for entry in history["rounds"]:
         sent += entry["bytes-up"] + entry["bytes-down"]
         if entry["nodes"] is not None:
             scores = {who: _rounded(entry[who]) for who in ("student", "teachers")}
-            yield {"round": entry["round"], "mb": round(sent / nodes / 1e6, 3), **scores}
+            nodes = {
+                node: {who: _rounded(found[who], place.metrics) for who in ("student", "teacher")}
+                for node, found in entry["nodes"].items()
+            }
+            yield {"round": entry["round"], "mb": round(sent / place.nodes / 1e6, 3), **scores, "nodes": nodes}
 
 
 def table(
@@ -249,5 +253,5 @@ def mean_and_error(values: Iterable[float]) -> str:
     return f"{mean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
 
 
-def _rounded(scores: Mapping[str, float] | None) -> dict[str, float] | None:
-    return scores and {name: round(value, 4) for name, value in scores.items()}
+def _rounded(scores: Mapping[str, float] | None, only: Iterable[str] = ()) -> dict[str, float] | None:
+    return scores and {name: round(scores[name], 4) for name in only or scores if name in scores}

@@ -18,6 +18,7 @@ STEPS = {
     "logit-adjustment": "never",
     "linear-probe": "never",
     "learning-rate-warm-up": 0,
+    "learning-rate-decay": "never",
     "max-test-examples": 150,
     "precision": "bf16",
 }
@@ -26,7 +27,8 @@ STEPS = {
 BUDGET = {"codec": "budget", "budget": "111kB", "error-feedback": "both"}
 ADJUSTED = {"logit-adjustment": "always"}
 PROBED = {"linear-probe": "always"}
-START = PROBED | {"learning-rate-warm-up": 16}
+WARMED_UP = PROBED | {"learning-rate-warm-up": 16}
+START = WARMED_UP | {"learning-rate-decay": "private"}
 NESTED = {
     "method": "fedkd",
     "architecture": "nested",
@@ -53,6 +55,7 @@ VARIANTS = {
     | ADJUSTED
     | START,
     "teachers alone": {"method": "local"},
+    "teachers alone, same start, constant rates": {"method": "local"} | WARMED_UP,
     "teachers alone, same start": {"method": "local"} | START,
     "the paper": {"method": "fedkd-paper"},
     "separate": NESTED | {"architecture": "separate", "teacher-kl-weight": 1.0},
@@ -61,10 +64,20 @@ VARIANTS = {
     "nested, no KL": NESTED | NO_KL,
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
+    "fedkd, constant rates": THREE | WARMED_UP,
     "fedkd": DEFAULT,
     "fedkd, separate": DEFAULT | {"architecture": "separate"},
+    "fedkd, all layers travel, constant rates": THREE | WARMED_UP | {"shared-layers": 6},
     "fedkd, all layers travel": DEFAULT | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
+}
+LONGER = {32: 6, 128: 2}
+"""Rounds of so many local steps instead of 6 of 8."""
+VARIANTS |= {
+    f"{name}, {rounds} x {steps} steps": VARIANTS[name]
+    | {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
+    for steps, rounds in LONGER.items()
+    for name in ("FedAvg on the teacher, adjusted, same start", "teachers alone, same start", "fedkd")
 }
 
 if __name__ == "__main__":

@@ -74,6 +74,19 @@ def warmed_up(config: RunConfig, round: int) -> Weights:
     return loss_weights(config).scaled(min(1.0, (round - 1) / warm_up) if warm_up else 1.0)
 
 
+def decayed(config: RunConfig, models: PairModels, round: int) -> dict[str, float]:
+    """The learning rates of a round, from 1: linearly down to 1 / num-rounds of `models.learning_rates`.
+
+    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not.
+    """
+    falling = {"private": models.pair.private().keys(), "all": models.learning_rates.keys(), "never": ()}
+    share = 1 - (round - 1) / config.num_rounds
+    return {
+        name: rate * (share if name in falling[config.learning_rate_decay] else 1.0)
+        for name, rate in models.learning_rates.items()
+    }
+
+
 def loss_weights(config: RunConfig) -> Weights:
     """The weight of each distillation term once it has warmed up."""
     return Weights(

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import merged, store_frozen_as
-from fedkd_flwr.assembly import PairModels, build_pair, warmed_up
+from fedkd_flwr.assembly import PairModels, build_pair, decayed, warmed_up
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
@@ -262,7 +262,7 @@ class Node:
         config, pair = self._config, self._models.pair
         with self._clock("state"):
             parameters = trainable_parameters(pair)
-            optimizer = build_optimizer(parameters, self._models.learning_rates, config.weight_decay)
+            optimizer = build_optimizer(parameters, decayed(config, self._models, round), config.weight_decay)
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
             losses=self._prepared.task,

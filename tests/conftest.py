@@ -120,6 +120,7 @@ def run_config(
             "logit-adjustment": "never",
             "linear-probe": "never",
             "learning-rate-warm-up": 0,
+            "learning-rate-decay": "never",
             "teacher-kl-weight": 1.0,
             "codec": "energy",
             "error-feedback": "none",

@@ -6,7 +6,7 @@ import torch
 from federation import Config
 from safetensors.torch import load_file
 
-from fedkd_flwr.assembly import build_global, build_pair, build_student, loss_weights, warmed_up
+from fedkd_flwr.assembly import build_global, build_pair, build_student, decayed, loss_weights, warmed_up
 from fedkd_flwr.config import RunConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -47,6 +47,20 @@ def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Con
     assert [weights.teacher_hidden for weights in grown] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     at_once = RunConfig.parse(run_config(distillation_warm_up=0))
     assert warmed_up(at_once, 1) == loss_weights(at_once)
+
+
+@pytest.mark.parametrize(("decay", "stays", "travels"), [("never", 1.0, 1.0), ("private", 0.5, 1.0), ("all", 0.5, 0.5)])
+@pytest.mark.parametrize("architecture", ["separate", "nested"])
+def test_rates_fall_over_the_rounds(
+    run_config: Config, architecture: str, decay: str, stays: float, travels: float
+) -> None:
+    config = RunConfig.parse(run_config(architecture=architecture, learning_rate_decay=decay, num_rounds=4))
+    models = build_pair(config, LABELS)
+    first, third = decayed(config, models, 1), decayed(config, models, 3)
+    assert first == models.learning_rates
+    private = models.pair.private().keys()
+    assert third == {name: rate * (stays if name in private else travels) for name, rate in first.items()}
+    assert {name.startswith("shared.") for name in first if name not in private} == {True}
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:

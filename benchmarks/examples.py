@@ -1,0 +1,110 @@
+"""The figures on the pages of examples/: each with its config, by method, over seeds.
+
+    python benchmarks/examples.py ner --out OUT -c 'dataset="iob:small"' [--seeds 0 1 2] [--jobs 2]
+
+`-c` gives the data and models that the page makes or names. Results: benchmarks/results/examples.jsonl.
+"""
+
+import argparse
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+from common import ROOT, Result, Results, Run, Scenario, Settings, mean_and_error, run_missing
+from flwr.common.config import parse_config_args
+
+LOCAL = {"method": "local"}
+FEDAVG = {"method": "fedavg", "codec": "dense"}
+ADJUSTED = {"logit-adjustment": "always"}
+START = {"linear-probe": "always"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A page: nodes, the scores that it shows, the runs by name."""
+
+    nodes: int
+    metrics: tuple[str, ...]
+    variants: Mapping[str, Settings]
+    common: Settings = field(default_factory=lambda: {"precision": "bf16"})
+
+
+EXAMPLES = {
+    "ner": Example(
+        3,
+        ("span-f1", "loss"),
+        {
+            "fedkd": {},
+            "local": LOCAL,
+            "local, same start": LOCAL | START,
+            "fedavg, 128x": {"method": "fedavg", "codec": "budget", "budget": "128x"},
+            "fedavg, 128x, same start": {"method": "fedavg", "codec": "budget", "budget": "128x"} | START,
+        },
+    ),
+    "images": Example(
+        4,
+        ("accuracy", "macro-f1", "loss"),
+        {
+            "fedkd": {},
+            "fedkd, not adjusted": {"logit-adjustment": "never"},
+            "local": LOCAL,
+            "local, same start": LOCAL | START,
+            "fedavg": FEDAVG,
+            "fedavg, adjusted, 2e-3": FEDAVG | ADJUSTED | {"teacher-learning-rate": 2e-3},
+            "fedavg, adjusted, 2e-3, same start": FEDAVG | ADJUSTED | START | {"teacher-learning-rate": 2e-3},
+        },
+        {},
+    ),
+    "news": Example(4, ("auc", "mrr", "ndcg@5", "ndcg@10"), {"fedkd": {}, "local": LOCAL, "fedavg": FEDAVG}),
+    "teachers": Example(3, ("accuracy", "macro-f1", "loss"), {"fedkd": {}, "local": LOCAL}),
+}
+
+
+def main() -> None:
+    """Run what is missing, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("example", choices=list(EXAMPLES))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("-c", dest="config", action="append", default=[], help="run-config: data and models")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="*")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
+    arguments = parser.parse_args()
+    name, example = arguments.example, EXAMPLES[arguments.example]
+    page = tomllib.loads((ROOT / "examples" / name / "config.toml").read_text())
+    settings = {variant: {**page, **example.common, **given} for variant, given in example.variants.items()}
+    files = dict(parse_config_args(arguments.config))
+    results = Results("examples")
+    if not arguments.table:
+        wanted = [
+            Run(name, variant, seed, settings[variant])
+            for seed in arguments.seeds
+            for variant in arguments.variants or settings
+        ]
+        place = Scenario(example.nodes, files, example.metrics)
+        run_missing(wanted, results, {name: place}, arguments.out, arguments.jobs)
+    head = ["run", "seeds", "round", "MB up and down a node", "", *example.metrics]
+    head += [f"{example.metrics[0]} of node {node}" for node in range(example.nodes)]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for variant, given in settings.items():
+        for line in rows(variant, results.of(name, variant, given), example):
+            print(f"| {' | '.join(line)} |")
+
+
+def rows(variant: str, found: list[Result], example: Example) -> Iterator[list[str]]:
+    """A line for student and teachers after each evaluated round: means and standard errors over the seeds."""
+    for entries in zip(*(result.rounds for result in found), strict=True):
+        for whose, model in (("student", "student"), ("teachers", "teacher")):
+            if any(entry[whose] is None for entry in entries):
+                continue
+            line = [variant, str(len(found)), str(entries[0]["round"]), f"{mean(e['mb'] for e in entries):.2f}", whose]
+            line += [mean_and_error(entry[whose][metric] for entry in entries) for metric in example.metrics]
+            nodes = sorted(entries[0]["nodes"])
+            yield line + [f"{mean(e['nodes'][node][model][example.metrics[0]] for e in entries):.3f}" for node in nodes]
+
+
+if __name__ == "__main__":
+    main()
