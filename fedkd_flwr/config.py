@@ -64,7 +64,8 @@ METHODS = {
     "local": Method(trains=frozenset({"teacher"}), fixes={"codec": "dense"}),
 }
 
-# What may differ between a run and the run that resumes it: none of it changes the result.
+# What may differ between a run and the run that resumes it: none of it changes what a round gives, but that rates,
+# energies and budgets that follow the number of rounds go by the new one.
 _FREE_ON_RESUME = {
     "resume", "run-name", "runs-dir", "state-dir", "num-rounds", "keep-lineages",
     "node-wait-seconds", "round-timeout-seconds", "device", "precision", "threads",
