@@ -12,7 +12,7 @@ from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
 from fedkd_flwr.codec.costs import Known
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import Factors, spectra
+from fedkd_flwr.codec.factorize import spectra
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
@@ -45,7 +45,6 @@ class Plan:
         }
         small = {name: matrix for name, matrix in matrices.items() if name not in self._leading}
         self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
-        self._factors: dict[str, Factors] = {}
         self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
@@ -53,8 +52,8 @@ class Plan:
         """Each matrix at the smallest rank that keeps more than `energy` of it."""
         for name, leading in self._leading.items():
             self._spectra[name] = leading.until(energy)
-        self._factors = {name: spectrum.to_energy(energy) for name, spectrum in self._spectra.items()}
-        ranks = {name: factors.rank for name, factors in self._factors.items()}
+        self._spectra = {name: spectrum.resolving(energy) for name, spectrum in self._spectra.items()}
+        ranks = {name: spectrum.rank(energy) for name, spectrum in self._spectra.items()}
         return self._measured(self._records(self._ruled(ranks, bits)))
 
     def within(self, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
@@ -125,7 +124,6 @@ class Plan:
         for name, leading in self._leading.items():
             if finest >= self._known(name).shares[-1]:
                 self._spectra[name] = leading.until(finest)
-                self._factors.pop(name, None)
         shares = {name: self._known(name).shares for name in self._spectra}
         rule = Rule(self._all_known(), bits)
 
@@ -158,7 +156,7 @@ class Plan:
 
     def _known(self, name: str) -> Known:
         tensor, spectrum = self._tensors[name], self._spectra.get(name)
-        shares = np.zeros(0) if spectrum is None else spectrum.shares.cpu().numpy()
+        shares = np.zeros(0) if spectrum is None else spectrum.shares
         sides = sum(matrix_shape(tuple(tensor.shape)))
         return Known(tensor.numel(), sides, self._energies[name], shares, *self._peaks(name))
 
@@ -204,7 +202,6 @@ class Plan:
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
                     self._spectra[name] = self._leading[name].first(2 * known)
-                    self._factors.pop(name, None)
                     menus[index] = self._menu(name, widths)
             if not short:
                 return offers
@@ -237,10 +234,8 @@ class Plan:
                 return Rotated.of(tensor, choice.widths[0][0], self._generator)
             case _:
                 rank = sum(count for _, count in choice.widths)
-                factors = self._factors.get(name)
-                if factors is None or factors.rank < rank:
-                    factors = self._factors[name] = self._spectra[name].to_rank(rank)
-                return Factored.of(tuple(tensor.shape), factors.leading(rank), choice.widths, self._generator)
+                factors = self._spectra[name].to_rank(rank)
+                return Factored.of(tuple(tensor.shape), factors, choice.widths, self._generator)
 
     def _no_more_than_dense(self, encoded: EncodedUpdate) -> EncodedUpdate:
         if encoded.nbytes <= sum(4 * tensor.numel() for tensor in self._tensors.values()):
