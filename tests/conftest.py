@@ -26,7 +26,7 @@ settings.load_profile("fedkd")
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _flower_identity() -> None:
     """Messages can only be made inside a Flower task."""
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
@@ -98,39 +98,41 @@ def tweets_csv(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_run(defaults: dict[str, Any], tiny_bert: Path, tweets_csv: Path) -> dict[str, Any]:
+    """The default run on the tiny BERT and few tweets, with no folders yet to write to."""
+    return defaults | {
+        "teacher": str(tiny_bert),
+        "student-layers": 2,
+        "dataset": f"csv:{tweets_csv}",
+        "partition": "iid",
+        "num-rounds": 2,
+        "local-steps": 3,
+        "batch-size": 8,
+        "learning-rate": 5e-3,
+        "teacher-learning-rate": 5e-3,
+        "architecture": "separate",
+        "distillation-warm-up": 0,
+        "logit-adjustment": "never",
+        "linear-probe": "never",
+        "learning-rate-warm-up": 0,
+        "learning-rate-decay": "never",
+        "teacher-kl-weight": 1.0,
+        "codec": "energy",
+        "error-feedback": "none",
+        "max-test-examples": 16,
+        "node-wait-seconds": 1,
+        "run-name": "run",
+        "threads": 1,
+    }
+
+
 @pytest.fixture
-def run_config(
-    defaults: dict[str, Any], tiny_bert: Path, tweets_csv: Path, tmp_path: Path
-) -> Callable[..., dict[str, Any]]:
-    """The default run on the tiny BERT and few tweets, with changes given as keywords (`num_rounds=3`)."""
+def run_config(tiny_run: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The tiny run in this test's folder, with changes given as keywords (`num_rounds=3`)."""
+    folders = {"runs-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "state")}
 
     def build(**changes: Any) -> dict[str, Any]:
-        tiny = {
-            "teacher": str(tiny_bert),
-            "student-layers": 2,
-            "dataset": f"csv:{tweets_csv}",
-            "partition": "iid",
-            "num-rounds": 2,
-            "local-steps": 3,
-            "batch-size": 8,
-            "learning-rate": 5e-3,
-            "teacher-learning-rate": 5e-3,
-            "architecture": "separate",
-            "distillation-warm-up": 0,
-            "logit-adjustment": "never",
-            "linear-probe": "never",
-            "learning-rate-warm-up": 0,
-            "learning-rate-decay": "never",
-            "teacher-kl-weight": 1.0,
-            "codec": "energy",
-            "error-feedback": "none",
-            "max-test-examples": 16,
-            "node-wait-seconds": 1,
-            "runs-dir": str(tmp_path / "runs"),
-            "run-name": "run",
-            "state-dir": str(tmp_path / "state"),
-            "threads": 1,
-        }
-        return defaults | tiny | {key.replace("_", "-"): value for key, value in changes.items()}
+        return tiny_run | folders | {key.replace("_", "-"): value for key, value in changes.items()}
 
     return build

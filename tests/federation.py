@@ -1,7 +1,8 @@
 """What tests ask of a federation and its run folder."""
 
+import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,41 @@ def history(folder: Path) -> dict[str, Any]:
 
 def student(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(max((folder / "checkpoints").iterdir()) / "student.safetensors")
+
+
+def without_seconds(folder: Path) -> dict[str, Any]:
+    """What a run found out, however long it took."""
+    found = {key: history(folder)[key] for key in ("initial", "rounds", "labels", "sizes")}
+    for entry in found["rounds"]:
+        entry.pop("seconds")
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Of its traffic.csv."""
+    with (folder / "traffic.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def teachers(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """What the nodes of a run keep that never travels, by node."""
+    state_dir = json.loads((folder / "config.json").read_text())["state-dir"]
+    paths = sorted(Path(state_dir, history(folder)["lineage"]).glob("*/0*/private.safetensors"))
+    return {path.parts[-3]: load_file(path) for path in paths}
+
+
+def assert_same(real: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    assert real.keys() == expected.keys()
+    assert all(torch.equal(real[name], expected[name]) for name in real)
+
+
+def assert_same_models(real: Path, expected: Path) -> None:
+    """The student and the nodes' teachers of two runs."""
+    assert_same(student(real), student(expected))
+    mine, theirs = teachers(real), teachers(expected)
+    assert mine.keys() == theirs.keys() != set()
+    for node in mine:
+        assert_same(mine[node], theirs[node])
 
 
 def refreshes(grid: LoopbackGrid, node_id: int) -> list[tuple[str, int, int]]:

@@ -1,6 +1,5 @@
 """A run that was stopped goes on as if it never had been; what cannot go on says why."""
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,31 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, refreshes, student
+from federation import Config, assert_same_models, history, nodes, refreshes, rows, student, without_seconds
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
-from safetensors.torch import load_file
 
 from fedkd_flwr.errors import FedKDError, RunError, StateError
 from fedkd_flwr.protocol import TrainRequest, from_records
-
-
-def without_seconds(folder: Path) -> dict[str, Any]:
-    found = {key: history(folder)[key] for key in ("initial", "rounds", "labels", "sizes")}
-    for entry in found["rounds"]:
-        entry.pop("seconds")
-    return found
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "traffic.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def teachers(state_dir: Path, lineage: str) -> dict[str, dict[str, torch.Tensor]]:
-    paths = sorted((state_dir / lineage).glob("*/0*/private.safetensors"))
-    return {path.parts[-3]: load_file(path) for path in paths}
-
 
 BUDGET = {"codec": "budget", "budget": "8x", "error_feedback": "both"}
 
@@ -75,12 +55,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     raw = run_config(resume=str(folder), run_name="ignored", **changes)
     assert run_server(LoopbackGrid(raw, nodes(3), first_id=900)) == folder
 
-    a, b = student(straight), student(folder)
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    of = [teachers(tmp_path / "state", history(run)["lineage"]) for run in (straight, folder)]
-    assert of[0].keys() == of[1].keys() and len(of[0]) == 3
-    for node in of[0]:
-        assert all(torch.equal(tensor, of[1][node][name]) for name, tensor in of[0][node].items())
+    assert_same_models(folder, straight)
     expected, found = without_seconds(straight), without_seconds(folder)
     repeated = 4 if stop == "before the last evaluation" else 2
     once, ledger = (rows(run) for run in (straight, folder))

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from killed import killed_at
 
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import EncodedData, EncodedStore, data_fingerprint, load_node_data
@@ -94,20 +95,7 @@ def test_a_kill_at_any_step_leaves_the_old_examples_or_the_new_ones(tmp_path: Pa
     for step in range(1, 60):
         store = EncodedStore(tmp_path / str(step), "north")
         store.save("old", examples(1, 2))
-        child = os.fork()
-        if child == 0:
-            count = 0
-
-            def hook(event: str, _: object, step: int = step) -> None:
-                nonlocal count
-                count += event == "open" or event.startswith(("os.", "fcntl."))
-                if count == step:
-                    os._exit(9)
-
-            sys.addaudithook(hook)
-            store.save("new", examples(3, 4))
-            os._exit(0)
-        killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        killed = killed_at(step, partial(store.save, "new", examples(3, 4)))
         old, new = store.load("old"), store.load("new")
         assert (old, new) in ((examples(1, 2), None), (None, examples(3, 4)))
         outcomes.append(new is not None)

@@ -4,13 +4,11 @@ import csv
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from e2e.machine import ROOT, Machine, answers, as_toml, free_port, until
 
@@ -51,6 +49,10 @@ class Host(Machine):
     def kill(self, name: str) -> None:
         """SIGKILL the daemon; the policy is left."""
         self.daemon(name).send_signal(signal.SIGKILL)
+
+    def received(self, kind: str) -> int:
+        """How many messages its SuperNode has received, "query", "train" or "evaluate"."""
+        return self.log("supernode").count(f"Receiving: {kind} message")
 
     def daemon(self, name: str) -> psutil.Process:
         """The process that the policy starts again."""
@@ -130,8 +132,3 @@ class Federation:
 
     def logs(self) -> str:
         return "\n".join(machine.logs() for machine in (self.server, *self.silos.values()))
-
-
-def assert_same(real: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    assert real.keys() == expected.keys()
-    assert all(torch.equal(real[name], expected[name]) for name in real)

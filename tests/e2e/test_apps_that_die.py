@@ -7,12 +7,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from federation import history, round_of
+from federation import assert_same, history, round_of
 from flwr.app import Error, Message
 from safetensors.torch import load_file
 
 from e2e.machine import until
-from e2e.secure import Federation, Host, assert_same
+from e2e.secure import Federation, Host
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 

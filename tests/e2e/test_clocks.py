@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from federation import assert_same
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
 from e2e.conftest import Deployment
-from e2e.secure import assert_same
 
 SOURCE = Path(__file__).parent / "lag.c"
 COMPILER = shutil.which("cc")

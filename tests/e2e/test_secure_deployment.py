@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from federation import assert_same
 from safetensors.torch import load_file
 
 from e2e.machine import answers, until
-from e2e.secure import SILOS, Federation, Host, assert_same, commands
+from e2e.secure import SILOS, Federation, Host, commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -20,14 +21,17 @@ def test_a_run_outlives_its_superlink(
     config: Callable[..., dict[str, Any]],
     in_one_process: Callable[..., Mapping[str, torch.Tensor]],
 ) -> None:
-    """SIGKILL in the middle of a round: the run goes on by itself and ends bit for bit as the undisturbed one."""
+    """SIGKILL while nodes join, train and are scored: the run goes on by itself and ends bit for bit as undisturbed."""
     settings = config(num_rounds=3, run_name="outlives")
     folder = federation.folder(settings)
+    south = federation.silos["south"]
+    before = {kind: south.received(kind) for kind in ("query", "train", "evaluate")}
     run_id = federation.run(settings)
-    until((folder / "checkpoints" / "00000001").is_dir, 600, federation.logs)
-    federation.server.kill("superlink")
-    until(lambda: not answers(federation.port), 10)
-    until(lambda: answers(federation.port), 60, federation.logs)
+    for kind, count in (("query", 1), ("train", 2), ("evaluate", 1)):
+        until(lambda kind=kind, count=count: south.received(kind) >= before[kind] + count, 600, federation.logs)
+        federation.server.kill("superlink")
+        until(lambda: not answers(federation.port), 10)
+        until(lambda: answers(federation.port), 60, federation.logs)
     assert federation.verdict(run_id) == "finished:completed", federation.logs()
 
     history = json.loads((folder / "history.json").read_text())
@@ -53,9 +57,9 @@ def test_a_killed_supernode_comes_back_with_its_teacher(
     settings = config(num_rounds=3, run_name="returns")
     folder = federation.folder(settings)
     south = federation.silos["south"]
-    before = south.log("supernode").count("Receiving: train message")
+    before = south.received("train")
     first = federation.federate(settings)
-    until(lambda: south.log("supernode").count("Receiving: train message") == before + 2, 600, federation.logs)
+    until(lambda: south.received("train") == before + 2, 600, federation.logs)
     south.kill("supernode")
     assert first.wait(1200) == 1, "the round was over before the node was killed"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from federation import assert_same
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
@@ -56,10 +56,7 @@ def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
 
     nodes = [{"partition-id": i, "num-partitions": 3} for i in range(3)]
     loopback = run_server(LoopbackGrid(run_config(num_rounds=ROUNDS, run_name="loopback"), nodes))
-    name = "student/model.safetensors"
-    real, expected = (load_file(path / name) for path in (folder, loopback))
-    assert real.keys() == expected.keys()
-    assert all(torch.equal(real[name], expected[name]) for name in real)
+    assert_same(*(load_file(path / "student/model.safetensors") for path in (folder, loopback)))
     histories = [json.loads((path / "history.json").read_text()) for path in (folder, loopback)]
     for mine, theirs in zip(*(history["rounds"] for history in histories), strict=True):
         assert mine["student"] == theirs["student"] and mine["teachers"] == theirs["teachers"]
