@@ -26,7 +26,7 @@ _FIRST_RANK = 32
 _AHEAD = 1.2  # singular values asked for at first, over those that the bytes carry where all matrices have as many
 _GROWTH = 1.5
 _CLOSE = 0.003  # of a budget: so much may stay unspent
-_ALIKE = 0.02  # of real over expected bytes: by so much neighbours differ at most
+_ALIKE = 0.05  # of real over expected bytes: by so much neighbours differ at most
 
 
 class Plan:
