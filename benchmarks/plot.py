@@ -21,7 +21,7 @@ COLOURS = {
     "fedkd, 55 kB": "#ff7f0e",
     "fedkd, 28 kB": "#ffbb78",
     "fedkd, rotated to 1 bit": "#e377c2",
-    "nested, 3 layers": "#1f77b4",
+    "fedkd, constant rates": "#1f77b4",
     "nested, 3 layers, 55 kB": "#aec7e8",
     "nested, 3 layers, rotated to 1 bit": "#17becf",
     "FedAvg on the teacher": "#333333",
