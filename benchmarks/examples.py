@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     arguments = parser.parse_args()
     name, example = arguments.example, EXAMPLES[arguments.example]
+    if unknown := set(arguments.variants or ()) - set(example.variants):
+        parser.error(f"{name} has no variant {', '.join(sorted(unknown))}: choose from {', '.join(example.variants)}")
     page = tomllib.loads((ROOT / "examples" / name / "config.toml").read_text())
     settings = {variant: {**page, **example.common, **given} for variant, given in example.variants.items()}
     files = dict(parse_config_args(arguments.config))
