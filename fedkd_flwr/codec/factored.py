@@ -90,8 +90,7 @@ class Factored(Record):
             peaks = [side.abs().amax().clamp(min=_TINY) for side in sides]
             left, right = (side / peak for side, peak in zip(sides, peaks, strict=True))
             peak = float(peaks[0]) * float(peaks[1])
-            image = right @ tensor.reshape(len(left), right.shape[1]).T
-            inner = (image * left.T).sum(dim=1).double().sum()
+            inner = (tensor.reshape(len(left), right.shape[1]) @ right.T * left).sum(dtype=torch.float64)
             square = ((left.T @ left).double() * (right @ right.T).double()).sum()
         return replace(self, energy=claimed(peak * (2 * float(inner) - peak * float(square)) / total))
 

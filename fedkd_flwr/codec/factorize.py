@@ -183,13 +183,15 @@ def _project(matrix: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [r, m] and [r, n] of the factors of `matrix` through the orthonormal columns of `basis` [smaller side, r].
 
     The product is in float64 where that is fast. Divided by the root of the peak, it is in the range of its dtype,
-    whatever the magnitude of the matrix.
+    whatever the magnitude of the matrix. The longer side comes first in it: a product of a few rows is split among
+    threads in a way that shows in its last bits.
     """
     dtype = torch.promote_types(matrix.dtype, torch.float32)
     with torch.autocast(matrix.device.type, enabled=False):
         wide = matrix.detach().to(torch.float64 if matrix.is_cuda else dtype)
         rows, scale = basis.T.to(wide.dtype), _peak(wide).sqrt()
-        longer = (rows / scale) @ (wide.T if matrix.shape[0] >= matrix.shape[1] else wide)
+        tall = wide if matrix.shape[0] >= matrix.shape[1] else wide.T
+        longer = (tall @ (rows / scale).T).T.contiguous()
         norms = torch.linalg.vector_norm(longer, dim=1, keepdim=True, dtype=torch.float64)
         root = (norms / scale).sqrt().to(wide.dtype)
         longer = longer.div_(root.clamp(min=torch.finfo(root.dtype).tiny)).to(dtype)

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.factorize import factorize_all, spectra
+from fedkd_flwr.codec.factorize import Spectrum, factorize_all, spectra
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)
@@ -158,6 +160,26 @@ def test_factors_of_a_growing_rank_are_those_of_it_at_once() -> None:
         error = float((matrix - factors.left @ factors.right).square().sum() / matrix.square().sum())
         assert error == pytest.approx(1 - factors.energy, abs=1e-5)
     torch.testing.assert_close(grown.to_rank(30).left, once.to_rank(30).left)
+
+
+@pytest.fixture
+def any_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("any_threads")
+@pytest.mark.parametrize(("m", "n"), [(64, 32), (32, 64), (37, 32), (300, 32)])
+def test_factors_are_the_same_for_any_number_of_threads(m: int, n: int) -> None:
+    """A node and the server need not have equally many: of 5 to 7 rows MKL's product is split in another way."""
+    (spectrum,) = spectra([with_spectrum(m, n, 1.0, 0).float()])
+    for rank in range(1, 32):
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(Spectrum(spectrum.matrix, spectrum.values, spectrum.basis, spectrum.total).to_rank(rank))
+        assert torch.equal(found[0].left, found[1].left) and torch.equal(found[0].right, found[1].right), rank
 
 
 def test_autocast_and_gradients_leave_no_trace() -> None:
