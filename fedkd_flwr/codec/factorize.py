@@ -4,10 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.allocate import check_share
+from fedkd_flwr.codec.costs import Floats
+from fedkd_flwr.codec.host import on_host
 from fedkd_flwr.errors import CodecError
 
 _BATCH = 16  # Gram matrices decomposed together: bounds the memory
@@ -32,14 +35,6 @@ class Factors:
     def rank(self) -> int:
         """The number r of singular values kept."""
         return self.left.shape[1]
-
-    def leading(self, rank: int) -> "Factors":
-        """The first `rank` components."""
-        if rank == self.rank:
-            return self
-        left, right = self.left[:, :rank], self.right[:rank]
-        squares = self.left.double().square().sum(dim=0) * self.right.double().square().sum(dim=1)
-        return Factors(left, right, self.energy * float(squares[:rank].sum() / squares.sum()))
 
 
 def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
@@ -78,53 +73,54 @@ def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
     return [spectrum.to_energy(energy) for spectrum in spectra(matrices)]
 
 
-@dataclass(eq=False)
 class Spectrum:
     """A matrix [m, n] with eigenvalues and eigenvectors of its Gram matrix [k, k], k = min(m, n).
 
-    Attributes:
+    Args:
         matrix: any floating dtype.
         values: float64 [r], squared singular values over the squared peak magnitude of the matrix, largest
             first: all (r = k), the leading ones, or none of a zero matrix.
         basis: [k, r], their singular vectors on the smaller side in columns.
-        total: float64 scalar, the sum of all k values.
+        total: the sum of all k values.
     """
 
-    matrix: Tensor
-    values: Tensor
-    basis: Tensor
-    total: Tensor
-
-    def to_energy(self, energy: float) -> Factors:
-        """Factors of the smallest rank that keeps more than `energy`, where the values go so far.
-
-        All values are found again in float64 where float32 cannot tell the rank; of leading ones the rank is taken
-        as they tell it.
-        """
-        if not len(self.values):
-            return self.to_rank(0)
-        shares = self.shares
-        complete = len(shares) == min(self.matrix.shape)
-        if complete and (shares - energy).abs().amin() < len(shares) * _FLOAT32_DOUBT:
-            values, basis = torch.linalg.eigh(gram(self.matrix, torch.float64))
-            self.values, self.basis = values.flip(0).clamp(min=0), basis.flip(1)
-            self.total = self.values.sum()
-            shares = self.shares
-        return self.to_rank(min(int((shares <= energy).sum()) + 1, len(shares)))
-
-    def to_rank(self, rank: int) -> Factors:
-        """Factors of the leading `rank` singular values."""
-        if rank == 0:
-            m, n = self.matrix.shape
-            dtype = torch.promote_types(self.matrix.dtype, torch.float32)
-            kept = 0.0 if len(self.values) else 1.0
-            return Factors(self.matrix.new_zeros(m, 0, dtype=dtype), self.matrix.new_zeros(0, n, dtype=dtype), kept)
-        return _project(self.matrix, self.basis[:, :rank], float(self.shares[rank - 1]))
+    def __init__(self, matrix: Tensor, values: Floats, basis: Tensor, total: float) -> None:
+        self.matrix, self.values, self.basis, self.total = matrix, values, basis, total
+        dtype = torch.promote_types(matrix.dtype, torch.float32)
+        self._left, self._right = (matrix.new_empty(0, side, dtype=dtype) for side in matrix.shape)
 
     @property
-    def shares(self) -> Tensor:
+    def shares(self) -> Floats:
         """float64 [r], the shares of the energy in the leading 1, 2, ... r."""
-        return self.values.cumsum(0) / self.total
+        return np.cumsum(self.values) / self.total
+
+    def resolving(self, energy: float) -> "Spectrum":
+        """Itself, or all values in float64 where float32 found all and cannot tell the rank for `energy`."""
+        known = len(self.values)
+        if not 0 < known == min(self.matrix.shape) or np.abs(self.shares - energy).min() >= known * _FLOAT32_DOUBT:
+            return self
+        values, basis = torch.linalg.eigh(gram(self.matrix, torch.float64))
+        values = values.flip(0).clamp(min=0).cpu().numpy()
+        return Spectrum(self.matrix, values, basis.flip(1), float(values.sum()))
+
+    def rank(self, energy: float) -> int:
+        """The smallest that keeps more than `energy`, where the values go so far."""
+        return min(int(np.searchsorted(self.shares, energy, side="right")) + 1, len(self.values))
+
+    def to_energy(self, energy: float) -> Factors:
+        """Factors of the smallest rank that keeps more than `energy`, as the values tell it; see `resolving`."""
+        spectrum = self.resolving(energy)
+        return spectrum.to_rank(spectrum.rank(energy))
+
+    def to_rank(self, rank: int) -> Factors:
+        """Factors of the leading `rank` singular values; what one call has found the next does not find again."""
+        found = len(self._left)
+        if rank > found:
+            left, right = _project(self.matrix, self.basis[:, found:rank])
+            self._left = torch.cat([self._left, left]) if found else left
+            self._right = torch.cat([self._right, right]) if found else right
+        kept = float(self.shares[rank - 1]) if rank else float(not len(self.values))
+        return Factors(self._left[:rank].T, self._right[:rank], kept)
 
 
 def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Spectrum]:
@@ -134,19 +130,26 @@ def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Sp
         matrices: each [m, n].
         grams: what `gram` makes of each, where it is there already.
     """
-    nothing = torch.zeros(0, dtype=torch.float64)
-    found = [Spectrum(matrix, nothing, matrix.new_zeros(0, 0), nothing.sum()) for matrix in matrices]
     groups: dict[tuple[int, torch.device], list[int]] = defaultdict(list)
     for index, matrix in enumerate(matrices):
-        if matrix.any():
+        if matrix.numel():
             groups[min(matrix.shape), matrix.device].append(index)
+    ascending: dict[int, Tensor] = {}
+    bases: dict[int, Tensor] = {}
     for indices in groups.values():
         for start in range(0, len(indices), _BATCH):
             batch = indices[start : start + _BATCH]
             stacked = torch.stack([grams[i] if grams else gram(matrices[i], torch.float64).float() for i in batch])
-            for index, ascending, vectors in zip(batch, *torch.linalg.eigh(stacked), strict=True):
-                values = ascending.double().flip(0).clamp(min=0)
-                found[index] = Spectrum(matrices[index], values, vectors.flip(1), values.sum())
+            values, vectors = torch.linalg.eigh(stacked)
+            ascending |= zip(batch, values, strict=True)
+            bases |= zip(batch, vectors.flip(2), strict=True)
+    known = dict(zip(ascending, on_host(list(ascending.values())), strict=True))
+    found = []
+    for index, matrix in enumerate(matrices):
+        descending = known.get(index, np.zeros(0))[::-1].clip(min=0)
+        total = float(descending.sum())
+        basis = bases.get(index, matrix.new_zeros(0, 0))
+        found.append(Spectrum(matrix, descending if total else descending[:0], basis, total))
     return found
 
 
@@ -155,7 +158,7 @@ def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
     On a CPU numpy multiplies: it sees that both sides are one matrix and calls syrk, at half the operations.
     """
-    tall, _ = _tall(matrix, dtype)
+    tall = _tall(matrix, dtype)
     if tall.device.type == "cpu":
         array = tall.numpy()
         return torch.from_numpy(array.T @ array)
@@ -163,25 +166,34 @@ def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         return tall.T @ tall
 
 
-def _tall(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The matrix over its peak magnitude in `dtype`, turned so that no side is longer than the first; and the peak."""
+def _tall(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix over its peak magnitude in `dtype`, turned so that no side is longer than the first."""
     wide = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
-    low, high = wide.aminmax()
-    peak = torch.maximum(high, -low)
-    tall = wide.to(dtype) / peak.to(dtype)
-    return tall if tall.shape[0] >= tall.shape[1] else tall.T, peak.double()
+    peak = _peak(wide)
+    tall = wide.to(dtype) / torch.where(peak > 0, peak, 1).to(dtype)
+    return tall if tall.shape[0] >= tall.shape[1] else tall.T
 
 
-def _project(matrix: Tensor, basis: Tensor, energy: float) -> Factors:
-    """Factor `matrix` through the orthonormal columns of `basis` [smaller side, r]; in float64 where that is fast."""
+def _peak(matrix: Tensor) -> Tensor:
+    low, high = matrix.aminmax()
+    return torch.maximum(high, -low)
+
+
+def _project(matrix: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [r, m] and [r, n] of the factors of `matrix` through the orthonormal columns of `basis` [smaller side, r].
+
+    The product is in float64 where that is fast. Divided by the root of the peak, it is in the range of its dtype,
+    whatever the magnitude of the matrix. The longer side comes first in it: a product of a few rows is split among
+    threads in a way that shows in its last bits.
+    """
     dtype = torch.promote_types(matrix.dtype, torch.float32)
     with torch.autocast(matrix.device.type, enabled=False):
-        tall, peak = _tall(matrix, torch.float64 if matrix.is_cuda else dtype)
-        projected = tall @ basis.to(tall.dtype)
-        root = projected.double().norm(dim=0).sqrt().to(tall.dtype)
-        scale = peak.sqrt().to(tall.dtype)
-        left = projected / root.clamp(min=torch.finfo(root.dtype).tiny) * scale
-        right = (basis * (root * scale)).T
-    if matrix.shape[0] < matrix.shape[1]:
-        left, right = right.T, left.T
-    return Factors(left.to(dtype).contiguous(), right.to(dtype).contiguous(), energy)
+        wide = matrix.detach().to(torch.float64 if matrix.is_cuda else dtype)
+        rows, scale = basis.T.to(wide.dtype), _peak(wide).sqrt()
+        tall = wide if matrix.shape[0] >= matrix.shape[1] else wide.T
+        longer = (tall @ (rows / scale).T).T.contiguous()
+        norms = torch.linalg.vector_norm(longer, dim=1, keepdim=True, dtype=torch.float64)
+        root = (norms / scale).sqrt().to(wide.dtype)
+        longer = longer.div_(root.clamp(min=torch.finfo(root.dtype).tiny)).to(dtype)
+        shorter = (rows * (root * scale)).to(dtype)
+    return (longer, shorter) if matrix.shape[0] >= matrix.shape[1] else (shorter, longer)

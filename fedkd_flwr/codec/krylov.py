@@ -10,6 +10,7 @@ _CONVERGED = 0.8  # of what may be dropped: all but this is captured, so that th
 _DIMENSIONS_A_RANK = 1.7  # captured for each singular value that is wanted, and two blocks more, for the same reason
 _WORTH = 0.42  # of all dimensions; beyond it the full decomposition is faster
 _NOISE = 2.0**-20  # of the total: what float32 may leave of a direction that is in the basis already
+_SLANT = 2.0**-10  # of a block towards the basis: taken away, it leaves lengths within 2^-20
 
 
 class LeadingSpectrum:
@@ -29,8 +30,9 @@ class LeadingSpectrum:
         self._matrix = matrix
         self._gram = gram(matrix, torch.float32)
         self._total = float(self._gram.diagonal().double().sum())
-        self._basis = self._gram.new_zeros(len(self._gram), 0)
-        self._image = self._basis
+        most = int(_WORTH * len(self._gram)) + _BLOCK
+        self._rows, self._images = (self._gram.new_empty(most, len(self._gram)) for _ in range(2))
+        self._size = 0
         self._captured = 0.0
         self._ended = False
         self._all: Spectrum | None = None
@@ -40,52 +42,61 @@ class LeadingSpectrum:
         target = self._total * (1 - _CONVERGED * (1 - energy))
         gain = self._total
         while self._all is None and self._captured < target:
-            blocks_left = (_WORTH * len(self._gram) - self._basis.shape[1]) / _BLOCK
+            blocks_left = (_WORTH * len(self._gram) - self._size) / _BLOCK
             if self._ended or blocks_left < 1 or self._captured + blocks_left * gain < target:
                 return self._full()
             gain = self._grow()
-        return self._all or self._ritz(self._basis.shape[1])
+        return self._all or self._ritz(self._size)
 
     def first(self, rank: int) -> Spectrum:
         """The leading `rank` values, or all where that is faster."""
-        while self._all is None and self._basis.shape[1] < _DIMENSIONS_A_RANK * rank + 2 * _BLOCK:
-            if self._ended or self._basis.shape[1] + _BLOCK > _WORTH * len(self._gram):
+        while self._all is None and self._size < _DIMENSIONS_A_RANK * rank + 2 * _BLOCK:
+            if self._ended or self._size + _BLOCK > _WORTH * len(self._gram):
                 return self._full()
             self._grow()
         return self._all or self._ritz(rank)
 
     def _grow(self) -> float:
         """Add a block, or what of it is new; the energy that it captures is less than the last one's, as a rule."""
+        rows, start = self._rows[: self._size], max(0, self._size - 2 * _BLOCK)
         with torch.autocast(self._gram.device.type, enabled=False):
-            if self._basis.shape[1] == 0:
-                generator = torch.Generator(self._gram.device).manual_seed(0)
-                start = torch.randn(len(self._gram), _BLOCK, generator=generator, device=self._gram.device)
-                block = self._gram @ start
+            if self._size:
+                block = self._images[self._size - _BLOCK : self._size]
             else:
-                block = self._image[:, -_BLOCK:]
-            for near, least in ((self._basis[:, -2 * _BLOCK :], _NOISE * self._total), (self._basis, 0.5)):
-                block, triangle = torch.linalg.qr(block - near @ (near.T @ block))
-                block = block[:, triangle.diagonal().abs() > least]
-            self._ended = block.shape[1] < _BLOCK
-            image = self._gram @ block
-            self._basis = torch.cat([self._basis, block], dim=1)
-            self._image = torch.cat([self._image, image], dim=1)
-            gain = float((block * image).sum(dtype=torch.float64))
-            self._captured += gain
+                generator = torch.Generator(self._gram.device).manual_seed(0)
+                block = torch.randn(_BLOCK, len(self._gram), generator=generator, device=self._gram.device) @ self._gram
+            near = rows[start:]
+            block = _orthonormal(torch.addmm(block, block @ near.T, near, alpha=-1), _NOISE * self._total)
+            overlap = block @ rows.T
+            block = torch.addmm(block, overlap, rows, alpha=-1)
+            if overlap.norm() > _SLANT:
+                block = _orthonormal(block, 0.5)
+            self._ended = len(block) < _BLOCK
+            added = slice(self._size, self._size + len(block))
+            self._rows[added] = block
+            torch.mm(block, self._gram, out=self._images[added])
+            gain = float((block * self._images[added]).sum(dtype=torch.float64))
+        self._size += len(block)
+        self._captured += gain
         return gain
 
     def _ritz(self, count: int) -> Spectrum:
+        rows = self._rows[: self._size]
         with torch.autocast(self._gram.device.type, enabled=False):
-            projected = self._basis.T @ self._image
+            projected = rows @ self._images[: self._size].T
             values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
             leading = vectors.flip(1)[:, :count]
-            return Spectrum(
-                self._matrix,
-                values.double().flip(0).clamp(min=0)[:count],
-                self._basis @ leading,
-                torch.tensor(self._total, dtype=torch.float64, device=values.device),
-            )
+            descending = values.double().flip(0).clamp(min=0)[:count].numpy()
+            return Spectrum(self._matrix, descending, (leading.T @ rows).T, self._total)
 
     def _full(self) -> Spectrum:
-        self._all = spectra([self._matrix], [self._gram])[0]
+        if self._all is None:
+            self._all = spectra([self._matrix], [self._gram])[0]
         return self._all
+
+
+def _orthonormal(block: Tensor, least: float) -> Tensor:
+    """An orthonormal basis of rows, without those of which less than `least` is in no row before."""
+    columns, triangle = torch.linalg.qr(block.T)
+    rows: Tensor = columns.T[triangle.diagonal().abs() > least]
+    return rows

@@ -1,6 +1,5 @@
 """One update on its way to bytes: what each tensor may become, and the choice that meets a budget or an energy."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -9,22 +8,25 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
-from fedkd_flwr.codec.costs import Known
+from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import Factors, spectra
+from fedkd_flwr.codec.factorize import spectra
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
 from fedkd_flwr.codec.rotated import ROTATED_WIDTHS, Rotated
-from fedkd_flwr.codec.rule import VECTOR_BITS, Rule
+from fedkd_flwr.codec.rule import VECTOR_BITS, Rule, doubt
 from fedkd_flwr.codec.wire import packed_nbytes
 from fedkd_flwr.errors import CodecError
 
 _TRIES = 8
 _LARGE = 256  # smaller side
 _FIRST_RANK = 32
+_AHEAD = 1.2  # singular values asked for at first, over those that the bytes carry where all matrices have as many
+_GROWTH = 1.5
 _CLOSE = 0.003  # of a budget: so much may stay unspent
+_ALIKE = 0.05  # of real over expected bytes: by so much neighbours differ at most
 
 
 class Plan:
@@ -45,7 +47,6 @@ class Plan:
         }
         small = {name: matrix for name, matrix in matrices.items() if name not in self._leading}
         self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
-        self._factors: dict[str, Factors] = {}
         self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
@@ -53,8 +54,8 @@ class Plan:
         """Each matrix at the smallest rank that keeps more than `energy` of it."""
         for name, leading in self._leading.items():
             self._spectra[name] = leading.until(energy)
-        self._factors = {name: spectrum.to_energy(energy) for name, spectrum in self._spectra.items()}
-        ranks = {name: factors.rank for name, factors in self._factors.items()}
+        self._spectra = {name: spectrum.resolving(energy) for name, spectrum in self._spectra.items()}
+        ranks = {name: spectrum.rank(energy) for name, spectrum in self._spectra.items()}
         return self._measured(self._records(self._ruled(ranks, bits)))
 
     def within(self, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
@@ -72,7 +73,9 @@ class Plan:
             raise CodecError(
                 f"a budget of {nbytes} bytes is too small: the names and shapes of the update take {header}"
             )
-        menus = self._menus(widths)
+        sides = sum(sum(matrix_shape(tuple(self._tensors[name].shape))) for name in self._leading)
+        rank = int(_AHEAD * nbytes / component_nbytes(sides, widths[0])) if sides else 0
+        menus = self._menus(widths, max(_FIRST_RANK, rank))
         most, fitting, failing = 0.0, 0.0, np.inf
         expected = float(nbytes - header)
         for _ in range(_TRIES):
@@ -91,16 +94,14 @@ class Plan:
             expected *= (1 - _CLOSE / 2) * (nbytes - header) / max(1, taken - header)
             if not fitting < expected < failing:
                 expected = (fitting + min(failing, 2 * nbytes)) / 2
-        planned = self._measured(best)
-        rivals = (self._rival(nbytes, bits, planned) for bits in (widths if len(widths) == 1 else WIDTHS))
-        return self._no_more_than_dense(max(planned, *rivals, key=self._kept))
+        return self._no_more_than_dense(self._or_ruled(self._measured(best), nbytes, widths))
 
     def keeping(self, energy: float, widths: Sequence[int]) -> EncodedUpdate:
         """More than `energy` of the whole update in as few bytes as that takes.
 
         What rounding loses is known only once it is done: what may be dropped is corrected until enough is kept.
         """
-        menus = self._menus(widths)
+        menus = self._menus(widths, _FIRST_RANK)
         total = sum(self._energies.values())
         dropped = 1 - energy
         for _ in range(_TRIES):
@@ -112,33 +113,49 @@ class Plan:
             dropped *= (1 - _CLOSE) * (1 - energy) * total / lost if lost else 0.0
         return EncodedUpdate.dense(self._tensors)
 
-    def _rival(self, nbytes: int, bits: int, planned: EncodedUpdate) -> EncodedUpdate:
-        """The paper's rule within `nbytes`, or `planned` where the rule cannot keep more.
+    def _or_ruled(self, planned: EncodedUpdate, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
+        """A plan, or the paper's rule within `nbytes` at one width where that keeps more.
 
         A plan takes the best steps a byte. Where a whole matrix no longer fits, the rule may have a better use for the
         bytes that are left.
         """
-        rule = Rule(self._all_known(), bits)
-        if rule.keeps(nbytes) <= self._kept(planned):
-            return planned
-        finest = float(rule.thresholds[rule.states(nbytes).stop - 1])
+        best, most = planned, self._kept(planned)
+        rivals = widths if len(widths) == 1 else WIDTHS
+        rule = Rule(self._all_known(), rivals)
+        for bits in rivals:
+            if rule.keeps(bits, nbytes * (1 + doubt(bits))) > most:
+                rival = self._ruled_within(nbytes, bits, most)
+                if rival and self._kept(rival) > most:
+                    best, most = rival, self._kept(rival)
+        return best
+
+    def _ruled_within(self, nbytes: int, bits: int, most: float) -> EncodedUpdate | None:
+        """The finest that the rule makes of `nbytes`; None where that cannot keep more than `most`."""
+        rule = Rule(self._all_known(), (bits,))
+        finest = float(rule.thresholds[rule.finest(bits, nbytes * (1 + doubt(bits)))])
         for name, leading in self._leading.items():
             if finest >= self._known(name).shares[-1]:
                 self._spectra[name] = leading.until(finest)
-                self._factors.pop(name, None)
-        shares = {name: self._known(name).shares for name in self._spectra}
-        rule = Rule(self._all_known(), bits)
+        rule = Rule(self._all_known(), (bits,))
 
         def at(state: int) -> dict[str, Record]:
-            ranks = {n: int(np.searchsorted(s, rule.thresholds[state], side="right")) + 1 for n, s in shares.items()}
+            ranks = {name: spectrum.rank(rule.thresholds[state]) for name, spectrum in self._spectra.items()}
             return self._records(self._ruled(ranks, bits))
 
-        states = rule.states(nbytes)
-        over = states.start + bisect_right(states, nbytes, key=lambda state: packed_nbytes(at(state)))
-        for state in range(min(over + 1, len(rule.thresholds) - 1), -1, -1):
-            if packed_nbytes(at(state)) <= nbytes:
+        fitting, failing = -1, len(rule.thresholds)
+        guess = rule.finest(bits, nbytes)
+        while failing - fitting > 1:
+            state = min(max(guess, fitting + 1), failing - 1)
+            taken = packed_nbytes(at(state))
+            fitting, failing = (state, failing) if taken <= nbytes else (fitting, state)
+            carried = nbytes * rule.expected(bits, state) / taken
+            if rule.keeps(bits, carried * (1 + _ALIKE)) <= most:
+                return None
+            guess = rule.finest(bits, carried)
+        for state in (failing + 1, fitting):
+            if 0 <= state < len(rule.thresholds) and packed_nbytes(at(state)) <= nbytes:
                 return self._measured(at(state))
-        return planned
+        return None
 
     def _ruled(self, ranks: Mapping[str, int], bits: int) -> dict[str, Choice]:
         """Factors where they are smaller than the numbers, zeros for nothing; vectors in no less than VECTOR_BITS."""
@@ -158,7 +175,7 @@ class Plan:
 
     def _known(self, name: str) -> Known:
         tensor, spectrum = self._tensors[name], self._spectra.get(name)
-        shares = np.zeros(0) if spectrum is None else spectrum.shares.cpu().numpy()
+        shares = np.zeros(0) if spectrum is None else spectrum.shares
         sides = sum(matrix_shape(tuple(tensor.shape)))
         return Known(tensor.numel(), sides, self._energies[name], shares, *self._peaks(name))
 
@@ -166,7 +183,7 @@ class Plan:
         """Scales of the tensor number by number, and its crest; see `Known`."""
         if name not in self._crests:
             rows = self._tensors[name].reshape(scaled_rows(tuple(self._tensors[name].shape)))
-            peaks = rows.abs().amax(dim=1) if rows.numel() else rows.new_zeros(len(rows))
+            peaks = torch.linalg.vector_norm(rows, torch.inf, dim=1) if rows.numel() else rows.new_zeros(len(rows))
             square = float(torch.linalg.vector_norm(peaks, dtype=torch.float64)) ** 2 * rows.shape[1]
             self._crests[name] = len(rows), square / self._energies[name] if self._energies[name] else 0.0
         return self._crests[name]
@@ -181,9 +198,10 @@ class Plan:
     def _offered(self, offers: Sequence[Offer]) -> dict[str, Record]:
         return self._records({name: offer.choice for name, offer in zip(self._tensors, offers, strict=True)})
 
-    def _menus(self, widths: Sequence[int]) -> list[Menu]:
+    def _menus(self, widths: Sequence[int], rank: int) -> list[Menu]:
+        """With `rank` singular values of each large matrix, or more."""
         for name, leading in self._leading.items():
-            self._spectra[name] = leading.first(_FIRST_RANK)
+            self._spectra[name] = leading.first(rank)
         return [self._menu(name, widths) for name in self._tensors]
 
     def _menu(self, name: str, widths: Sequence[int]) -> Menu:
@@ -203,8 +221,7 @@ class Plan:
                 )
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
-                    self._spectra[name] = self._leading[name].first(2 * known)
-                    self._factors.pop(name, None)
+                    self._spectra[name] = self._leading[name].first(int(_GROWTH * known))
                     menus[index] = self._menu(name, widths)
             if not short:
                 return offers
@@ -237,10 +254,8 @@ class Plan:
                 return Rotated.of(tensor, choice.widths[0][0], self._generator)
             case _:
                 rank = sum(count for _, count in choice.widths)
-                factors = self._factors.get(name)
-                if factors is None or factors.rank < rank:
-                    factors = self._factors[name] = self._spectra[name].to_rank(rank)
-                return Factored.of(tuple(tensor.shape), factors.leading(rank), choice.widths, self._generator)
+                factors = self._spectra[name].to_rank(rank)
+                return Factored.of(tuple(tensor.shape), factors, choice.widths, self._generator)
 
     def _no_more_than_dense(self, encoded: EncodedUpdate) -> EncodedUpdate:
         if encoded.nbytes <= sum(4 * tensor.numel() for tensor in self._tensors.values()):

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.factorize import factorize_all
+from fedkd_flwr.codec.factorize import Spectrum, factorize_all, spectra
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)
@@ -96,7 +99,6 @@ def test_float64_beyond_float32_is_factorised_in_float64() -> None:
 def test_short_floats_give_float32_factors(dtype: torch.dtype) -> None:
     factors = factorize(with_spectrum(9, 7, 1.0, 4).to(dtype))
     assert factors.left.dtype == factors.right.dtype == torch.float32
-    assert factors.left.is_contiguous() and factors.right.is_contiguous()
 
 
 def test_energy_one_keeps_all_even_of_a_singular_matrix() -> None:
@@ -125,6 +127,59 @@ def test_batch_equals_one_by_one(shapes: list[tuple[int, int]], seed: int) -> No
         assert batched.rank == single.rank
         assert batched.energy == pytest.approx(single.energy, abs=1e-6)
         torch.testing.assert_close(batched.left @ batched.right, single.left @ single.right, rtol=1e-4, atol=1e-4)
+
+
+class ScalarReads(TorchDispatchMode):
+    """Counts the numbers that are read one by one, for each of which a GPU is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_number_is_read_by_itself() -> None:
+    matrices = [with_spectrum(12, 9, 1.5, seed).float() for seed in range(20)]
+    with ScalarReads() as reads:
+        float(matrices[0].sum())
+        assert reads.count == 1
+        for spectrum in spectra(matrices):
+            spectrum.to_rank(spectrum.rank(0.9))
+    assert reads.count == 1
+
+
+def test_factors_of_a_growing_rank_are_those_of_it_at_once() -> None:
+    matrix = with_spectrum(40, 30, 2.0, 0).float()
+    grown, once = spectra([matrix, matrix])
+    for rank in (0, 3, 10, 4, 30):
+        factors = grown.to_rank(rank)
+        assert factors.rank == rank
+        error = float((matrix - factors.left @ factors.right).square().sum() / matrix.square().sum())
+        assert error == pytest.approx(1 - factors.energy, abs=1e-5)
+    torch.testing.assert_close(grown.to_rank(30).left, once.to_rank(30).left)
+
+
+@pytest.fixture
+def any_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("any_threads")
+@pytest.mark.parametrize(("m", "n"), [(64, 32), (32, 64), (37, 32), (300, 32)])
+def test_factors_are_the_same_for_any_number_of_threads(m: int, n: int) -> None:
+    """A node and the server need not have equally many: of 5 to 7 rows MKL's product is split in another way."""
+    (spectrum,) = spectra([with_spectrum(m, n, 1.0, 0).float()])
+    for rank in range(1, 32):
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(Spectrum(spectrum.matrix, spectrum.values, spectrum.basis, spectrum.total).to_rank(rank))
+        assert torch.equal(found[0].left, found[1].left) and torch.equal(found[0].right, found[1].right), rank
 
 
 def test_autocast_and_gradients_leave_no_trace() -> None:

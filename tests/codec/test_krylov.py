@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,20 +31,20 @@ def test_energy_is_reached_at_nearly_the_smallest_rank(m: int, n: int, decay: fl
 @pytest.mark.parametrize("decay", [1.0, 2.0, 4.0])
 def test_leading_values_are_those_of_the_svd(shape: tuple[int, int], decay: float) -> None:
     matrix = with_spectrum(*shape, decay, 0).float()
-    exact = torch.linalg.svdvals(matrix.double()) ** 2
+    exact = torch.linalg.svdvals(matrix.double()).numpy() ** 2
     for rank in (1, 10, 40):
         spectrum = LeadingSpectrum(matrix).first(rank)
-        found = spectrum.values * matrix.abs().amax().double() ** 2
+        found = spectrum.values * float(matrix.abs().amax()) ** 2
         assert (found[:rank] <= exact[:rank] * (1 + 1e-5) + 1e-6).all()
         assert float(found[:rank].sum()) >= 0.98 * float(exact[:rank].sum())
-        assert float(spectrum.total) == pytest.approx(float(spectrum.matrix.double().norm() / matrix.abs().amax()) ** 2)
+        assert spectrum.total == pytest.approx(float(spectrum.matrix.double().norm() / matrix.abs().amax()) ** 2)
 
 
 def test_growing_in_steps_is_growing_at_once() -> None:
     matrix = with_spectrum(300, 280, 2.0, 1).float()
     grown = LeadingSpectrum(matrix)
     for rank in (5, 20, 60):
-        torch.testing.assert_close(grown.first(rank).values, LeadingSpectrum(matrix).first(rank).values)
+        np.testing.assert_allclose(grown.first(rank).values, LeadingSpectrum(matrix).first(rank).values, rtol=1e-5)
     assert len(grown.first(200).values) == 280
 
 
