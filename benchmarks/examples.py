@@ -49,6 +49,7 @@ EXAMPLES = {
         {
             "fedkd": {},
             "fedkd, not adjusted": {"logit-adjustment": "never"},
+            "fedkd, separate": {"architecture": "separate"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
             "fedavg": FEDAVG,
@@ -57,8 +58,26 @@ EXAMPLES = {
         },
         {},
     ),
-    "news": Example(4, ("auc", "mrr", "ndcg@5", "ndcg@10"), {"fedkd": {}, "local": LOCAL, "fedavg": FEDAVG}),
-    "teachers": Example(3, ("accuracy", "macro-f1", "loss"), {"fedkd": {}, "local": LOCAL}),
+    "news": Example(
+        4,
+        ("auc", "mrr", "ndcg@5", "ndcg@10"),
+        {
+            "fedkd": {},
+            "local": LOCAL,
+            "fedavg-student": {"method": "fedavg-student", "codec": "dense"},
+            "fedavg": FEDAVG,
+        },
+    ),
+    "teachers": Example(
+        3,
+        ("accuracy", "macro-f1", "loss"),
+        {
+            "fedkd": {},
+            "fedkd, students teach": {"teacher-kl-weight": 1.0},
+            "local": LOCAL,
+            "local, same start": LOCAL | START,
+        },
+    ),
 }
 
 
