@@ -7,7 +7,7 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import ADJUSTED, BUDGET, DEFAULT, START, STEPS, THREE
+from learning import ADJUSTED, BUDGET, DEFAULT, START, STEPS
 from learning import VARIANTS as METHODS
 
 DENSE = (
@@ -24,11 +24,12 @@ VARIANTS = {
     "fedkd": DEFAULT,
     **{f"fedkd, {kb} kB": DEFAULT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
     "fedkd, rotated to 1 bit": DEFAULT | {"codec": "rotated", "bits": 1},
-    "nested, 3 layers, 55 kB": THREE | {"budget": "55kB"},
-    "nested, 3 layers, rotated to 1 bit": THREE | {"codec": "rotated", "bits": 1},
     "FedAvg on the teacher, adjusted, same start, 111 kB": FEDAVG | START,
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
-    **{f"FedAvg on the teacher, adjusted, {kb} kB": FEDAVG | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    **{
+        f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}
+        for kb in KILOBYTES
+    },
 }
 
 if __name__ == "__main__":

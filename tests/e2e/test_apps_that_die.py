@@ -78,17 +78,24 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     assert_same(student(federation, settings), in_one_process(settings | {"round-timeout-seconds": 1}, late))
 
 
+@pytest.mark.parametrize("killed", ["serverapp", "superexec"])
 def test_a_killed_serverapp_is_resumed(
-    federation: Federation, config: Callable[..., dict[str, Any]], in_one_process: Callable[..., Student]
+    killed: str, federation: Federation, config: Callable[..., dict[str, Any]], in_one_process: Callable[..., Student]
 ) -> None:
-    """SIGKILL while the nodes train: the run fails, and resumed it ends bit for bit as the undisturbed one."""
-    settings = config(num_rounds=3, run_name="serverapp")
+    """SIGKILL while the nodes train: the run fails, and resumed it ends bit for bit as the undisturbed one.
+
+    The ServerApp ends with its SuperExec, which the page's policy starts again.
+    """
+    settings = config(num_rounds=3, run_name=killed)
     folder = federation.folder(settings)
     run = federation.federate(settings)
     until((folder / "checkpoints" / "00000001").is_dir, 300, federation.logs)
     server = federation.server.app("superexec", "serverapp")
     assert server is not None, federation.logs()
-    server.kill()
+    if killed == "superexec":
+        federation.server.kill("superexec")
+    else:
+        server.kill()
     assert run.wait(1200) == 1, "the run was over before the ServerApp was killed"
 
     assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
