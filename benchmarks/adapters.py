@@ -7,23 +7,17 @@ layers of MiniLM-L6. Two nodes take turns in one process: two rounds of one step
 """
 
 import argparse
-import os
 import resource
-import sys
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from common import in_one_process
 from flwr.app import Message
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-from fedkd_flwr.models import load_tokenizer  # noqa: E402
+from fedkd_flwr.models import load_tokenizer
 
 SETTINGS = {
     "architecture": "separate",
@@ -65,15 +59,11 @@ def llama(folder: Path, layers: int) -> int:
 
 def federate(out: Path, settings: dict[str, object]) -> dict[str, int]:
     """Bytes by what they are."""
-    from flwr.supercore.task_identity import TaskIdentity
-    from loopback import LoopbackGrid, run_server
+    from loopback import run_server
 
     torch.set_num_threads(1)
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     places = {"runs-dir": str(out / "runs"), "run-name": "adapters", "state-dir": str(out / "state")}
-    nodes = [{"partition-id": i, "num-partitions": 2} for i in (0, 1)]
-    grid = LoopbackGrid(defaults | SETTINGS | settings | places, nodes)
+    grid = in_one_process(SETTINGS | settings | places, nodes=2)
     peaks: dict[str, int] = {}
 
     def watch(message: Message, deliver: Callable[[], Message]) -> Message:

@@ -20,7 +20,10 @@ from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopback import LoopbackGrid
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -152,6 +155,16 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
 
 
+def in_one_process(settings: Settings, nodes: int) -> "LoopbackGrid":
+    """A federation of the real apps, with settings on top of the defaults of pyproject.toml."""
+    from flwr.supercore.task_identity import TaskIdentity
+    from loopback import LoopbackGrid
+
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    return LoopbackGrid({**defaults, **settings}, [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)])
+
+
 def end_with(parent: int) -> None:
     """End this process soon after its parent, however that ends."""
 
@@ -168,16 +181,13 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     import logging
 
     import torch
-    from flwr.supercore.task_identity import TaskIdentity
-    from loopback import LoopbackGrid, run_server
+    from loopback import run_server
 
     torch.set_num_threads(1)
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     logging.getLogger("flwr").setLevel("ERROR")
     parent = out / run.scenario / run.variant
     folder, name = parent / f"seed-{run.seed}", f"seed-{run.seed}"
-    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    settings = {**defaults, **place.settings, **run.settings, "seed": run.seed, "threads": 1}
+    settings = {**place.settings, **run.settings, "seed": run.seed, "threads": 1}
     if (folder / "config.json").exists():
         stored = json.loads((folder / "config.json").read_text())
         if any(stored.get(key) != value for key, value in settings.items() if key in run.settings):
@@ -190,8 +200,7 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     }
     if folder.exists() and not places["resume"]:
         shutil.rmtree(folder)
-    nodes = [{"partition-id": i, "num-partitions": place.nodes} for i in range(place.nodes)]
-    run_server(LoopbackGrid({**settings, **places}, nodes))
+    run_server(in_one_process({**settings, **places}, place.nodes))
     shutil.rmtree(places["state-dir"])
     return dict(json.loads((folder / "history.json").read_text()))
 

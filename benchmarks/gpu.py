@@ -9,22 +9,16 @@ the least seconds of several times, and in how many places the host waited for t
 
 import argparse
 import json
-import os
-import sys
 import time
-import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import in_one_process
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-from benchmarks.codec import ENERGY, student  # noqa: E402
-from fedkd_flwr.codec import Budget, UpdateCodec  # noqa: E402
+from benchmarks.codec import ENERGY, student
+from fedkd_flwr.codec import Budget, UpdateCodec
 
 ROUNDS = 2
 PARTS = ("setup", "state", "train", "codec", "evaluate")
@@ -32,15 +26,11 @@ PARTS = ("setup", "state", "train", "codec", "evaluate")
 
 def federate(out: Path, device: str, steps: int) -> list[dict[str, float]]:
     """Seconds of each round by part, the mean over both nodes."""
-    from flwr.supercore.task_identity import TaskIdentity
-    from loopback import LoopbackGrid, run_server
+    from loopback import run_server
 
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     settings = {"partition": "iid", "num-rounds": ROUNDS, "evaluate-every": 1, "local-steps": steps, "device": device}
     places = {"runs-dir": str(out / "runs"), "run-name": "gpu", "state-dir": str(out / "state")}
-    nodes = [{"partition-id": i, "num-partitions": 2} for i in (0, 1)]
-    run_server(LoopbackGrid(defaults | settings | places, nodes))
+    run_server(in_one_process(settings | places, nodes=2))
     rounds = json.loads((out / "runs" / "gpu" / "history.json").read_text())["rounds"]
     return [{part: entry["seconds"].get(part, 0.0) / 2 for part in PARTS} for entry in rounds]
 
@@ -73,10 +63,10 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     print(torch.cuda.get_device_name() if device.type == "cuda" else "cpu")
-    print(f"{'round':>6}" + "".join(f"{part:>10}" for part in (*PARTS, "codec/train")))
+    print(f"{'round':>6}" + "".join(f"{part:>12}" for part in (*PARTS, "codec/train")))
     for number, seconds in enumerate(federate(arguments.out, arguments.device, arguments.steps), start=1):
-        cells = "".join(f"{seconds[part]:10.2f}" for part in PARTS)
-        print(f"{number:6}{cells}{seconds['codec'] / seconds['train']:10.1%}")
+        cells = "".join(f"{seconds[part]:12.2f}" for part in PARTS)
+        print(f"{number:6}{cells}{seconds['codec'] / seconds['train']:12.1%}")
     print(f"\n{'':24}{'encode s':>10}{'waits':>7}{'tensors':>9}")
     for layers, width in ((4, 768), (2, 1024)):
         update = {name: tensor.to(device) for name, tensor in student(layers, width).items()}
