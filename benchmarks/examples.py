@@ -63,6 +63,7 @@ EXAMPLES = {
         ("auc", "mrr", "ndcg@5", "ndcg@10"),
         {
             "fedkd": {},
+            "fedkd, all layers travel": {"shared-layers": 6},
             "local": LOCAL,
             "fedavg-student": {"method": "fedavg-student", "codec": "dense"},
             "fedavg": FEDAVG,
