@@ -65,6 +65,7 @@ VARIANTS = {
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd, constant rates": THREE | WARMED_UP,
+    "fedkd, 55 kB": DEFAULT | {"budget": "55kB"},
     "fedkd": DEFAULT,
     "fedkd, separate": DEFAULT | {"architecture": "separate"},
     "fedkd, all layers travel, constant rates": THREE | WARMED_UP | {"shared-layers": 6},

@@ -16,9 +16,9 @@ from plotly.subplots import make_subplots
 
 PICTURES = ROOT / "docs" / "pictures"
 COLOURS = {
-    "fedkd": "#d62728",
+    "fedkd": "#ff7f0e",
     "fedkd, 222 kB": "#ff9896",
-    "fedkd, 55 kB": "#ff7f0e",
+    "fedkd, 55 kB": "#d62728",
     "fedkd, 28 kB": "#ffbb78",
     "fedkd, rotated to 1 bit": "#e377c2",
     "fedkd, constant rates": "#1f77b4",
