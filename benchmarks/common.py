@@ -157,12 +157,13 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
 
 def in_one_process(settings: Settings, nodes: int) -> "LoopbackGrid":
     """A federation of the real apps, with settings on top of the defaults of pyproject.toml."""
+    from federation import nodes as shares
     from flwr.supercore.task_identity import TaskIdentity
     from loopback import LoopbackGrid
 
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    return LoopbackGrid({**defaults, **settings}, [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)])
+    return LoopbackGrid({**defaults, **settings}, shares(nodes))
 
 
 def end_with(parent: int) -> None:

@@ -40,7 +40,7 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"student-layers": 3}
-DEFAULT = THREE | START
+FEDKD = THREE | START
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
@@ -65,11 +65,11 @@ VARIANTS = {
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd, constant rates": THREE | WARMED_UP,
-    "fedkd, 55 kB": DEFAULT | {"budget": "55kB"},
-    "fedkd": DEFAULT,
-    "fedkd, separate": DEFAULT | {"architecture": "separate"},
+    "fedkd, 55 kB": FEDKD | {"budget": "55kB"},
+    "fedkd": FEDKD,
+    "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, all layers travel, constant rates": THREE | WARMED_UP | {"shared-layers": 6},
-    "fedkd, all layers travel": DEFAULT | {"shared-layers": 6},
+    "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 LONGER = {32: 6, 128: 2}

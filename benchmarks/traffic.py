@@ -7,30 +7,29 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import ADJUSTED, BUDGET, DEFAULT, START, STEPS
+from learning import ADJUSTED, BUDGET, FEDKD, START, STEPS
 from learning import VARIANTS as METHODS
 
-DENSE = (
+SHARED = (
     "FedAvg on the teacher",
     "FedAvg on the teacher, adjusted",
     "FedAvg on the teacher, adjusted, same start",
     "FedAvg on the student",
     "the paper",
+    "fedkd",
+    "fedkd, 55 kB",
 )
 FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
-KILOBYTES = (222, 55, 28)
-"""Besides 111, which is what the variants of learning.py have; 55 are the default of pyproject.toml."""
 VARIANTS = {
-    **{name: METHODS[name] for name in DENSE},
-    "fedkd": DEFAULT,
-    **{f"fedkd, {kb} kB": DEFAULT | {"budget": f"{kb}kB"} for kb in KILOBYTES},
+    **{name: METHODS[name] for name in SHARED},
+    **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
     "fedkd, 55 kB, 6 x 32 steps": METHODS["fedkd, 6 x 32 steps"] | {"budget": "55kB"},
-    "fedkd, rotated to 1 bit": DEFAULT | {"codec": "rotated", "bits": 1},
+    "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "bits": 1},
     "FedAvg on the teacher, adjusted, same start, 111 kB": FEDAVG | START,
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{
         f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}
-        for kb in KILOBYTES
+        for kb in (222, 55, 28)
     },
 }
 

@@ -171,7 +171,7 @@ def any_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("any_threads")
 @pytest.mark.parametrize(("m", "n"), [(64, 32), (32, 64), (37, 32), (300, 32)])
-def test_factors_are_the_same_for_any_number_of_threads(m: int, n: int) -> None:
+def test_projecting_is_the_same_for_any_number_of_threads(m: int, n: int) -> None:
     """A node and the server need not have equally many: of 5 to 7 rows MKL's product is split in another way."""
     (spectrum,) = spectra([with_spectrum(m, n, 1.0, 0).float()])
     for rank in range(1, 32):
