@@ -40,7 +40,7 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"student-layers": 3}
-FEDKD = THREE | START
+FEDKD = THREE | START | {"budget": "55kB"}
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
@@ -64,11 +64,10 @@ VARIANTS = {
     "nested, no KL": NESTED | NO_KL,
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
-    "fedkd, constant rates": THREE | WARMED_UP,
-    "fedkd, 55 kB": FEDKD | {"budget": "55kB"},
+    "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
+    "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
-    "fedkd, all layers travel, constant rates": THREE | WARMED_UP | {"shared-layers": 6},
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }

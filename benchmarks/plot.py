@@ -16,12 +16,12 @@ from plotly.subplots import make_subplots
 
 PICTURES = ROOT / "docs" / "pictures"
 COLOURS = {
-    "fedkd": "#ff7f0e",
+    "fedkd, 111 kB": "#ff7f0e",
     "fedkd, 222 kB": "#ff9896",
-    "fedkd, 55 kB": "#d62728",
+    "fedkd": "#d62728",
     "fedkd, 28 kB": "#ffbb78",
     "fedkd, rotated to 1 bit": "#e377c2",
-    "fedkd, constant rates": "#1f77b4",
+    "fedkd, 111 kB, constant rates": "#1f77b4",
     "FedAvg on the teacher": "#333333",
     "FedAvg on the teacher, adjusted": "#888888",
     "FedAvg on the teacher, adjusted, same start": "#c49c6b",

@@ -16,14 +16,13 @@ SHARED = (
     "FedAvg on the teacher, adjusted, same start",
     "FedAvg on the student",
     "the paper",
+    "fedkd, 111 kB",
     "fedkd",
-    "fedkd, 55 kB",
 )
 FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
 VARIANTS = {
     **{name: METHODS[name] for name in SHARED},
     **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
-    "fedkd, 55 kB, 6 x 32 steps": METHODS["fedkd, 6 x 32 steps"] | {"budget": "55kB"},
     "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "bits": 1},
     "FedAvg on the teacher, adjusted, same start, 111 kB": FEDAVG | START,
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
