@@ -75,6 +75,11 @@ class Choice:
     kind: str
     widths: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def rank(self) -> int:
+        """Components of a factored tensor; 0 of any other."""
+        return sum(count for _, count in self.widths) if self.kind == "factored" else 0
+
 
 @dataclass(frozen=True)
 class Offer:

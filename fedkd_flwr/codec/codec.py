@@ -47,21 +47,21 @@ class UpdateCodec:
         self.bits = bits
 
     def encode(self, update: Mapping[str, Tensor], generator: torch.Generator | None = None) -> EncodedUpdate:
-        """Encode named tensors of any shapes, floating dtypes and devices; each is worked on where it is.
+        """Encode named tensors of any shapes, floating dtypes and devices; each is decomposed where it is.
 
         Args:
             update: the tensors.
-            generator: on their device: codes are rounded at random, their mean is the number. None: to the nearest.
+            generator: codes are rounded at random, their mean is the number. None: to the nearest.
 
         Raises:
             CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
                 budget is too small for the names and shapes alone.
         """
-        tensors = {name: finite_float32(name, tensor) for name, tensor in update.items()}
+        tensors = finite_float32(update)
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
             return uniform(tensors, self.bits or (4 if rotated else 32), rotated, generator)
-        plan = Plan(tensors, generator)
+        plan = Plan(update, tensors, generator)
         widths = _MIXED if self.bits is None else (self.bits,)
         match self.allocation:
             case Energy(share):

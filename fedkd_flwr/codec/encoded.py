@@ -60,7 +60,7 @@ class EncodedUpdate:
         for name, tensor in tensors.items():
             if tensor.dtype not in _EXACT_IN_FLOAT32:
                 raise CodecError(f"tensor {name!r} is {tensor.dtype}: a snapshot carries no more than float32")
-        return cls.of({name: Dense.of(finite_float32(name, tensor)) for name, tensor in tensors.items()})
+        return cls.of({name: Dense.of(tensor) for name, tensor in finite_float32(tensors).items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -123,4 +123,4 @@ class EncodedUpdate:
         Raises:
             CodecError: factors of a tensor multiply to more than float32 holds.
         """
-        return {name: finite_float32(name, record.decode()) for name, record in self._records.items()}
+        return finite_float32({name: record.decode() for name, record in self._records.items()})

@@ -85,8 +85,8 @@ class Factored(Record):
         """
         if all(part.bits == 32 for part in self.parts):
             return self
-        with torch.autocast(tensor.device.type, enabled=False):
-            sides = [side.to(tensor.device) for side in self.factors()]
+        with torch.autocast("cpu", enabled=False):
+            sides = self.factors()
             peaks = [side.abs().amax().clamp(min=_TINY) for side in sides]
             left, right = (side / peak for side, peak in zip(sides, peaks, strict=True))
             peak = float(peaks[0]) * float(peaks[1])

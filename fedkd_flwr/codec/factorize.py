@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd_flwr.codec.allocate import check_share
 from fedkd_flwr.codec.costs import Floats
-from fedkd_flwr.codec.host import on_host
+from fedkd_flwr.codec.host import on_host, to_host
 from fedkd_flwr.errors import CodecError
 
 _BATCH = 16  # Gram matrices decomposed together: bounds the memory
@@ -22,8 +22,8 @@ class Factors:
     """A matrix [m, n] as a product of rank r; each factor carries sqrt(sigma).
 
     Attributes:
-        left: [m, r] = U sqrt(sigma).
-        right: [r, n] = sqrt(sigma) V^T.
+        left: [m, r] = U sqrt(sigma), on the CPU.
+        right: [r, n] = sqrt(sigma) V^T, on the CPU.
         energy: the share of the squared Frobenius norm that the product keeps.
     """
 
@@ -55,7 +55,7 @@ def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
         energy: share of the squared Frobenius norm to keep, in (0, 1].
 
     Returns:
-        Factors on the matrix's device; float64 for a float64 matrix, otherwise float32.
+        Factors; float64 for a float64 matrix, otherwise float32.
 
     Raises:
         CodecError: not a matrix of finite floats, or `energy` out of range.
@@ -70,7 +70,8 @@ def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
 def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
     """`factorize` each of many finite matrices; those of equal smaller side share one batched eigh."""
     check_share(energy)
-    return [spectrum.to_energy(energy) for spectrum in spectra(matrices)]
+    found = [spectrum.resolving(energy) for spectrum in spectra(matrices)]
+    return to_ranks([(spectrum, spectrum.rank(energy)) for spectrum in found])
 
 
 class Spectrum:
@@ -87,7 +88,7 @@ class Spectrum:
     def __init__(self, matrix: Tensor, values: Floats, basis: Tensor, total: float) -> None:
         self.matrix, self.values, self.basis, self.total = matrix, values, basis, total
         dtype = torch.promote_types(matrix.dtype, torch.float32)
-        self._left, self._right = (matrix.new_empty(0, side, dtype=dtype) for side in matrix.shape)
+        self._left, self._right = (torch.empty(0, side, dtype=dtype) for side in matrix.shape)
 
     @property
     def shares(self) -> Floats:
@@ -107,20 +108,33 @@ class Spectrum:
         """The smallest that keeps more than `energy`, where the values go so far."""
         return min(int(np.searchsorted(self.shares, energy, side="right")) + 1, len(self.values))
 
-    def to_energy(self, energy: float) -> Factors:
-        """Factors of the smallest rank that keeps more than `energy`, as the values tell it; see `resolving`."""
-        spectrum = self.resolving(energy)
-        return spectrum.to_rank(spectrum.rank(energy))
+    @property
+    def added(self) -> int:
+        """Components of which factors are there."""
+        return len(self._left)
 
-    def to_rank(self, rank: int) -> Factors:
-        """Factors of the leading `rank` singular values; what one call has found the next does not find again."""
-        found = len(self._left)
-        if rank > found:
-            left, right = _project(self.matrix, self.basis[:, found:rank])
-            self._left = torch.cat([self._left, left]) if found else left
-            self._right = torch.cat([self._right, right]) if found else right
+    def missing(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Rows [r, m] and [r, n], where the matrix is, of the components up to `rank` that are not there yet."""
+        return _project(self.matrix, self.basis[:, len(self._left) : rank])
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Keep what `missing` gave, on the CPU."""
+        self._left = torch.cat([self._left, left]) if len(self._left) else left
+        self._right = torch.cat([self._right, right]) if len(self._right) else right
+
+    def factors(self, rank: int) -> Factors:
+        """Of the leading `rank` components, all of them added."""
         kept = float(self.shares[rank - 1]) if rank else float(not len(self.values))
         return Factors(self._left[:rank].T, self._right[:rank], kept)
+
+
+def to_ranks(wanted: Sequence[tuple[Spectrum, int]]) -> list[Factors]:
+    """Factors of so many leading components of each; what one call has found the next does not find again."""
+    growing = [(spectrum, rank) for spectrum, rank in wanted if rank > spectrum.added]
+    rows = to_host([side for spectrum, rank in growing for side in spectrum.missing(rank)])
+    for (spectrum, _), left, right in zip(growing, rows[::2], rows[1::2], strict=True):
+        spectrum.add(left, right)
+    return [spectrum.factors(rank) for spectrum, rank in wanted]
 
 
 def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Spectrum]:

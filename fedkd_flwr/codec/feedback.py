@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedkd_flwr.codec.codec import UpdateCodec
 from fedkd_flwr.codec.encoded import EncodedUpdate
+from fedkd_flwr.codec.host import to_host
 from fedkd_flwr.errors import CodecError
 
 
@@ -44,11 +45,10 @@ class ErrorFeedback:
         if residual and {n: t.shape for n, t in residual.items()} != {n: t.shape for n, t in update.items()}:
             raise CodecError("the residual has other tensors or shapes than the update: start with {}")
         owed = {
-            name: tensor.detach().float() + residual[name].to(tensor.device) if residual else tensor
+            name: tensor.detach().float() + residual[name].to(tensor.device, non_blocking=True) if residual else tensor
             for name, tensor in update.items()
         }
         encoded = self.codec.encode(owed, generator)
         decoded = encoded.decode()
-        return encoded, {
-            name: tensor.detach().to("cpu", torch.float32) - decoded[name] for name, tensor in owed.items()
-        }
+        on_cpu = to_host([tensor.detach().float() for tensor in owed.values()])
+        return encoded, {name: tensor - decoded[name] for name, tensor in zip(owed, on_cpu, strict=True)}

@@ -11,7 +11,7 @@ from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
 from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import spectra
+from fedkd_flwr.codec.factorize import spectra, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
@@ -33,15 +33,24 @@ class Plan:
     """The tensors of one update, decomposed once, encoded as often as it takes.
 
     Args:
-        tensors: float32, finite.
+        update: what is to be encoded, wherever it is.
+        tensors: the same in float32 on the CPU, finite.
         generator: see `UpdateCodec.encode`.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
+    def __init__(
+        self, update: Mapping[str, Tensor], tensors: Mapping[str, Tensor], generator: torch.Generator | None
+    ) -> None:
         self._tensors = tensors
         self._energies = {name: squared_norm(tensor) for name, tensor in tensors.items()}
         self._generator = generator
-        matrices = {name: t.reshape(matrix_shape(tuple(t.shape))) for name, t in tensors.items() if may_shrink(t)}
+        matrices = {
+            name: (update[name].detach().float() if update[name].is_cuda else tensor).reshape(
+                matrix_shape(tensor.shape)
+            )
+            for name, tensor in tensors.items()
+            if may_shrink(tensor)
+        }
         self._leading = {
             name: LeadingSpectrum(matrix) for name, matrix in matrices.items() if self._is_large(name, matrix)
         }
@@ -216,9 +225,7 @@ class Plan:
             offers, short = solve(menus), False
             for index, (name, offer) in enumerate(zip(self._tensors, offers, strict=True)):
                 known = len(self._spectra[name].values) if name in self._leading else 0
-                takes_all = (
-                    offer.choice.kind in ("dense", "rotated") or sum(count for _, count in offer.choice.widths) == known
-                )
+                takes_all = offer.choice.kind in ("dense", "rotated") or offer.choice.rank == known
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
                     self._spectra[name] = self._leading[name].first(int(_GROWTH * known))
@@ -236,26 +243,25 @@ class Plan:
         )
 
     def _records(self, choices: Mapping[str, Choice]) -> dict[str, Record]:
-        return {name: self._record(name, choice) for name, choice in choices.items()}
+        missing = [(name, choice) for name, choice in choices.items() if (name, choice) not in self._made]
+        self._made |= {(name, choice): self._numbers(name, choice) for name, choice in missing if not choice.rank}
+        factored = [(name, choice) for name, choice in missing if choice.rank]
+        factors = to_ranks([(self._spectra[name], choice.rank) for name, choice in factored])
+        for (name, choice), found in zip(factored, factors, strict=True):
+            shape = tuple(self._tensors[name].shape)
+            self._made[name, choice] = Factored.of(shape, found, choice.widths, self._generator)
+        return {name: self._made[name, choice] for name, choice in choices.items()}
 
-    def _record(self, name: str, choice: Choice) -> Record:
-        if (name, choice) not in self._made:
-            self._made[name, choice] = self._make(name, choice)
-        return self._made[name, choice]
-
-    def _make(self, name: str, choice: Choice) -> Record:
+    def _numbers(self, name: str, choice: Choice) -> Record:
+        """All of them, or none."""
         tensor = self._tensors[name]
         match choice.kind:
             case "empty":
                 return Empty(tuple(tensor.shape), 0.0 if self._energies[name] else 1.0)
             case "dense":
                 return Dense.of(tensor, choice.widths[0][0], self._generator)
-            case "rotated":
-                return Rotated.of(tensor, choice.widths[0][0], self._generator)
             case _:
-                rank = sum(count for _, count in choice.widths)
-                factors = self._spectra[name].to_rank(rank)
-                return Factored.of(tuple(tensor.shape), factors, choice.widths, self._generator)
+                return Rotated.of(tensor, choice.widths[0][0], self._generator)
 
     def _no_more_than_dense(self, encoded: EncodedUpdate) -> EncodedUpdate:
         if encoded.nbytes <= sum(4 * tensor.numel() for tensor in self._tensors.values()):

@@ -32,7 +32,7 @@ class Rows:
     Attributes:
         bits: one of WIDTHS.
         scales: float32 [k], not negative; ones where bits is 32.
-        codes: [k, n] on the CPU; float32, float16 or int8 in -(2^(bits - 1) - 1) ... 2^(bits - 1) - 1.
+        codes: [k, n]; float32, float16 or int8 in -(2^(bits - 1) - 1) ... 2^(bits - 1) - 1.
         stream: the codes as bytes; of float32 and float16 a view of their memory.
     """
 
@@ -46,27 +46,27 @@ class Rows:
         """Quantise.
 
         Args:
-            values: float32 [k, n], finite, on any device.
+            values: float32 [k, n], finite, on the CPU.
             bits: one of WIDTHS.
-            generator: on the device of `values`; rounds codes at random so that their mean is the value, and is
+            generator: rounds codes at random so that their mean is the value, and is
                 not used at 16 and 32 bits. None: to the nearest.
         """
         if bits == 32:
-            codes, scales = values.cpu().contiguous(), torch.ones(len(values))
+            codes, scales = values.contiguous(), torch.ones(len(values))
             return cls(bits, scales, codes, _bytes(codes))
         peaks = values.abs().amax(dim=1) if values.numel() else values.new_zeros(len(values))
         if bits == 16:
             scales = _upper_bfloat16(peaks)
-            codes = (values / scales[:, None]).half().cpu()
-            return cls(bits, scales.cpu(), codes, _bytes(codes))
+            codes = (values / scales[:, None]).half()
+            return cls(bits, scales, codes, _bytes(codes))
         scales = _upper_bfloat16(peaks / _largest(bits))
         grid = values / scales[:, None]
         if generator is not None:
             # The float32 sum may round up to the next whole number; the clamp takes that back at the peak.
-            noise = torch.rand(grid.shape, generator=generator, device=grid.device)
+            noise = torch.rand(grid.shape, generator=generator)
             grid = (grid + noise).floor()
-        codes = grid.round().clamp(-_largest(bits), _largest(bits)).to(torch.int8).cpu()
-        return cls(bits, scales.cpu(), codes, _shortest(codes, bits))
+        codes = grid.round().clamp(-_largest(bits), _largest(bits)).to(torch.int8)
+        return cls(bits, scales, codes, _shortest(codes, bits))
 
     @property
     def values(self) -> Tensor:

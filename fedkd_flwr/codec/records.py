@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
+from fedkd_flwr.codec.host import to_host
 from fedkd_flwr.codec.quantize import Rows
 from fedkd_flwr.errors import CodecError
 
@@ -24,18 +26,20 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
-def finite_float32(name: str, tensor: Tensor) -> Tensor:
-    """`tensor`, detached, in float32 on its device.
+def finite_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each, detached, in float32 on the CPU.
 
     Raises:
-        CodecError: it is no tensor of real floats, or holds a number that float32 cannot.
+        CodecError: names one that is no tensor of real floats, or holds a number that float32 cannot.
     """
-    if not tensor.is_floating_point():
-        raise CodecError(f"tensor {name!r} is {tensor.dtype}: only floating-point tensors can be encoded")
-    single = tensor.detach().to(torch.float32)
-    if single.numel() and not torch.isfinite(torch.stack(single.aminmax())).all():
-        raise CodecError(f"tensor {name!r} holds inf, nan or a number beyond float32")
-    return single
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CodecError(f"tensor {name!r} is {tensor.dtype}: only floating-point tensors can be encoded")
+    single = to_host([tensor.detach().to(torch.float32) for tensor in tensors.values()])
+    for name, tensor in zip(tensors, single, strict=True):
+        if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise CodecError(f"tensor {name!r} holds inf, nan or a number beyond float32")
+    return dict(zip(tensors, single, strict=True))
 
 
 def squared_norm(tensor: Tensor) -> float:
@@ -136,7 +140,7 @@ class Dense(Record):
         """A copy of a float32 tensor, quantised."""
         shape = tuple(tensor.shape)
         values = tensor.reshape(_dense_rows(shape, bits))
-        rows = Rows.of(values.clone() if values.device.type == "cpu" and bits == 32 else values, bits, generator)
+        rows = Rows.of(values.clone() if bits == 32 else values, bits, generator)
         return cls(shape, 1.0 if bits == 32 else 0.0, rows=rows)
 
     @property
@@ -158,8 +162,7 @@ class Dense(Record):
         """From the distance of the values."""
         if self.bits == 32:
             return self
-        distance = tensor - self.rows.values.reshape(self.shape).to(tensor.device)
-        dropped = squared_norm(distance)
+        dropped = squared_norm(tensor - self.rows.values.reshape(self.shape))
         return replace(self, energy=claimed(1 - dropped / total) if dropped else 1.0)
 
     def decode(self) -> Tensor:

@@ -69,7 +69,7 @@ def _signed(flat: Tensor, block: int, seed: int, stage: int) -> Tensor:
     """Signs from the raw numbers of PCG64, a stream that numpy keeps."""
     words = np.random.PCG64([seed, stage]).random_raw(-(-block // 64)).astype("<u8")
     bits = np.unpackbits(words.view(np.uint8), count=block)
-    signs = torch.from_numpy(1 - 2 * bits.astype(np.float32)).to(flat.device)
+    signs = torch.from_numpy(1 - 2 * bits.astype(np.float32))
     return (flat.view(block, -1) * signs[:, None]).view(-1)
 
 

@@ -56,7 +56,7 @@ class Rotated(Record):
         """Rotate and quantise a float32 tensor that is not empty.
 
         Args:
-            tensor: any shape and device.
+            tensor: any shape, on the CPU.
             bits: 1, 2, 3 or 4.
             generator: draws the rotation, and the mean over its draws is the tensor. None: the least squared error.
         """
@@ -64,11 +64,11 @@ class Rotated(Record):
         peak = flat.abs().amax().clamp(min=TINY)
         seed = zlib.crc32(struct.pack("<d", float(torch.linalg.vector_norm(flat, dtype=torch.float64)))) % _SEEDS
         if generator is not None:
-            seed = int(torch.randint(_SEEDS, (), generator=generator, device=generator.device))
+            seed = int(torch.randint(_SEEDS, (), generator=generator))
         rotated = rotate(flat / peak, seed)
         squares = group_sums(rotated.square())
         deviations = (squares / group_sums(torch.ones_like(rotated))).sqrt().clamp(min=TINY)
-        levels = _levels(bits).to(flat.device)
+        levels = _levels(bits)
         codes = torch.bucketize(rotated / spread(deviations, len(flat)), (levels[1:] + levels[:-1]) / 2, out_int32=True)
         chosen = levels[codes]
         inner, square = group_sums(rotated * chosen), group_sums(chosen.square())
@@ -81,8 +81,8 @@ class Rotated(Record):
             claimed(kept),
             width=bits,
             seed=seed,
-            scales=scales.cpu(),
-            codes=codes.to(torch.uint8).cpu(),
+            scales=scales,
+            codes=codes.to(torch.uint8),
         )
 
     @property

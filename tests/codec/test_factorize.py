@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.factorize import Spectrum, factorize_all, spectra
+from fedkd_flwr.codec.factorize import Spectrum, factorize_all, spectra, to_ranks
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)
@@ -146,8 +146,7 @@ def test_no_number_is_read_by_itself() -> None:
     with ScalarReads() as reads:
         float(matrices[0].sum())
         assert reads.count == 1
-        for spectrum in spectra(matrices):
-            spectrum.to_rank(spectrum.rank(0.9))
+        to_ranks([(spectrum, spectrum.rank(0.9)) for spectrum in spectra(matrices)])
     assert reads.count == 1
 
 
@@ -155,11 +154,12 @@ def test_factors_of_a_growing_rank_are_those_of_it_at_once() -> None:
     matrix = with_spectrum(40, 30, 2.0, 0).float()
     grown, once = spectra([matrix, matrix])
     for rank in (0, 3, 10, 4, 30):
-        factors = grown.to_rank(rank)
+        factors = to_ranks([(grown, rank)])[0]
         assert factors.rank == rank
         error = float((matrix - factors.left @ factors.right).square().sum() / matrix.square().sum())
         assert error == pytest.approx(1 - factors.energy, abs=1e-5)
-    torch.testing.assert_close(grown.to_rank(30).left, once.to_rank(30).left)
+    in_steps, at_once = to_ranks([(grown, 30), (once, 30)])
+    torch.testing.assert_close(in_steps.left, at_once.left)
 
 
 @pytest.fixture
@@ -178,7 +178,8 @@ def test_projecting_is_the_same_for_any_number_of_threads(m: int, n: int) -> Non
         found = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(Spectrum(spectrum.matrix, spectrum.values, spectrum.basis, spectrum.total).to_rank(rank))
+            fresh = Spectrum(spectrum.matrix, spectrum.values, spectrum.basis, spectrum.total)
+            found += to_ranks([(fresh, rank)])
         assert torch.equal(found[0].left, found[1].left) and torch.equal(found[0].right, found[1].right), rank
 
 

@@ -62,7 +62,7 @@ def test_rank_that_does_not_fit_is_refused(rank: int) -> None:
 def test_tensors_are_checked_by_name() -> None:
     for bad in (torch.tensor([1]), torch.tensor([1j]), torch.tensor([True])):
         with pytest.raises(CodecError, match="'w'"):
-            finite_float32("w", bad)
+            finite_float32({"v": torch.ones(1), "w": bad})
     for number in (float("nan"), float("inf"), 1e39):
         with pytest.raises(CodecError, match="'w'"):
-            finite_float32("w", torch.tensor([number], dtype=torch.float64))
+            finite_float32({"v": torch.ones(1), "w": torch.tensor([number], dtype=torch.float64)})
