@@ -68,6 +68,7 @@ VARIANTS = {
     "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
+    "fedkd, five layers travel": FEDKD | {"shared-layers": 5},
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from federation import nodes
 from loopback import LoopbackGrid, run_server
 from reference import reference_run, trainable
 from safetensors.torch import load_file
@@ -23,21 +24,20 @@ def test_the_system_is_fedkd_in_plain_loops(run_config: Callable[..., dict[str, 
         num_rounds=rounds, learning_rate=1e-3, teacher_learning_rate=5e-4, energy_start=0.8, energy_end=0.95, **weights
     )
     partitions = 3
-    grid = LoopbackGrid(raw, [{"partition-id": i, "num-partitions": partitions} for i in range(partitions)])
-    folder = run_server(grid)
+    folder = run_server(LoopbackGrid(raw, nodes(partitions)))
 
     config = RunConfig.parse(raw)
-    student, nodes = reference_run(config, partitions)
+    student, references = reference_run(config, partitions)
     newest = max((folder / "checkpoints").iterdir())
     real = load_file(newest / "student.safetensors")
-    start = dict(trainable(nodes[0].student).items())
+    start = dict(trainable(references[0].student).items())
     assert real.keys() == student.keys() == start.keys()
     for name, expected in student.items():
         assert torch.allclose(real[name], expected, atol=2e-5), name
 
     (first,) = (folder.parent.parent / "state").glob("*/partition-0")
     lineage = first.parent
-    for partition, node in enumerate(nodes):
+    for partition, node in enumerate(references):
         state = NodeStore(lineage.parent, lineage.name, f"partition-{partition}").load()
         assert state is not None
         for name, parameter in trainable(node.teacher).items():
