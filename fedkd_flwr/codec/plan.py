@@ -192,7 +192,7 @@ class Plan:
         """Scales of the tensor number by number, and its crest; see `Known`."""
         if name not in self._crests:
             rows = self._tensors[name].reshape(scaled_rows(tuple(self._tensors[name].shape)))
-            peaks = torch.linalg.vector_norm(rows, torch.inf, dim=1) if rows.numel() else rows.new_zeros(len(rows))
+            peaks = rows.abs().amax(dim=1) if rows.numel() else rows.new_zeros(len(rows))
             square = float(torch.linalg.vector_norm(peaks, dtype=torch.float64)) ** 2 * rows.shape[1]
             self._crests[name] = len(rows), square / self._energies[name] if self._energies[name] else 0.0
         return self._crests[name]
