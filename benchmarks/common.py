@@ -162,8 +162,12 @@ def in_one_process(settings: Settings, nodes: int) -> "LoopbackGrid":
     from loopback import LoopbackGrid
 
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    defaults = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    return LoopbackGrid({**defaults, **settings}, shares(nodes))
+    return LoopbackGrid({**defaults(), **settings}, shares(nodes))
+
+
+def defaults() -> dict[str, Any]:
+    """The run-config of pyproject.toml."""
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"])
 
 
 def end_with(parent: int) -> None:
@@ -178,7 +182,7 @@ def end_with(parent: int) -> None:
 
 
 def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
-    """Run, or go on with, one federation; its history."""
+    """Run, or go on with, one federation; its history, for which nothing else is kept."""
     import logging
 
     import torch
@@ -187,23 +191,29 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel("ERROR")
     parent = out / run.scenario / run.variant
-    folder, name = parent / f"seed-{run.seed}", f"seed-{run.seed}"
+    folder, state = parent / f"seed-{run.seed}", parent / f"state-{run.seed}"
     settings = {**place.settings, **run.settings, "seed": run.seed, "threads": 1}
-    if (folder / "config.json").exists():
-        stored = json.loads((folder / "config.json").read_text())
-        if any(stored.get(key) != value for key, value in settings.items() if key in run.settings):
-            shutil.rmtree(folder)
-    places = {
-        "runs-dir": str(parent),
-        "run-name": name,
-        "state-dir": str(parent / f"state-{run.seed}"),
-        "resume": str(folder) if any(folder.glob("checkpoints/0*")) else "",
-    }
+    places = {"runs-dir": str(parent), "run-name": folder.name, "state-dir": str(state), "resume": ""}
+    checkpoints, history = folder / "checkpoints", folder / "history.json"
+    if _made_with(folder, {**defaults(), **settings, **places}):
+        if any(checkpoints.glob("0*")):
+            places["resume"] = str(folder)
+        elif history.exists() and len(json.loads(history.read_text())["rounds"]) == settings["num-rounds"]:
+            return dict(json.loads(history.read_text()))
     if folder.exists() and not places["resume"]:
         shutil.rmtree(folder)
     run_server(in_one_process({**settings, **places}, place.nodes))
-    shutil.rmtree(places["state-dir"])
-    return dict(json.loads((folder / "history.json").read_text()))
+    shutil.rmtree(checkpoints)
+    shutil.rmtree(state)
+    return dict(json.loads(history.read_text()))
+
+
+def _made_with(folder: Path, config: Settings) -> bool:
+    """Whether what there is of a run was made with the same config."""
+    if not (folder / "config.json").exists():
+        return False
+    stored = json.loads((folder / "config.json").read_text())
+    return all(stored.get(key) == value for key, value in config.items() if key != "resume")
 
 
 def summarised(history: Mapping[str, Any], place: Scenario) -> Iterator[dict[str, Any]]:
