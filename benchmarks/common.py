@@ -195,10 +195,11 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     settings = {**place.settings, **run.settings, "seed": run.seed, "threads": 1}
     places = {"runs-dir": str(parent), "run-name": folder.name, "state-dir": str(state), "resume": ""}
     checkpoints, history = folder / "checkpoints", folder / "history.json"
-    if _made_with(folder, {**defaults(), **settings, **places}):
+    config = {**defaults(), **settings, **places}
+    if _made_with(folder, config):
         if any(checkpoints.glob("0*")):
             places["resume"] = str(folder)
-        elif history.exists() and len(json.loads(history.read_text())["rounds"]) == settings["num-rounds"]:
+        elif history.exists() and len(json.loads(history.read_text())["rounds"]) == config["num-rounds"]:
             return dict(json.loads(history.read_text()))
     if folder.exists() and not places["resume"]:
         shutil.rmtree(folder)
