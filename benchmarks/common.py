@@ -140,7 +140,9 @@ class Results:
         self._results = [r for r in self._results if (r.scenario, r.variant, r.seed) != key] + [result]
         self._results.sort(key=lambda r: (r.scenario, r.variant, r.seed))
         self._path.parent.mkdir(exist_ok=True)
-        self._path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self._results))
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self._results))
+        partial.replace(self._path)
 
 
 def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
