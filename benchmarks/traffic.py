@@ -24,11 +24,10 @@ VARIANTS = {
     **{name: METHODS[name] for name in SHARED},
     **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
     "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "bits": 1},
-    "FedAvg on the teacher, adjusted, same start, 111 kB": FEDAVG | START,
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{
         f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}
-        for kb in (222, 55, 28)
+        for kb in (111, 55, 28)
     },
 }
 
