@@ -201,8 +201,10 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     if _made_with(folder, config):
         if any(checkpoints.glob("0*")):
             places["resume"] = str(folder)
-        elif history.exists() and len(json.loads(history.read_text())["rounds"]) == config["num-rounds"]:
-            return dict(json.loads(history.read_text()))
+        elif history.exists():
+            found = dict(json.loads(history.read_text()))
+            if len(found["rounds"]) == config["num-rounds"]:
+                return found
     if folder.exists() and not places["resume"]:
         shutil.rmtree(folder)
     run_server(in_one_process({**settings, **places}, place.nodes))

@@ -115,12 +115,13 @@ class Spectrum:
 
     def missing(self, rank: int) -> tuple[Tensor, Tensor]:
         """Rows [r, m] and [r, n], where the matrix is, of the components up to `rank` that are not there yet."""
-        return _project(self.matrix, self.basis[:, len(self._left) : rank])
+        return _project(self.matrix, self.basis[:, self.added : rank])
 
     def add(self, left: Tensor, right: Tensor) -> None:
         """Keep what `missing` gave, on the CPU."""
-        self._left = torch.cat([self._left, left]) if len(self._left) else left
-        self._right = torch.cat([self._right, right]) if len(self._right) else right
+        if self.added:
+            left, right = torch.cat([self._left, left]), torch.cat([self._right, right])
+        self._left, self._right = left, right
 
     def factors(self, rank: int) -> Factors:
         """Of the leading `rank` components, all of them added."""

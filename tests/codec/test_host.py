@@ -1,11 +1,17 @@
 import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec import Budget, ErrorFeedback, TotalEnergy, UpdateCodec
+from fedkd_flwr.codec import Budget, ErrorFeedback, TotalEnergy, UpdateCodec, host
 from fedkd_flwr.codec.host import on_host, to_host
+
+Copy = Callable[[Sequence[Tensor]], list[Any]]
+COPYING = [("records", "to_host"), ("feedback", "to_host"), ("factorize", "to_host"), ("factorize", "on_host")]
 
 
 def test_what_is_on_the_cpu_stays_itself() -> None:
@@ -16,17 +22,47 @@ def test_what_is_on_the_cpu_stays_itself() -> None:
 
 
 def update(matrices: int) -> dict[str, Tensor]:
+    """As many vectors, and matrices that are worth factors."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [shape for _ in range(matrices) for shape in ((96, 64), (64,))]
-    return {str(number): torch.randn(shape, generator=generator) for number, shape in enumerate(shapes)}
+    found = {}
+    for number in range(matrices):
+        left, right = (torch.randn(shape, generator=generator) for shape in ((96, 6), (6, 64)))
+        found |= {f"{number}.weight": left @ right, f"{number}.bias": torch.randn(64, generator=generator)}
+    return found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(
+CODECS = pytest.mark.parametrize(
     "codec",
     [UpdateCodec(0.9), UpdateCodec(allocation=TotalEnergy(0.9)), UpdateCodec(allocation=Budget(20_000))],
     ids=["energy", "total energy", "budget"],
 )
+
+
+def counted(copy: Copy, calls: list[Copy]) -> Copy:
+    def counting(tensors: Sequence[Tensor]) -> list[Any]:
+        calls.append(copy)
+        return copy(tensors)
+
+    return counting
+
+
+@CODECS
+def test_copies_to_the_cpu_are_not_made_for_each_tensor(codec: UpdateCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that leave a GPU go through these; 12 matrices more must not add 12 of them."""
+    copies = {}
+    for matrices in (4, 16):
+        calls: list[Copy] = []
+        for module, name in COPYING:
+            owner = import_module(f"fedkd_flwr.codec.{module}")
+            monkeypatch.setattr(owner, name, counted(getattr(host, name), calls))
+        encoded, _ = ErrorFeedback(codec).encode(update(matrices), {})
+        assert {row.kind for row in encoded.rows()} >= {"factored"}
+        copies[matrices] = len(calls)
+    assert copies[4] >= 4 and copies[16] <= copies[4] + 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@CODECS
 def test_a_gpu_is_not_waited_for_at_each_tensor(codec: UpdateCodec) -> None:
     waits = {}
     for matrices in (4, 16):
