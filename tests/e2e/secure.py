@@ -56,9 +56,14 @@ class Host(Machine):
 
     def daemon(self, name: str) -> psutil.Process:
         """The process that the policy starts again."""
-        (daemon,) = psutil.Process(self._loops[name].pid).children()
-        assert "flower" in " ".join(daemon.cmdline()), daemon
-        return daemon
+        policy = psutil.Process(self._loops[name].pid)
+
+        def flower() -> psutil.Process | None:
+            with suppress(psutil.Error):
+                return next((child for child in policy.children() if "flower-" in " ".join(child.cmdline())), None)
+            return None
+
+        return until(flower, 60, self.logs)
 
     def app(self, name: str, kind: str) -> psutil.Process | None:
         """The process of a `clientapp` or `serverapp` that works for the daemon, if there is one now."""

@@ -24,8 +24,8 @@ SOUTH = 101
 LONG = 300
 """Steps of a training that lasts long enough to be met in the middle."""
 
-START_SECONDS = 5.0
-"""CPU time that a ClientApp has used when it has read its data."""
+MIDDLE_SECONDS = 1.0
+"""CPU time from when a ClientApp has read its state until it is in the middle of so long a training."""
 
 
 def test_a_clientapp_killed_while_it_trains_costs_its_node_the_round(
@@ -36,7 +36,7 @@ def test_a_clientapp_killed_while_it_trains_costs_its_node_the_round(
     south = federation.silos["south"]
     run = federation.federate(settings)
     until((federation.folder(settings) / "checkpoints" / "00000001").is_dir, 300, federation.logs)
-    training(south).kill()
+    training(south, 2).kill()
     assert run.wait(1200) == 0, federation.logs()
 
     rounds = history(federation.folder(settings))["rounds"]
@@ -61,7 +61,7 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     south = federation.silos["south"]
     run = federation.federate(settings)
     until((federation.folder(settings) / "checkpoints" / "00000001").is_dir, 300, federation.logs)
-    slow = training(south)
+    slow = training(south, 2)
     slow.suspend()
     until((federation.folder(settings) / "checkpoints" / "00000002").is_dir, 120, federation.logs)
     slow.resume()
@@ -103,16 +103,19 @@ def test_a_killed_serverapp_is_resumed(
     assert_same(student(federation, settings), in_one_process(settings))
 
 
-def training(silo: Host) -> psutil.Process:
-    """The ClientApp of a silo, once it has used more CPU time than it takes to start."""
+def training(silo: Host, number: int) -> psutil.Process:
+    """The ClientApp that trains a silo's round of this number: it has read what the round before left."""
 
-    def busy() -> psutil.Process | None:
+    def started() -> tuple[psutil.Process, float] | None:
         process = silo.app("supernode", "clientapp")
         with suppress(psutil.Error):
-            return process if process and process.cpu_times().user > START_SECONDS else None
+            if process and any(f"/{number - 1:08}/moments" in m.path for m in process.memory_maps()):
+                return process, process.cpu_times().user
         return None
 
-    return until(busy, 300, silo.logs)
+    process, seconds = until(started, 300, silo.logs)
+    until(lambda: process.cpu_times().user > seconds + MIDDLE_SECONDS, 300, silo.logs)
+    return process
 
 
 def student(federation: Federation, settings: dict[str, Any]) -> Student:
