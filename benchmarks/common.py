@@ -1,8 +1,9 @@
 """Federations in one process each, for benchmarks: real apps, codec and state, no Ray.
 
 A study is a table of runs: scenario (data and how they are shared out) x variant (settings) x seed. What a run gave is
-a line of benchmarks/results/STUDY.jsonl; a run whose line stands there, made with the same settings, is not run again.
-Its folder is OUT/SCENARIO/VARIANT/seed-N; a run that was stopped goes on there after its last finished round.
+a line of benchmarks/results/STUDY.jsonl, or of OUT/quick.jsonl; a run whose line stands there, made with the same
+settings, is not run again. Its folder is OUT/SCENARIO/VARIANT/seed-N; a run that was stopped goes on there after its
+last finished round.
 """
 
 import argparse
@@ -69,13 +70,15 @@ def scenarios(adr: Path | None) -> dict[str, Scenario]:
     found = {"tweets": Scenario(6, {}, ("accuracy", "macro-f1", "loss"))}
     if adr is not None:
         data = {"dataset": f"csv:{adr.resolve() / 'train.csv'}", "max-length": 64}
-        metrics = ("average-precision", "f1", "loss")
+        metrics = ("average-precision", "f1", "accuracy", "loss")
         found["adr-iid"] = Scenario(4, data | {"partition": "iid"}, metrics)
         found["adr-dirichlet"] = Scenario(4, data | {"partition": "dirichlet", "dirichlet-alpha": 0.5}, metrics)
     return found
 
 
-def study(name: str, description: str, variants: Mapping[str, Settings], common: Settings) -> None:
+def study(
+    name: str, description: str, variants: Mapping[str, Settings], common: Settings, quick: Sequence[str] = ()
+) -> None:
     """The command line of a study: run what is missing, print a table for each scenario.
 
     Args:
@@ -83,6 +86,7 @@ def study(name: str, description: str, variants: Mapping[str, Settings], common:
         description: for --help.
         variants: name -> settings on top of `common`.
         common: settings on top of the defaults of pyproject.toml, in which nothing that matters is left to them.
+        quick: the variants of --quick; empty: there is no such form.
     """
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
@@ -93,22 +97,28 @@ def study(name: str, description: str, variants: Mapping[str, Settings], common:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--last", action="store_true", help="the same in short: accuracy (loss) after the last round")
+    if quick:
+        parser.add_argument("--quick", action="store_true", help=f"afresh, seed 0, every round: {', '.join(quick)}")
     arguments = parser.parse_args()
+    settings = {variant: {**common, **variants[variant]} for variant in arguments.variants}
+    seeds, results = arguments.seeds, Results(RESULTS / f"{name}.jsonl")
+    if quick and arguments.quick:
+        settings = {variant: {**common, **variants[variant], "evaluate-every": 1} for variant in quick}
+        seeds, results = [0], Results(arguments.out / "quick.jsonl")
     places = scenarios(arguments.adr)
     wanted = [
-        Run(scenario, variant, seed, {**common, **variants[variant]})
-        for seed in arguments.seeds
+        Run(scenario, variant, seed, settings[variant])
+        for seed in seeds
         for scenario in arguments.scenarios or places
-        for variant in arguments.variants
+        for variant in settings
     ]
-    results = Results(name)
     if not (arguments.table or arguments.last):
         run_missing(wanted, results, places, arguments.out, arguments.jobs)
     if arguments.last:
-        print("\n".join(last_rounds(results, {v: {**common, **variants[v]} for v in arguments.variants})))
+        print("\n".join(last_rounds(results, settings)))
         return
     for scenario, place in scenarios(Path()).items():
-        lines = list(table(results, scenario, place.metrics, {v: {**common, **s} for v, s in variants.items()}))
+        lines = list(table(results, scenario, place.metrics, settings))
         if lines:
             head = ["run", "seeds", "round", "MB/node"]
             head += [f"{who} {metric}" for who in ("student", "teachers") for metric in place.metrics]
@@ -119,9 +129,9 @@ def study(name: str, description: str, variants: Mapping[str, Settings], common:
 class Results:
     """The lines of a results file."""
 
-    def __init__(self, name: str) -> None:
-        self._path = RESULTS / f"{name}.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
         self._results = [Result(**json.loads(line)) for line in lines]
 
     def of(self, scenario: str, variant: str, settings: Settings) -> list[Result]:
@@ -139,7 +149,7 @@ class Results:
         key = (result.scenario, result.variant, result.seed)
         self._results = [r for r in self._results if (r.scenario, r.variant, r.seed) != key] + [result]
         self._results.sort(key=lambda r: (r.scenario, r.variant, r.seed))
-        self._path.parent.mkdir(exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self._results))
         partial.replace(self._path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
-from common import ROOT, Result, Results, Run, Scenario, Settings, mean_and_error, run_missing
+from common import RESULTS, ROOT, Result, Results, Run, Scenario, Settings, mean_and_error, run_missing
 from flwr.common.config import parse_config_args
 
 LOCAL = {"method": "local"}
@@ -99,7 +99,7 @@ def main() -> None:
     page = tomllib.loads((ROOT / "examples" / name / "config.toml").read_text())
     settings = {variant: {**page, **example.common, **given} for variant, given in example.variants.items()}
     files = dict(parse_config_args(arguments.config))
-    results = Results("examples")
+    results = Results(RESULTS / "examples.jsonl")
     if not arguments.table:
         wanted = [
             Run(name, variant, seed, settings[variant])

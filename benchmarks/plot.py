@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 import learning
 import traffic
-from common import ROOT, Results, Settings, scenarios
+from common import RESULTS, ROOT, Results, Settings, scenarios
 from plotly.subplots import make_subplots
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -51,7 +51,7 @@ def main() -> None:
 
 def draw(variants: Mapping[str, Settings], common: Settings, against: str, path: Path) -> None:
     """Students above, teachers below, a column for each scenario; bars are standard errors over the seeds."""
-    results = Results("methods")
+    results = Results(RESULTS / "methods.jsonl")
     places = {s: place for s, place in scenarios(Path()).items() if any(points(results, s, variants, common))}
     named: set[str] = set()
     figure = make_subplots(
