@@ -185,8 +185,11 @@ def _tall(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix over its peak magnitude in `dtype`, turned so that no side is longer than the first."""
     wide = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
     peak = _peak(wide)
-    tall = wide.to(dtype) / torch.where(peak > 0, peak, 1).to(dtype)
-    return tall if tall.shape[0] >= tall.shape[1] else tall.T
+    return _upright(wide.to(dtype) / torch.where(peak > 0, peak, 1).to(dtype))
+
+
+def _upright(matrix: Tensor) -> Tensor:
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
 
 def _peak(matrix: Tensor) -> Tensor:
@@ -205,8 +208,7 @@ def _project(matrix: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(matrix.device.type, enabled=False):
         wide = matrix.detach().to(torch.float64 if matrix.is_cuda else dtype)
         rows, scale = basis.T.to(wide.dtype), _peak(wide).sqrt()
-        tall = wide if matrix.shape[0] >= matrix.shape[1] else wide.T
-        longer = (tall @ (rows / scale).T).T.contiguous()
+        longer = (_upright(wide) @ (rows / scale).T).T.contiguous()
         norms = torch.linalg.vector_norm(longer, dim=1, keepdim=True, dtype=torch.float64)
         root = (norms / scale).sqrt().to(wide.dtype)
         longer = longer.div_(root.clamp(min=torch.finfo(root.dtype).tiny)).to(dtype)
