@@ -16,13 +16,15 @@ class ScoreBoard:
         student, teachers: means over nodes, weighted by held-out examples.
         nodes: node -> its own scores.
         server: the student's scores on the server's own test data.
-        bytes_down: encoded bytes, over all nodes, that brought the student to them (with the next message).
+        refreshed: nodes that were brought to the student, with the next message.
+        bytes_down: encoded bytes, over all nodes, that it took.
     """
 
     student: Scores | None = None
     teachers: Scores | None = None
     nodes: dict[str, dict[str, Any]] | None = None
     server: Scores | None = None
+    refreshed: int = 0
     bytes_down: int = 0
 
     def record(self, evaluations: Mapping[str, Evaluation]) -> None:

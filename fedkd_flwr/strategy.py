@@ -253,7 +253,9 @@ class FedKD(Strategy):
             for update in encoded[member.version]:
                 rows += traffic_rows(round, member.info.node, "down", update)
         self._folder.ledger.add(rows)
-        self.state.history.after(round).bytes_down = self._folder.ledger.total(round, "down")
+        board = self.state.history.after(round)
+        board.refreshed = len(members)
+        board.bytes_down = self._folder.ledger.total(round, "down")
         return [message for message, _ in self._asked]
 
     def _collected(

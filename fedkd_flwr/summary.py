@@ -45,9 +45,10 @@ class Scores:
 class Round:
     """One line of the summary. Round 0 is the untrained state.
 
-    `up` and `down` are bytes per node, the mean over the nodes that took part. `versus_teacher` and
-    `versus_student` are how many times less was sent, up to and with this round, than FedAvg would have
-    sent had it exchanged the whole teacher, or student, with the same nodes.
+    `up` and `down` are bytes per node, the mean over the nodes whose update was taken, and over those that were
+    brought to the student of this round. `versus_teacher` and `versus_student` are how many times less was sent,
+    up to and with this round, than FedAvg would have sent had it exchanged the whole teacher, or student, with the
+    same nodes.
     """
 
     number: int
@@ -98,9 +99,9 @@ def summarise(history: Mapping[str, Any]) -> Summary:
     rounds = [start] if start.student else []
     sent, exchanges = initial["bytes-down"], 0
     for entry in history["rounds"]:
-        trained, up, down = entry["trained"], entry["bytes-up"], entry["bytes-down"]
+        trained, refreshed, up, down = (entry[key] for key in ("trained", "refreshed", "bytes-up", "bytes-down"))
         sent += up + down
-        exchanges += 2 * trained
+        exchanges += trained + refreshed
         rounds.append(
             Round(
                 number=entry["round"],
@@ -109,7 +110,7 @@ def summarise(history: Mapping[str, Any]) -> Summary:
                 student=_scores(entry["student"]),
                 teachers=_scores(entry["teachers"]),
                 up=_ratio(up, trained),
-                down=_ratio(down, trained),
+                down=_ratio(down, refreshed),
                 versus_teacher=_ratio(exchanges * teacher_bytes, sent),
                 versus_student=_ratio(exchanges * student_bytes, sent),
             )

@@ -13,7 +13,7 @@ from fedkd_flwr.launcher import Job, Verdict
 REPOSITORY = Path(__file__).parent.parent
 
 SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
-TRAFFIC = {"asked": 3, "trained": 2, "bytes-up": 200_000, "bytes-down": 100_000}
+TRAFFIC = {"asked": 3, "trained": 2, "refreshed": 2, "bytes-up": 200_000, "bytes-down": 100_000}
 HISTORY = {
     "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
     "initial": {"student": None, "teachers": None, "bytes-down": 0},

@@ -43,7 +43,8 @@ def test_every_node_ends_with_exactly_the_servers_student(run_config: Config, tm
 def test_a_node_that_sat_out_catches_up_with_the_updates_that_it_missed(run_config: Config) -> None:
     coarse = {"energy_start": 0.1, "energy_end": 0.1}
     grid = LoopbackGrid(run_config(num_rounds=6, fraction_train=0.5, min_train_nodes=1, **coarse), nodes(2))
-    run_server(grid)
+    rounds = history(run_server(grid))["rounds"]
+    assert [(entry["trained"], entry["refreshed"]) for entry in rounds] == [(1, 1)] * 5 + [(1, 2)]
     for node_id in grid.nodes:
         held = 0
         for kind, version, payloads in refreshes(grid, node_id):

@@ -19,6 +19,7 @@ def round_of(number: int, **changes: Any) -> dict[str, Any]:
         "nodes": {},
         "trained": 2,
         "asked": 3,
+        "refreshed": 2,
         "failed": {},
         "bytes-up": 200_000,
         "bytes-down": 100_000,
@@ -42,10 +43,18 @@ def test_bytes_are_per_node_that_took_part() -> None:
 
 
 def test_ratios_count_both_directions_up_to_the_round() -> None:
-    rows = summarise(history_of(round_of(1), round_of(2, **{"bytes-up": 900_000, "trained": 3}))).rounds
+    rows = summarise(history_of(round_of(1), round_of(2, **{"bytes-up": 900_000, "trained": 3, "refreshed": 3}))).rounds
     assert rows[1].versus_teacher == pytest.approx(2 * 2 * 30e6 / 300e3)
     assert rows[2].versus_teacher == pytest.approx(2 * 5 * 30e6 / 1300e3)
     assert rows[2].versus_student == pytest.approx(2 * 5 * 3e6 / 1300e3)
+
+
+def test_who_does_not_train_is_brought_to_the_student_too() -> None:
+    """As in the last evaluation, where nodes were sampled before: FedAvg would send them its model."""
+    sampled = round_of(1, **{"refreshed": 10, "bytes-down": 1_000_000})
+    (_, row) = summarise(history_of(sampled)).rounds
+    assert (row.up, row.down) == (100_000, 100_000)
+    assert row.versus_teacher == pytest.approx((2 + 10) * 30e6 / 1200e3)
 
 
 def test_round_without_evaluation_or_success() -> None:
