@@ -68,6 +68,7 @@ VARIANTS = {
     "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
     "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
+    "fedkd, staged": FEDKD | {"learning-rate-decay": "staged"},
     "fedkd, no KL": FEDKD | NO_KL,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
@@ -83,6 +84,7 @@ VARIANTS |= {
     for steps, rounds in LONGER.items()
     for name in ("FedAvg on the teacher, adjusted, same start", "teachers alone, same start", "fedkd")
 }
+VARIANTS["fedkd, staged, 6 x 32 steps"] = VARIANTS["fedkd, 6 x 32 steps"] | {"learning-rate-decay": "staged"}
 
 QUICK = (
     "FedAvg on the teacher",

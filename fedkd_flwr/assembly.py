@@ -75,16 +75,22 @@ def warmed_up(config: RunConfig, round: int) -> Weights:
 
 
 def decayed(config: RunConfig, models: PairModels, round: int) -> dict[str, float]:
-    """The learning rates of a round, from 1: linearly down to 1 / num-rounds of `models.learning_rates`.
+    """The learning rates of a round, from 1, of which `models.learning_rates` are the first round's.
 
-    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not.
+    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not. Of many
+    steps a round, what travels must settle, too: `staged` lets it do so in the last third of the rounds, in which
+    smaller updates fit their budget better.
     """
-    falling = {"private": models.pair.private().keys(), "all": models.learning_rates.keys(), "never": ()}
-    share = 1 - (round - 1) / config.num_rounds
-    return {
-        name: rate * (share if name in falling[config.learning_rate_decay] else 1.0)
-        for name, rate in models.learning_rates.items()
-    }
+    left = config.num_rounds + 1 - round
+    linear, late = left / config.num_rounds, min(1.0, left / (config.num_rounds // 3 + 1))
+    stays, travels = {
+        "private": (linear, 1.0),
+        "staged": (linear, late),
+        "all": (linear, linear),
+        "never": (1.0, 1.0),
+    }[config.learning_rate_decay]
+    private = models.pair.private().keys()
+    return {name: rate * (stays if name in private else travels) for name, rate in models.learning_rates.items()}
 
 
 def loss_weights(config: RunConfig) -> Weights:

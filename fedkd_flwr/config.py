@@ -139,7 +139,7 @@ class RunConfig(BaseModel):
     teacher_learning_rate: float = Field(gt=0)
     head_learning_rate_factor: float = Field(gt=0)
     learning_rate_warm_up: int = Field(ge=0)
-    learning_rate_decay: Literal["private", "all", "never"]
+    learning_rate_decay: Literal["private", "staged", "all", "never"]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0)
 

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,41 @@ def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Con
     assert warmed_up(at_once, 1) == loss_weights(at_once)
 
 
-@pytest.mark.parametrize(("decay", "stays", "travels"), [("never", 1.0, 1.0), ("private", 0.5, 1.0), ("all", 0.5, 0.5)])
+CONSTANT = [1.0] * 6
+LINEAR = [1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+
+
+@pytest.mark.parametrize(
+    ("decay", "stays", "travels"),
+    [
+        ("never", CONSTANT, CONSTANT),
+        ("private", LINEAR, CONSTANT),
+        ("all", LINEAR, LINEAR),
+        ("staged", LINEAR, [1.0, 1.0, 1.0, 1.0, 2 / 3, 1 / 3]),
+    ],
+)
 @pytest.mark.parametrize("architecture", ["separate", "nested"])
 def test_rates_fall_over_the_rounds(
-    run_config: Config, architecture: str, decay: str, stays: float, travels: float
+    run_config: Config, architecture: str, decay: str, stays: list[float], travels: list[float]
 ) -> None:
-    config = RunConfig.parse(run_config(architecture=architecture, learning_rate_decay=decay, num_rounds=4))
+    config = RunConfig.parse(run_config(architecture=architecture, learning_rate_decay=decay, num_rounds=6))
     models = build_pair(config, LABELS)
-    first, third = decayed(config, models, 1), decayed(config, models, 3)
-    assert first == models.learning_rates
     private = models.pair.private().keys()
-    assert third == {name: rate * (stays if name in private else travels) for name, rate in first.items()}
-    assert {name.startswith("shared.") for name in first if name not in private} == {True}
+    assert {name.startswith("shared.") for name in models.learning_rates if name not in private} == {True}
+    for round, (own, shared) in enumerate(zip(stays, travels, strict=True), 1):
+        expected = {name: rate * (own if name in private else shared) for name, rate in models.learning_rates.items()}
+        assert decayed(config, models, round) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decay", ["never", "private", "all", "staged"])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 100])
+def test_rates_start_whole_never_rise_and_never_end(run_config: Config, decay: str, rounds: int) -> None:
+    config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds))
+    models = build_pair(config, LABELS)
+    path = [decayed(config, models, round) for round in range(1, rounds + 1)]
+    assert path[0] == models.learning_rates
+    for before, after in pairwise(path):
+        assert all(0 < after[name] <= before[name] for name in after)
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:
