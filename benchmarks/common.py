@@ -91,24 +91,25 @@ def study(
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--adr", type=Path, help="folder with train.csv: sentences (text) and whether (label)")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: 0 1 2")
     parser.add_argument("--scenarios", nargs="*", help="tweets, adr-iid, adr-dirichlet; default: all there are")
-    parser.add_argument("--variants", nargs="*", choices=list(variants), default=list(variants))
+    parser.add_argument("--variants", nargs="*", choices=list(variants), help="default: all")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--last", action="store_true", help="the same in short: accuracy (loss) after the last round")
     if quick:
         parser.add_argument("--quick", action="store_true", help=f"afresh, seed 0, every round: {', '.join(quick)}")
+    parser.set_defaults(quick=False)
     arguments = parser.parse_args()
-    settings = {variant: {**common, **variants[variant]} for variant in arguments.variants}
-    seeds, results = arguments.seeds, Results(RESULTS / f"{name}.jsonl")
-    if quick and arguments.quick:
-        settings = {variant: {**common, **variants[variant], "evaluate-every": 1} for variant in quick}
-        seeds, results = [0], Results(arguments.out / "quick.jsonl")
+    if arguments.quick:
+        results, chosen, seeds, every = Results(arguments.out / "quick.jsonl"), quick, [0], {"evaluate-every": 1}
+    else:
+        results, chosen, seeds, every = Results(RESULTS / f"{name}.jsonl"), tuple(variants), [0, 1, 2], {}
+    settings = {variant: {**common, **variants[variant], **every} for variant in arguments.variants or chosen}
     places = scenarios(arguments.adr)
     wanted = [
         Run(scenario, variant, seed, settings[variant])
-        for seed in seeds
+        for seed in arguments.seeds or seeds
         for scenario in arguments.scenarios or places
         for variant in settings
     ]

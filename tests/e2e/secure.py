@@ -59,8 +59,10 @@ class Host(Machine):
         policy = psutil.Process(self._loops[name].pid)
 
         def flower() -> psutil.Process | None:
-            with suppress(psutil.Error):
-                return next((child for child in policy.children() if "flower-" in " ".join(child.cmdline())), None)
+            match policy.children():
+                case [child]:
+                    with suppress(psutil.Error):
+                        return child if "flower-" in " ".join(child.cmdline()) else None
             return None
 
         return until(flower, 60, self.logs)
