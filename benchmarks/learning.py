@@ -29,12 +29,12 @@ BUDGET = {"codec": "budget", "budget": "111kB", "error-feedback": "both"}
 ADJUSTED = {"logit-adjustment": "always"}
 PROBED = {"linear-probe": "always"}
 WARMED_UP = PROBED | {"learning-rate-warm-up": 16}
-START = WARMED_UP | {"learning-rate-decay": "private"}
+START = WARMED_UP | {"learning-rate-decay": "staged"}
 NESTED = {
     "method": "fedkd",
     "architecture": "nested",
     "shared-layers": 0,
-    "distillation-warm-up": 5,
+    "distillation-warm-up": 40,
     "teacher-kl-weight": 0.0,
     "student-kl-weight": 1.0,
     **BUDGET,
@@ -68,7 +68,6 @@ VARIANTS = {
     "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
     "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
-    "fedkd, staged": FEDKD | {"learning-rate-decay": "staged"},
     "fedkd, no KL": FEDKD | NO_KL,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
@@ -76,15 +75,22 @@ VARIANTS = {
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
+TRAVELS = {"learning-rate-decay": "private"}
+"""Constant rates of what travels."""
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
-VARIANTS |= {
-    f"{name}, {rounds} x {steps} steps": VARIANTS[name]
-    | {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
-    for steps, rounds in LONGER.items()
-    for name in ("FedAvg on the teacher, adjusted, same start", "teachers alone, same start", "fedkd")
-}
-VARIANTS["fedkd, staged, 6 x 32 steps"] = VARIANTS["fedkd, 6 x 32 steps"] | {"learning-rate-decay": "staged"}
+for steps, rounds in LONGER.items():
+    longer = {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
+    fedavg = VARIANTS["FedAvg on the teacher, adjusted, same start"] | longer
+    fedkd = FEDKD | longer
+    end = f"{rounds} x {steps} steps"
+    VARIANTS |= {
+        f"FedAvg on the teacher, adjusted, same start, {end}": fedavg,
+        f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | TRAVELS,
+        f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
+        f"fedkd, {end}": fedkd,
+        f"fedkd, constant rates of what travels, {end}": fedkd | TRAVELS | {"distillation-warm-up": 5 * steps},
+    }
 
 QUICK = (
     "FedAvg on the teacher",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import add_adapters
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.distillation import Nested, Pair, Single, TeacherStudent, Weights, trainable, trainable_parameters
+from fedkd_flwr.distillation import Nested, Pair, Rate, Single, TeacherStudent, Weights, trainable, trainable_parameters
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
 """Of the tasks to which run-config key `pooling` does not matter."""
 
+
+_EARLY = 48
+"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
+measurement (docs/experiments.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""
@@ -68,29 +72,34 @@ class PairModels:
         }
 
 
-def warmed_up(config: RunConfig, round: int) -> Weights:
-    """The weight of each distillation term in a round, from 1: immature models do not teach."""
-    warm_up = config.distillation_warm_up
-    return loss_weights(config).scaled(min(1.0, (round - 1) / warm_up) if warm_up else 1.0)
+def warmed_up(config: RunConfig, round: int, steps: int) -> Weights:
+    """The weight of each distillation term in a round, from 1, of so many steps: immature models do not teach."""
+    before, warm_up = (round - 1) * steps, config.distillation_warm_up
+    return loss_weights(config).scaled(min(1.0, before / warm_up) if warm_up else 1.0)
 
 
-def decayed(config: RunConfig, models: PairModels, round: int) -> dict[str, float]:
+def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> dict[str, Rate]:
     """The learning rates of a round, from 1, of which `models.learning_rates` are the first round's.
 
-    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not. Of many
-    steps a round, what travels must settle, too: `staged` lets it do so in the last third of the rounds, in which
-    smaller updates fit their budget better.
+    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not, and its
+    rates fall round by round. Of many steps, what travels must settle, too, and smaller updates fit their budget
+    better: with `staged` its rates fall step by step once it has come far enough.
+
+    Args:
+        config: of the run.
+        models: of the node.
+        round: from 1.
+        steps: local steps of a round at this node.
     """
-    left = config.num_rounds + 1 - round
-    linear, late = left / config.num_rounds, min(1.0, left / (config.num_rounds // 3 + 1))
-    stays, travels = {
-        "private": (linear, 1.0),
-        "staged": (linear, late),
-        "all": (linear, linear),
-        "never": (1.0, 1.0),
-    }[config.learning_rate_decay]
+    decay, total = config.learning_rate_decay, config.num_rounds * steps
+    linear = (config.num_rounds + 1 - round) / config.num_rounds
+    stays, travels = 1.0 if decay == "never" else linear, linear if decay == "all" else 1.0
+    settling = max(0, total - _EARLY) if decay == "staged" else 0
     private = models.pair.private().keys()
-    return {name: rate * (stays if name in private else travels) for name, rate in models.learning_rates.items()}
+    return {
+        name: Rate(rate * stays) if name in private else Rate(rate * travels, settling)
+        for name, rate in models.learning_rates.items()
+    }
 
 
 def loss_weights(config: RunConfig) -> Weights:

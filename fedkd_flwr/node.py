@@ -5,6 +5,7 @@ import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -260,21 +261,23 @@ class Node:
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
         config, pair = self._config, self._models.pair
+        seed = np.random.SeedSequence([config.seed, round, self._stream])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        order = self._order(np.random.default_rng(seed))
+        steps = ceil(ceil(len(order) / config.batch_size) / config.gradient_accumulation)
         with self._clock("state"):
             parameters = trainable_parameters(pair)
-            optimizer = build_optimizer(parameters, decayed(config, self._models, round), config.weight_decay)
+            optimizer = build_optimizer(parameters, decayed(config, self._models, round, steps), config.weight_decay)
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
             losses=self._prepared.task,
-            weights=warmed_up(config, round),
+            weights=warmed_up(config, round, steps),
             mode=config.loss,
             accumulation=config.gradient_accumulation,
             max_grad_norm=config.max_grad_norm,
             warm_up=config.learning_rate_warm_up,
+            left=(config.num_rounds + 1 - round) * steps,
         )
-        seed = np.random.SeedSequence([config.seed, round, self._stream])
-        torch.manual_seed(int(seed.generate_state(1)[0]))
-        order = self._order(np.random.default_rng(seed))
         examples = self._examples().train
         with self._clock("train"):
             try:

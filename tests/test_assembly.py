@@ -42,12 +42,12 @@ def test_students_and_teachers_learn_at_rates_of_their_own(
 
 
 def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Config) -> None:
-    config = RunConfig.parse(run_config(distillation_warm_up=4, student_kl_weight=2.0, teacher_hidden_weight=1.0))
-    grown = [warmed_up(config, round) for round in range(1, 8)]
+    config = RunConfig.parse(run_config(distillation_warm_up=8, student_kl_weight=2.0, teacher_hidden_weight=1.0))
+    grown = [warmed_up(config, round, steps=2) for round in range(1, 8)]
     assert [weights.student_kl for weights in grown] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     assert [weights.teacher_hidden for weights in grown] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     at_once = RunConfig.parse(run_config(distillation_warm_up=0))
-    assert warmed_up(at_once, 1) == loss_weights(at_once)
+    assert warmed_up(at_once, 1, steps=2) == loss_weights(at_once)
 
 
 CONSTANT = [1.0] * 6
@@ -60,7 +60,7 @@ LINEAR = [1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
         ("never", CONSTANT, CONSTANT),
         ("private", LINEAR, CONSTANT),
         ("all", LINEAR, LINEAR),
-        ("staged", LINEAR, [1.0, 1.0, 1.0, 1.0, 2 / 3, 1 / 3]),
+        ("staged", LINEAR, CONSTANT),
     ],
 )
 @pytest.mark.parametrize("architecture", ["separate", "nested"])
@@ -72,8 +72,10 @@ def test_rates_fall_over_the_rounds(
     private = models.pair.private().keys()
     assert {name.startswith("shared.") for name in models.learning_rates if name not in private} == {True}
     for round, (own, shared) in enumerate(zip(stays, travels, strict=True), 1):
-        expected = {name: rate * (own if name in private else shared) for name, rate in models.learning_rates.items()}
-        assert decayed(config, models, round) == expected
+        found = {name: rate.full for name, rate in decayed(config, models, round, 8).items()}
+        assert found == {
+            name: rate * (own if name in private else shared) for name, rate in models.learning_rates.items()
+        }
 
 
 @pytest.mark.parametrize("decay", ["never", "private", "all", "staged"])
@@ -81,10 +83,25 @@ def test_rates_fall_over_the_rounds(
 def test_rates_start_whole_never_rise_and_never_end(run_config: Config, decay: str, rounds: int) -> None:
     config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds))
     models = build_pair(config, LABELS)
-    path = [decayed(config, models, round) for round in range(1, rounds + 1)]
+    path = [{n: r.full for n, r in decayed(config, models, round, 8).items()} for round in range(1, rounds + 1)]
     assert path[0] == models.learning_rates
     for before, after in pairwise(path):
         assert all(0 < after[name] <= before[name] for name in after)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "steps", "settling"),
+    [(1, 8, 0), (6, 8, 0), (1, 50, 2), (7, 8, 8), (6, 32, 144), (2, 128, 208)],
+)
+def test_what_travels_settles_in_all_steps_but_the_first_48(
+    run_config: Config, rounds: int, steps: int, settling: int
+) -> None:
+    for decay in ("staged", "private", "all", "never"):
+        config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds))
+        models = build_pair(config, LABELS)
+        private = models.pair.private().keys()
+        for name, rate in decayed(config, models, rounds, steps).items():
+            assert rate.settling == (settling if decay == "staged" and name not in private else 0), name
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:

@@ -2,7 +2,7 @@
 
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
-from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
+from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
 from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
 from fedkd_flwr.distillation.probing import fit_heads
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
@@ -17,6 +17,7 @@ __all__ = [
     "Outputs",
     "Pair",
     "PairLoss",
+    "Rate",
     "Single",
     "TaskLosses",
     "TeacherStudent",

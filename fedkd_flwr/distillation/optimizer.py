@@ -1,6 +1,7 @@
 """AdamW over both models of a pair, and its moments as named tensors that can be stored."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,27 +13,43 @@ from fedkd_flwr.distillation.pair import Pair
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
+class Rate(NamedTuple):
+    """How fast a parameter learns.
+
+    Attributes:
+        full: its learning rate.
+        settling: the last so many local steps of a run over which its rate falls linearly to nothing; 0: never.
+    """
+
+    full: float
+    settling: int = 0
+
+    def share(self, left: int) -> float:
+        """Of the full rate, that of a step after which `left` - 1 are still to come in the run."""
+        return min(1.0, left / self.settling) if self.settling else 1.0
+
+
 def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
     """All trainable parameters of a pair; those that travel are called `shared.NAME`."""
     return {f"shared.{name}": p for name, p in pair.shared().items()} | pair.private()
 
 
-def build_optimizer(
-    parameters: Mapping[str, Parameter], learning_rates: Mapping[str, float], weight_decay: float = 0.0
-) -> AdamW:
+def build_optimizer(parameters: Mapping[str, Parameter], rates: Mapping[str, Rate], weight_decay: float = 0.0) -> AdamW:
     """AdamW in which every parameter learns at a rate of its own, and only matrices decay.
+
+    Each of its groups has the full rate as `lr`, and the whole as `rate`.
 
     Args:
         parameters: by name, as `trainable_parameters` gives them.
-        learning_rates: by the same names.
+        rates: by the same names.
         weight_decay: of tensors with two or more dimensions.
     """
-    groups: dict[tuple[float, bool], list[Parameter]] = {}
+    groups: dict[tuple[Rate, bool], list[Parameter]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault((learning_rates[name], parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((rates[name], parameter.ndim > 1), []).append(parameter)
     return AdamW(
         [
-            {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+            {"params": members, "lr": rate.full, "rate": rate, "weight_decay": weight_decay if matrix else 0.0}
             for (rate, matrix), members in groups.items()
         ],
         fused=True,

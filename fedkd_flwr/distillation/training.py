@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
-from fedkd_flwr.distillation.optimizer import steps_taken
+from fedkd_flwr.distillation.optimizer import Rate, steps_taken
 from fedkd_flwr.distillation.pair import Pair
 
 _INITIAL_SCALE = 2.0**10
@@ -38,6 +39,7 @@ class LocalTraining:
         max_grad_norm: the gradients of the parameters that can travel and of the others are clipped to it, each
             group on its own; 0: never.
         warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
+        left: local steps of the run that are still to come, this training's among them; matters to rates that fall.
     """
 
     losses: TaskLosses
@@ -46,6 +48,7 @@ class LocalTraining:
     accumulation: int = 1
     max_grad_norm: float = 1.0
     warm_up: int = 0
+    left: int = 0
 
     def run(
         self,
@@ -68,8 +71,7 @@ class LocalTraining:
             FloatingPointError: a loss is not finite; the pair is then spoilt.
         """
         scaler = torch.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=autocast is torch.float16)
-        before = steps_taken(optimizer)
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (before + step + 1) / max(1, self.warm_up)))
+        schedule = self._schedule(optimizer)
         optimizer.zero_grad()
         groups = [list(pair.federated().values()), list(pair.local().values())]
         sums: dict[str, Tensor] = {}
@@ -115,3 +117,11 @@ class LocalTraining:
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the training loss of the {name} is not finite ({mean})")
         return TrainingSummary(steps, examples, losses)
+
+    def _schedule(self, optimizer: AdamW) -> LambdaLR:
+        before = steps_taken(optimizer)
+
+        def share(rate: Rate, step: int) -> float:
+            return min(1.0, (before + step + 1) / max(1, self.warm_up)) * rate.share(self.left - step)
+
+        return LambdaLR(optimizer, [partial(share, group["rate"]) for group in optimizer.param_groups])

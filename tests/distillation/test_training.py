@@ -2,6 +2,8 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_losses import Classification
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -11,6 +13,7 @@ from fedkd_flwr.distillation import (
     LocalTraining,
     Outputs,
     Pair,
+    Rate,
     Weights,
     build_optimizer,
     load_moments,
@@ -39,9 +42,9 @@ class LinearPair(Pair):
         return {f"teacher.{name}": p for name, p in self.teacher.named_parameters()}
 
 
-def optimizer_of(pair: Pair) -> AdamW:
+def optimizer_of(pair: Pair, settling: int = 0) -> AdamW:
     parameters = trainable_parameters(pair)
-    return build_optimizer(parameters, dict.fromkeys(parameters, 0.05))
+    return build_optimizer(parameters, dict.fromkeys(parameters, Rate(0.05, settling)))
 
 
 def batches(count: int, size: int = 6) -> list[dict[str, Tensor]]:
@@ -55,10 +58,10 @@ def batches(count: int, size: int = 6) -> list[dict[str, Tensor]]:
     ]
 
 
-def trained(data: list[dict[str, Tensor]], weights: Weights | None = None, **settings: float) -> LinearPair:
+def trained(data: list[dict[str, Tensor]], weights: Weights | None = None, **parts: float) -> LinearPair:
     pair = LinearPair()
     optimizer = optimizer_of(pair)
-    LocalTraining(Classification(), weights or Weights(), **settings).run(pair, optimizer, data, CPU)  # type: ignore[arg-type]
+    LocalTraining(Classification(), weights or Weights(), **parts).run(pair, optimizer, data, CPU)  # type: ignore[arg-type]
     return pair
 
 
@@ -117,9 +120,22 @@ def test_rates_grow_from_the_first_step(warm_up: int, share: float) -> None:
         torch.testing.assert_close(moved, torch.full_like(moved, share * 0.05), rtol=1e-3, atol=0)
 
 
+@given(st.integers(0, 10), st.lists(st.integers(1, 4), min_size=1, max_size=4))
+@settings(max_examples=25)
+def test_rates_settle_step_by_step_over_the_last_steps_of_a_run(settling: int, rounds: list[int]) -> None:
+    """Whole until then, and evenly down to nothing, one step after the last, however the steps are cut into rounds."""
+    pair, seen, total = LinearPair(), list[float](), sum(rounds)
+    for steps in rounds:
+        optimizer = optimizer_of(pair, settling)
+        optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"] / 0.05))
+        LocalTraining(Classification(), Weights(), left=total - len(seen)).run(pair, optimizer, batches(steps), CPU)
+    falling = [share / settling for share in range(settling, 0, -1)]
+    assert seen == pytest.approx(([1.0] * total + falling)[-total:])
+
+
 def test_each_learns_at_its_rate_and_only_matrices_decay() -> None:
     parameters = {"w": Parameter(torch.ones(2, 2)), "b": Parameter(torch.ones(2)), "head": Parameter(torch.ones(2, 2))}
-    optimizer = build_optimizer(parameters, {"w": 0.1, "b": 0.1, "head": 1.0}, weight_decay=0.5)
+    optimizer = build_optimizer(parameters, {"w": Rate(0.1), "b": Rate(0.1), "head": Rate(1.0)}, weight_decay=0.5)
     settings = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert {name: settings[id(p)] for name, p in parameters.items()} == {
         "w": (0.1, 0.5),
