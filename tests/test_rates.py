@@ -21,7 +21,7 @@ from fedkd_flwr.distillation import LocalTraining, TrainingSummary
 def test_each_round_begins_where_the_one_before_ended(
     run_config: Config, monkeypatch: pytest.MonkeyPatch, steps: dict[str, Any]
 ) -> None:
-    rounds, spans = 3, list[tuple[int, int]]()
+    rounds, spans = 3, list[tuple[float, float]]()
     train = LocalTraining.run
 
     def listen(training: LocalTraining, *arguments: Any) -> TrainingSummary:

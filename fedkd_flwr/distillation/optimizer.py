@@ -24,7 +24,7 @@ class Rate(NamedTuple):
     full: float
     settling: int = 0
 
-    def share(self, left: int) -> float:
+    def share(self, left: float) -> float:
         """Of the full rate, that of a step after which `left` - 1 are still to come in the run."""
         return min(1.0, left / self.settling) if self.settling else 1.0
 

@@ -39,7 +39,7 @@ class LocalTraining:
         max_grad_norm: the gradients of the parameters that can travel and of the others are clipped to it, each
             group on its own; 0: never.
         warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
-        left: local steps of the run that are still to come, this training's among them; matters to rates that fall.
+        left: local steps of the run that are still to come, this training's among them, by which rates settle.
     """
 
     losses: TaskLosses
@@ -48,7 +48,7 @@ class LocalTraining:
     accumulation: int = 1
     max_grad_norm: float = 1.0
     warm_up: int = 0
-    left: int = 0
+    left: float = math.inf
 
     def run(
         self,

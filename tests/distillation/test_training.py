@@ -133,6 +133,13 @@ def test_rates_settle_step_by_step_over_the_last_steps_of_a_run(settling: int, r
     assert seen == pytest.approx(([1.0] * total + falling)[-total:])
 
 
+def test_rates_do_not_settle_in_a_run_without_end() -> None:
+    data, pair = batches(3), LinearPair()
+    LocalTraining(Classification(), Weights()).run(pair, optimizer_of(pair, settling=2), data, CPU)
+    for a, b in zip(trained(data).parameters(), pair.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_each_learns_at_its_rate_and_only_matrices_decay() -> None:
     parameters = {"w": Parameter(torch.ones(2, 2)), "b": Parameter(torch.ones(2)), "head": Parameter(torch.ones(2, 2))}
     optimizer = build_optimizer(parameters, {"w": Rate(0.1), "b": Rate(0.1), "head": Rate(1.0)}, weight_decay=0.5)
