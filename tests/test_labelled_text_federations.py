@@ -59,8 +59,8 @@ def test_several_labels(run_config: Config, words: Path, pooling: str) -> None:
         logits.logits, torch.tensor([[0.0, 1.0, 1.0]])
     )
     said = {answer["label"]: answer["score"] for answer in answers}
-    for name, logit in zip(found["labels"], logits.logits[0].sigmoid(), strict=True):
-        assert said[name] == pytest.approx(float(logit), abs=1e-5)
+    for name, score in zip(found["labels"], logits.logits[0].sigmoid().tolist(), strict=True):
+        assert said[name] == pytest.approx(score, abs=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "model"])
