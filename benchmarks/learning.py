@@ -75,7 +75,7 @@ VARIANTS = {
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
-TRAVELS = {"learning-rate-decay": "private"}
+UNSETTLED = {"learning-rate-decay": "private"}
 """Constant rates of what travels."""
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
@@ -86,10 +86,10 @@ for steps, rounds in LONGER.items():
     end = f"{rounds} x {steps} steps"
     VARIANTS |= {
         f"FedAvg on the teacher, adjusted, same start, {end}": fedavg,
-        f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | TRAVELS,
+        f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
         f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
         f"fedkd, {end}": fedkd,
-        f"fedkd, constant rates of what travels, {end}": fedkd | TRAVELS | {"distillation-warm-up": 5 * steps},
+        f"fedkd, constant rates of what travels, {end}": fedkd | UNSETTLED | {"distillation-warm-up": 5 * steps},
     }
 
 QUICK = (
