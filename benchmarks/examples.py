@@ -63,7 +63,7 @@ EXAMPLES = {
         ("auc", "mrr", "ndcg@5", "ndcg@10"),
         {
             "fedkd": {},
-            "fedkd, all layers travel": {"shared-layers": 6},
+            "fedkd, all layers travel": {"shared-layers": 6, "budget": "192x"},
             "local": LOCAL,
             "fedavg-student": {"method": "fedavg-student", "codec": "dense"},
             "fedavg": FEDAVG,
@@ -74,7 +74,7 @@ EXAMPLES = {
         ("accuracy", "macro-f1", "loss"),
         {
             "fedkd": {},
-            "fedkd, students teach": {"teacher-kl-weight": 1.0},
+            "fedkd, students teach": {"teacher-kl-weight": 1.0, "budget": "192x"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
         },
