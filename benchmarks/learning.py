@@ -76,7 +76,7 @@ VARIANTS = {
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 UNSETTLED = {"learning-rate-decay": "private"}
-"""Constant rates of what travels."""
+"""Constant rates of what travels; so compared, distillation warmed up over five rounds, whatever their steps."""
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
 for steps, rounds in LONGER.items():

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
 """Of the tasks to which run-config key `pooling` does not matter."""
 
-
 _EARLY = 48
 """Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
 measurement (docs/experiments.md)."""
