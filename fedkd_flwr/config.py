@@ -112,6 +112,7 @@ class RunConfig(BaseModel):
         pattern=r"^([0-9]+( *, *[0-9]+)*)?$", description="layers counted from 0, such as 0,3,5, or empty"
     )
     shared_layers: int = Field(ge=0)
+    teacher_own_share: float = Field(ge=0, le=1)
     shared_head: Literal["auto", "always", "never"]
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]

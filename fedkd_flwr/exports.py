@@ -1,5 +1,6 @@
 """Trained models as `from_pretrained` folders, written and read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ def export(
     processor: "PreTrainedTokenizerBase | BaseImageProcessor",
     folder: str | Path,
     added: Tensor | None = None,
+    own: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
 
@@ -32,10 +34,16 @@ def export(
         model, processor: what is written.
         folder: where to.
         added: to the logits, [classes].
+        own: what is written instead of parameters of the same names.
     """
     middle, half = getattr(model, "units", (added, 1.0))
+    tensors: dict[str, Tensor] = {**model.state_dict(), **(own or {})}
+    if middle is not None:
+        layer = _last_layer(model)
+        tensors[f"{layer}.weight"] = half * tensors[f"{layer}.weight"]
+        tensors[f"{layer}.bias"] = half * tensors[f"{layer}.bias"] + middle
     with quiet():
-        model.save_pretrained(folder, state_dict=None if middle is None else _with_outputs(model, half, middle))
+        model.save_pretrained(folder, state_dict=tensors)
     processor.save_pretrained(folder)
 
 
@@ -57,15 +65,6 @@ def _last_layer(model: "PreTrainedModel") -> str:
     """The name of the linear layer that a model's outputs come from."""
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return names[-1]
-
-
-def _with_outputs(model: "PreTrainedModel", factor: float, added: Tensor | float) -> dict[str, Tensor]:
-    """A model's tensors with factor * outputs + added as its outputs."""
-    name = _last_layer(model)
-    tensors: dict[str, Tensor] = dict(model.state_dict())
-    tensors[f"{name}.weight"] = factor * tensors[f"{name}.weight"]
-    tensors[f"{name}.bias"] = factor * tensors[f"{name}.bias"] + added
-    return tensors
 
 
 def load_classifier(folder: str | Path) -> "PreTrainedModel":

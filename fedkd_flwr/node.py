@@ -129,7 +129,7 @@ class Node:
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
-            self._put(student, state.private)
+            self._put(student, state)
         evaluation = self._evaluate() if request.evaluate else None
         if self._config.fits_heads:
             self._fit_new_heads()
@@ -163,6 +163,7 @@ class Node:
                     version=request.refresh.version,
                     student=student,
                     private=tensors.snapshot(self._models.pair.private()),
+                    lent=tensors.snapshot(self._models.pair.lent()),
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
                     reply=pack(reply),
@@ -180,7 +181,7 @@ class Node:
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
-            self._put(student, state.private)
+            self._put(student, state)
             if request.refresh.version != state.version:
                 refreshed = replace(state, student=student, version=request.refresh.version)
                 store.save(refreshed, unchanged=True)
@@ -189,7 +190,13 @@ class Node:
                 own = self._prepared.task.teacher_processor or self._prepared.task.processor
                 with merged(self._models.teacher):
                     whole = self._models.pair.whole
-                    export(self._models.teacher, own, store.folder / "teacher", added if whole else None)
+                    export(
+                        self._models.teacher,
+                        own,
+                        store.folder / "teacher",
+                        added if whole else None,
+                        self._models.pair.own,
+                    )
             if self._models.student is not None and (added is not None or not request.shared_head):
                 export(self._models.student, self._prepared.task.processor, store.folder / "student", added)
         return EvaluateReply(
@@ -241,10 +248,10 @@ class Node:
             )
         return apply_refresh(state.student, refresh)
 
-    def _put(self, student: Mapping[str, Tensor], private: Mapping[str, Tensor]) -> None:
+    def _put(self, student: Mapping[str, Tensor], state: NodeState) -> None:
         pair = self._models.pair
         with torch.no_grad():
-            for parameters, values in ((pair.shared(), student), (pair.private(), private)):
+            for parameters, values in ((pair.shared(), student), (pair.private(), state.private)):
                 if tensors.shapes(parameters) != tensors.shapes(values):
                     raise StateError(
                         f"the state of node {self.name} is of other models than this run's: remove its folder "
@@ -252,6 +259,8 @@ class Node:
                     )
                 for name, parameter in parameters.items():
                     parameter.copy_(values[name])
+            lent, share = pair.lent(), self._config.teacher_own_share
+            pair.own = {n: lent[n].lerp(t.to(lent[n].device), share) for n, t in state.lent.items() if share}
 
     def _evaluate(self) -> Evaluation:
         examples, task = self._examples().test, self._prepared.task

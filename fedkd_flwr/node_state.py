@@ -21,9 +21,9 @@ from torch import Tensor
 from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import DamagedStateError, StateError
 
-_FORMAT = 2
+_FORMAT = 3
 _MANIFEST = "state.json"
-_TENSORS = ("student", "private", "moments", "residual")
+_TENSORS = ("student", "private", "lent", "moments", "residual")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class NodeState:
         version: of the student.
         student: the shared trainable tensors at that version, as the server knows them.
         private: teacher, W and all else that never travels.
+        lent: `Pair.lent()` as they were when it had trained.
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
@@ -45,6 +46,7 @@ class NodeState:
     version: int
     student: Mapping[str, Tensor]
     private: Mapping[str, Tensor]
+    lent: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""

@@ -12,6 +12,12 @@ from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.device import choose_device
+from fedkd_flwr.distillation import Single
+from fedkd_flwr.evaluation import evaluate
+from fedkd_flwr.exports import load_classifier
+from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import TrainReply, TrainRequest, from_records
 
 
@@ -64,9 +70,11 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
                 assert 0.8 * limit < sent <= limit
 
 
-def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path) -> None:
-    """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent."""
-    changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95}
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path, share: float) -> None:
+    """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent, and its share
+    of what it had made of the trunk before."""
+    changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "teacher_own_share": share}
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     changes["num_rounds"] = 1
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
@@ -81,8 +89,22 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
     for path in exported:
         teacher = load_file(path)
         trunk = [name for name in expected if ".layer." in name]
-        assert trunk and all(torch.equal(teacher[name], expected[name]) for name in trunk)
+        (lent,) = path.parent.parent.glob("*/lent.safetensors")
+        own = load_file(lent)
+        assert trunk and all(torch.equal(teacher[name], expected[name].lerp(own[name], share)) for name in trunk)
+        assert not any(torch.equal(own[name], expected[name]) for name in trunk if name.endswith("dense.weight"))
         assert any("layer.3." in name for name in teacher)
+
+
+def test_a_teacher_scores_what_its_export_scores(run_config: Config, tmp_path: Path) -> None:
+    raw = run_config(architecture="nested", num_rounds=2, learning_rate=1e-2, teacher_own_share=0.5)
+    found = history(run_server(LoopbackGrid(raw, nodes(2))))
+    for node_config in nodes(2):
+        own = prepare(RunConfig.parse(raw).for_node(node_config), tuple(sorted(node_config.items())))
+        teacher = load_classifier(tmp_path / "state" / found["lineage"] / own.name / "teacher")
+        alone = Single(teacher, travels=False)
+        scores = evaluate(alone, own.task, own.examples.test, 64, choose_device("cpu", "fp32"))
+        assert scores["teacher"] == pytest.approx(found["rounds"][-1]["nodes"][own.name]["teacher"], rel=1e-4)
 
 
 @pytest.mark.parametrize("shared_layers", [3, 4])
@@ -91,6 +113,7 @@ def test_layers_of_a_teacher_that_travel_are_the_same_everywhere(
 ) -> None:
     """With all of them the teacher is one, and the server has it, too."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "shared_layers": shared_layers}
+    changes["teacher_own_share"] = 0.0
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     folder = run_server(LoopbackGrid(run_config(**changes | {"num_rounds": 1}), nodes(2)))
     run_server(LoopbackGrid(run_config(resume=str(folder), **changes), nodes(2)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
@@ -66,6 +67,9 @@ class Nested(Pair):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
         inputs = inputs_of(batch)
+        if self.own and not self.training:
+            teacher = functional_call(self.teacher, dict(self.own), kwargs=inputs)
+            return Outputs(teacher.logits), Outputs(self.adjusted(self.student(**inputs).logits))
         teacher = self.teacher(**inputs, output_hidden_states=True)
         hidden = teacher.hidden_states[self._exit]
         logits = self.adjusted(teacher.logits) if self.whole else teacher.logits
@@ -77,6 +81,11 @@ class Nested(Pair):
         known = {id(parameter) for parameter in student.values()}
         upper = {f"{TEACHER}{n}": p for n, p in trainable(self.teacher).items() if id(p) in self._federated - known}
         return student | upper
+
+    def lent(self) -> dict[str, Parameter]:
+        """The parameters of the teacher's layers that travel; none where its head does, too."""
+        shared = set() if self.whole else {id(parameter) for parameter in self.shared().values()}
+        return {name: parameter for name, parameter in trainable(self.teacher).items() if id(parameter) in shared}
 
     def local(self) -> dict[str, Parameter]:
         """The trainable parameters of the teacher's other layers and head."""

@@ -29,6 +29,8 @@ class Pair(nn.Module, ABC):
     """Logits, [classes], that are added to what each head that travels returns (see `tasks.label_priors`)."""
     whole: bool = False
     """Whether the teacher travels with its head."""
+    own: Mapping[str, Tensor] = {}
+    """What the teacher uses, out of training, instead of `lent()`; by the same names."""
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
@@ -46,6 +48,10 @@ class Pair(nn.Module, ABC):
     @abstractmethod
     def local(self) -> dict[str, Parameter]:
         """The other trainable parameters."""
+
+    def lent(self) -> dict[str, Parameter]:
+        """What travels of the layers below a head that stays, by the teacher's names."""
+        return {}
 
     def keep(self, names: Collection[str]) -> None:
         """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""

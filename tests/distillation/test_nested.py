@@ -35,6 +35,32 @@ def test_one_forward_gives_what_the_two_models_give_apart(batch: dict[str, Tenso
     assert torch.allclose(teacher.logits, upper.eval()(**inputs).logits, atol=1e-6)
 
 
+@pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 0)])
+def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not(
+    batch: dict[str, Tensor], shared_layers: int, travel: int
+) -> None:
+    pair = nested(shared_layers)
+    assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == {str(n) for n in range(travel)}
+    assert not any(name.startswith("head.") for name in pair.lent())
+    teacher, student = pair.eval()(batch)
+    pair.own = {name: p.detach().clone() for name, p in pair.lent().items()}
+    assert torch.allclose(pair(batch)[0].logits, teacher.logits, atol=1e-6)
+    alone = classifier(4, 0).eval()
+    alone.load_state_dict(pair.teacher.state_dict())
+    for name, tensor in pair.own.items():
+        alone.get_parameter(name).data.copy_(tensor.add_(0.1 * torch.randn_like(tensor)))
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    own, same = pair(batch)
+    assert torch.allclose(own.logits, alone(**inputs).logits, atol=1e-6)
+    assert torch.allclose(own.logits, teacher.logits, atol=1e-6) == (not travel)
+    assert torch.allclose(same.logits, student.logits, atol=1e-6)
+    for model in (pair, pair.teacher, pair.student):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    assert torch.allclose(pair.train()(batch)[0].logits, teacher.logits, atol=1e-6)
+
+
 @pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 4)])
 def test_every_trainable_parameter_is_either_shared_or_private(shared_layers: int, travel: int) -> None:
     """The lowest layers travel; the teacher's head does so with the last of them."""
