@@ -42,7 +42,9 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"student-layers": 3}
-FEDKD = THREE | START | {"budget": "55kB"}
+FEDKD = THREE | START | {"budget": "55kB", "teacher-own-share": 0.25}
+MEAN = {"teacher-own-share": 0.0}
+"""Teachers use the mean of the layers that travel, and nothing of what they made of these themselves."""
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
@@ -67,12 +69,13 @@ VARIANTS = {
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
-    "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
-    "fedkd, no KL": FEDKD | NO_KL,
+    "fedkd, mean layers": FEDKD | MEAN,
+    "fedkd, mean layers, 111 kB": FEDKD | MEAN | {"budget": "111kB"},
+    "fedkd, mean layers, no KL": FEDKD | MEAN | NO_KL,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
-    "fedkd, five layers travel": FEDKD | {"shared-layers": 5},
+    "fedkd, mean layers, five travel": FEDKD | MEAN | {"shared-layers": 5},
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
@@ -86,11 +89,17 @@ for steps, rounds in LONGER.items():
     fedkd = FEDKD | longer
     end = f"{rounds} x {steps} steps"
     VARIANTS |= {
+        f"FedAvg on the teacher, {end}": VARIANTS["FedAvg on the teacher"] | longer,
         f"FedAvg on the teacher, adjusted, same start, {end}": fedavg,
         f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
         f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
         f"fedkd, {end}": fedkd,
-        f"fedkd, constant rates of what travels, {end}": fedkd | UNSETTLED | {"distillation-warm-up": 5 * steps},
+        f"fedkd, all layers travel, {end}": fedkd | {"shared-layers": 6},
+        f"fedkd, mean layers, {end}": fedkd | MEAN,
+        f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
+        | MEAN
+        | UNSETTLED
+        | {"distillation-warm-up": 5 * steps},
     }
 
 QUICK = (
