@@ -95,8 +95,11 @@ class Factored(Record):
         return replace(self, energy=claimed(peak * (2 * float(inner) - peak * float(square)) / total))
 
     def decode(self) -> Tensor:
-        """Multiply in float64 and round once: CPUs and thread counts agree, but for a rare last bit.
+        """Multiply in float64 and round once.
 
+        Products of codes of up to 8 bits with squared scales are whole multiples of one small number: where scales lie
+        within 2^7 of each other and ranks below 256, no sum is rounded, and all machines agree to the last bit, in
+        whatever order they add. Of 16 and 32 bits, CPUs and thread counts agree but for a rare last bit.
         So many rows at a time that what is rounded lies in the cache still.
         """
         left, right = self.factors()

@@ -68,12 +68,12 @@ class Nested(Pair):
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
         inputs = inputs_of(batch)
         if self.own and not self.training:
-            teacher = functional_call(self.teacher, dict(self.own), kwargs=inputs)
-            return Outputs(teacher.logits), Outputs(self.adjusted(self.student(**inputs).logits))
-        teacher = self.teacher(**inputs, output_hidden_states=True)
-        hidden = teacher.hidden_states[self._exit]
-        logits = self.adjusted(teacher.logits) if self.whole else teacher.logits
-        return Outputs(logits), Outputs(self.adjusted(self._exit_head(hidden, inputs)))
+            teacher = functional_call(self.teacher, dict(self.own), kwargs=inputs).logits
+            student = self.student(**inputs).logits
+        else:
+            outputs = self.teacher(**inputs, output_hidden_states=True)
+            teacher, student = outputs.logits, self._exit_head(outputs.hidden_states[self._exit], inputs)
+        return Outputs(self.adjusted(teacher) if self.whole else teacher), Outputs(self.adjusted(student))
 
     def federated(self) -> dict[str, Parameter]:
         """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""
@@ -83,8 +83,10 @@ class Nested(Pair):
         return student | upper
 
     def lent(self) -> dict[str, Parameter]:
-        """The parameters of the teacher's layers that travel; none where its head does, too."""
-        shared = set() if self.whole else {id(parameter) for parameter in self.shared().values()}
+        """The parameters of the teacher that travel; none where all of it does."""
+        if not any(name.startswith(TEACHER) for name in self.private()):
+            return {}
+        shared = {id(parameter) for parameter in self.shared().values()}
         return {name: parameter for name, parameter in trainable(self.teacher).items() if id(parameter) in shared}
 
     def local(self) -> dict[str, Parameter]:

@@ -50,7 +50,7 @@ class Pair(nn.Module, ABC):
         """The other trainable parameters."""
 
     def lent(self) -> dict[str, Parameter]:
-        """What travels of the layers below a head that stays, by the teacher's names."""
+        """What travels of a teacher that stays in part, by its own names."""
         return {}
 
     def keep(self, names: Collection[str]) -> None:

@@ -1,11 +1,15 @@
+from fractions import Fraction
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.quantize import WIDTHS
+from fedkd_flwr.codec.quantize import WIDTHS, Rows
 
 
 def decaying(out: int = 60, rest: int = 40, seed: int = 0) -> torch.Tensor:
@@ -40,6 +44,28 @@ def test_random_rounding_has_the_product_as_its_mean() -> None:
     draws = torch.stack([Factored.of((20, 10), factors, widths, generator).decode() for _ in range(1000)])
     distance = (draws.mean(dim=0) - factors.left @ factors.right).abs()
     assert (distance <= 5 * draws.std(dim=0) / 1000**0.5 + 1e-6).all()
+
+
+@settings(max_examples=50)
+@given(
+    widths=st.lists(st.tuples(st.sampled_from((8, 6, 5, 4, 3)), st.integers(1, 40)), min_size=1, max_size=5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_codes_decode_to_the_exact_product_rounded_once(widths: list[tuple[int, int]], seed: int) -> None:
+    """In whatever order a machine adds: none of its sums is rounded. Scales differ by up to 2^7."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for bits, count in widths:
+        rows = (torch.rand(count, 12, generator=generator) * 2 - 1) * (2 ** (bits - 1) - 1)
+        rows[:, 0] = 2 ** (bits - 1) - 1
+        parts.append(Rows.of(rows * 2 ** (6.9 * torch.rand(count, 1, generator=generator)), bits))
+    scales = torch.cat([part.scales for part in parts])
+    assert scales.max() <= 2**7 * scales.min()
+    factored = Factored((5, 7), parts=tuple(parts))
+    left, right = ([[Fraction(x) for x in row] for row in side.tolist()] for side in factored.factors())
+    exact = [[sum(a * row[j] for a, row in zip(line, right, strict=True)) for j in range(7)] for line in left]
+    assert all(Fraction(float(x)) == x for line in exact for x in line)
+    assert torch.equal(factored.decode(), torch.tensor([[float(x) for x in line] for line in exact]).float())
 
 
 def test_parts_are_read_as_written() -> None:

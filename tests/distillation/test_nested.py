@@ -42,6 +42,10 @@ def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not
     pair = nested(shared_layers)
     assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == {str(n) for n in range(travel)}
     assert not any(name.startswith("head.") for name in pair.lent())
+    if shared_layers == 4:
+        pair.keep([name for name in pair.federated() if "head." in name])
+        assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == set("0123")
+        pair.keep(())
     teacher, student = pair.eval()(batch)
     pair.own = {name: p.detach().clone() for name, p in pair.lent().items()}
     assert torch.allclose(pair(batch)[0].logits, teacher.logits, atol=1e-6)
