@@ -20,7 +20,7 @@ STEPS = {
     "linear-probe": "never",
     "learning-rate-warm-up": 0,
     "learning-rate-decay": "never",
-    "teacher-own-share": 0.0,
+    "teacher-own-share": 0.3,
     "max-test-examples": 150,
     "precision": "bf16",
 }
@@ -42,9 +42,7 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"student-layers": 3}
-FEDKD = THREE | START | {"budget": "55kB", "teacher-own-share": 0.25}
-MEAN = {"teacher-own-share": 0.0}
-"""Teachers use the mean of the layers that travel, and nothing of what they made of these themselves."""
+FEDKD = THREE | START | {"budget": "55kB"}
 NO_KL = {"student-kl-weight": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
@@ -69,18 +67,19 @@ VARIANTS = {
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
+    "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
-    "fedkd, mean layers": FEDKD | MEAN,
-    "fedkd, mean layers, 111 kB": FEDKD | MEAN | {"budget": "111kB"},
-    "fedkd, mean layers, no KL": FEDKD | MEAN | NO_KL,
+    "fedkd, no KL": FEDKD | NO_KL,
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
-    "fedkd, mean layers, five travel": FEDKD | MEAN | {"shared-layers": 5},
+    "fedkd, five layers travel": FEDKD | {"shared-layers": 5},
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
 UNSETTLED = {"learning-rate-decay": "private"}
 """Constant rates of what travels; so compared, distillation warmed up over five rounds, whatever their steps."""
+MEAN = {"teacher-own-share": 0.0}
+"""Teachers use the mean of the layers that travel. (In 48 steps they do by default.)"""
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
 for steps, rounds in LONGER.items():
@@ -94,12 +93,12 @@ for steps, rounds in LONGER.items():
         f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
         f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
         f"fedkd, {end}": fedkd,
-        f"fedkd, all layers travel, {end}": fedkd | {"shared-layers": 6},
         f"fedkd, mean layers, {end}": fedkd | MEAN,
         f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
         | MEAN
         | UNSETTLED
         | {"distillation-warm-up": 5 * steps},
+        f"fedkd, all layers travel, {end}": fedkd | {"shared-layers": 6},
     }
 
 QUICK = (

@@ -7,7 +7,7 @@ benchmarks/results/methods.jsonl, shared with learning.py.
 """
 
 from common import study
-from learning import ADJUSTED, BUDGET, FEDKD, MEAN, START, STEPS
+from learning import ADJUSTED, BUDGET, FEDKD, START, STEPS
 from learning import VARIANTS as METHODS
 
 SHARED = (
@@ -16,15 +16,14 @@ SHARED = (
     "FedAvg on the teacher, adjusted, same start",
     "FedAvg on the student",
     "the paper",
+    "fedkd, 111 kB",
     "fedkd",
-    "fedkd, mean layers",
-    "fedkd, mean layers, 111 kB",
 )
 FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
 VARIANTS = {
     **{name: METHODS[name] for name in SHARED},
-    **{f"fedkd, mean layers, {kb} kB": FEDKD | MEAN | {"budget": f"{kb}kB"} for kb in (222, 28)},
-    "fedkd, mean layers, rotated to 1 bit": FEDKD | MEAN | {"codec": "rotated", "bits": 1},
+    **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
+    "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "bits": 1},
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{
         f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}

@@ -24,8 +24,8 @@ _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-rec
 """Of the tasks to which run-config key `pooling` does not matter."""
 
 _EARLY = 48
-"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
-measurement (docs/experiments.md)."""
+"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall, and
+teachers begin to keep what is their own; by measurement (docs/experiments.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""
@@ -99,6 +99,15 @@ def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> di
         name: Rate(rate * stays) if name in private else Rate(rate * travels, settling)
         for name, rate in models.learning_rates.items()
     }
+
+
+def own_share(config: RunConfig, round: int, steps: int) -> float:
+    """Of a teacher's layers that travel, how much it keeps of what `round` rounds of so many steps made of them.
+
+    Out of training it uses the mean for the rest. What a node has made of them in its first steps is noise that the
+    mean takes away; later its own upper layers count on it (interpolating weights: WiSE-FT, Wortsman et al. 2022).
+    """
+    return config.teacher_own_share * max(0.0, 1 - _EARLY / (round * steps)) if round else 0.0
 
 
 def loss_weights(config: RunConfig) -> Weights:

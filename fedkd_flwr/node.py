@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import merged, store_frozen_as
-from fedkd_flwr.assembly import PairModels, build_pair, decayed, warmed_up
+from fedkd_flwr.assembly import PairModels, build_pair, decayed, own_share, warmed_up
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
@@ -259,7 +259,7 @@ class Node:
                     )
                 for name, parameter in parameters.items():
                     parameter.copy_(values[name])
-            lent, share = pair.lent(), self._config.teacher_own_share
+            lent, share = pair.lent(), own_share(self._config, state.round, self._steps)
             pair.own = {n: lent[n].lerp(t.to(lent[n].device), share) for n, t in state.lent.items() if share}
 
     def _evaluate(self) -> Evaluation:
@@ -272,8 +272,7 @@ class Node:
         config, pair = self._config, self._models.pair
         seed = np.random.SeedSequence([config.seed, round, self._stream])
         torch.manual_seed(int(seed.generate_state(1)[0]))
-        order = self._order(np.random.default_rng(seed))
-        steps = ceil(ceil(len(order) / config.batch_size) / config.gradient_accumulation)
+        order, steps = self._order(np.random.default_rng(seed)), self._steps
         with self._clock("state"):
             parameters = trainable_parameters(pair)
             optimizer = build_optimizer(parameters, decayed(config, self._models, round, steps), config.weight_decay)
@@ -309,12 +308,22 @@ class Node:
                 fit_heads(self._models.pair, layers, batches, task, self._device.device, self._device.autocast)
 
     def _order(self, generator: np.random.Generator) -> list[int]:
-        """Indices of the round's training examples: whole epochs, or as many as the local steps need."""
-        config, n = self._config, self._prepared.train_examples
-        wanted = config.local_steps * config.gradient_accumulation * config.batch_size
-        epochs = -(-wanted // n) if wanted else config.local_epochs
-        order = np.concatenate([generator.permutation(n) for _ in range(epochs)])
-        return [int(index) for index in order[: wanted or None]]
+        """Indices of the round's training examples."""
+        wanted, n = self._wanted, self._prepared.train_examples
+        order = np.concatenate([generator.permutation(n) for _ in range(ceil(wanted / n))])
+        return [int(index) for index in order[:wanted]]
+
+    @property
+    def _wanted(self) -> int:
+        """Training examples of a round: whole epochs, or as many as the local steps need."""
+        config = self._config
+        steps = config.local_steps * config.gradient_accumulation * config.batch_size
+        return steps or config.local_epochs * self._prepared.train_examples
+
+    @property
+    def _steps(self) -> int:
+        """Local steps of a round."""
+        return ceil(ceil(self._wanted / self._config.batch_size) / self._config.gradient_accumulation)
 
 
 def _owed(state: NodeState, taken: int) -> Mapping[str, Tensor]:

@@ -120,9 +120,6 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
             parameter.copy_(private[name])
         for name, parameter in models.pair.shared().items():
             parameter.copy_(student(folder)[name])
-        (lent,) = place.glob("0*/lent.safetensors")
-        for name, tensor in load_file(lent).items():
-            models.pair.lent()[name].lerp_(tensor, 0.25)
     with torch.inference_mode():
         torch.testing.assert_close(again(**BATCH).logits, teacher_logits(models))
 

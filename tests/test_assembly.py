@@ -7,7 +7,7 @@ import torch
 from federation import Config
 from safetensors.torch import load_file
 
-from fedkd_flwr.assembly import build_global, build_pair, build_student, decayed, loss_weights, warmed_up
+from fedkd_flwr.assembly import build_global, build_pair, build_student, decayed, loss_weights, own_share, warmed_up
 from fedkd_flwr.config import RunConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -102,6 +102,14 @@ def test_what_travels_settles_in_all_steps_but_the_first_48(
         private = models.pair.private().keys()
         for name, rate in decayed(config, models, rounds, steps).items():
             assert rate.settling == (settling if decay == "staged" and name not in private else 0), name
+
+
+def test_a_teacher_keeps_nothing_of_its_own_for_48_steps_and_then_more_and_more(run_config: Config) -> None:
+    config = RunConfig.parse(run_config(teacher_own_share=0.4, num_rounds=100))
+    assert [own_share(config, round, 8) for round in range(7)] == [0.0] * 7
+    path = [own_share(config, round, 8) for round in range(6, 100)]
+    assert all(before < after < 0.4 for before, after in pairwise(path))
+    assert own_share(config, 2, 128) == own_share(config, 32, 8) == pytest.approx(0.4 * 208 / 256)
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:

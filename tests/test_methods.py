@@ -73,8 +73,9 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path, share: float) -> None:
     """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent, and its share
-    of what it had made of the trunk before."""
+    of what it had made of the trunk before: half of it after twice 48 steps."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "teacher_own_share": share}
+    changes["local_steps"] = 48
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     changes["num_rounds"] = 1
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
@@ -91,13 +92,13 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
         trunk = [name for name in expected if ".layer." in name]
         (lent,) = path.parent.parent.glob("*/lent.safetensors")
         own = load_file(lent)
-        assert trunk and all(torch.equal(teacher[name], expected[name].lerp(own[name], share)) for name in trunk)
+        assert trunk and all(torch.equal(teacher[name], expected[name].lerp(own[name], share / 2)) for name in trunk)
         assert not any(torch.equal(own[name], expected[name]) for name in trunk if name.endswith("dense.weight"))
         assert any("layer.3." in name for name in teacher)
 
 
 def test_a_teacher_scores_what_its_export_scores(run_config: Config, tmp_path: Path) -> None:
-    raw = run_config(architecture="nested", num_rounds=2, learning_rate=1e-2, teacher_own_share=0.5)
+    raw = run_config(architecture="nested", num_rounds=2, local_steps=48, teacher_own_share=1.0)
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):
         own = prepare(RunConfig.parse(raw).for_node(node_config), tuple(sorted(node_config.items())))
@@ -113,7 +114,6 @@ def test_layers_of_a_teacher_that_travel_are_the_same_everywhere(
 ) -> None:
     """With all of them the teacher is one, and the server has it, too."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "shared_layers": shared_layers}
-    changes["teacher_own_share"] = 0.0
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     folder = run_server(LoopbackGrid(run_config(**changes | {"num_rounds": 1}), nodes(2)))
     run_server(LoopbackGrid(run_config(resume=str(folder), **changes), nodes(2)))
