@@ -187,16 +187,10 @@ class Node:
                 store.save(refreshed, unchanged=True)
             added = self._models.pair.adjustment
             if self._models.teacher is not None:
-                own = self._prepared.task.teacher_processor or self._prepared.task.processor
+                pair, folder = self._models.pair, store.folder / "teacher"
+                processor = self._prepared.task.teacher_processor or self._prepared.task.processor
                 with merged(self._models.teacher):
-                    whole = self._models.pair.whole
-                    export(
-                        self._models.teacher,
-                        own,
-                        store.folder / "teacher",
-                        added if whole else None,
-                        self._models.pair.own,
-                    )
+                    export(self._models.teacher, processor, folder, added if pair.whole else None, pair.own)
             if self._models.student is not None and (added is not None or not request.shared_head):
                 export(self._models.student, self._prepared.task.processor, store.folder / "student", added)
         return EvaluateReply(
