@@ -20,7 +20,7 @@ STEPS = {
     "linear-probe": "never",
     "learning-rate-warm-up": 0,
     "learning-rate-decay": "never",
-    "teacher-own-share": 0.3,
+    "teacher-own-share": 0.5,
     "max-test-examples": 150,
     "precision": "bf16",
 }

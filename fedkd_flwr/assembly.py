@@ -24,8 +24,8 @@ _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-rec
 """Of the tasks to which run-config key `pooling` does not matter."""
 
 _EARLY = 48
-"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall, and
-teachers begin to keep what is their own; by measurement (docs/experiments.md)."""
+"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
+measurement (docs/experiments.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""
@@ -90,24 +90,40 @@ def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> di
         round: from 1.
         steps: local steps of a round at this node.
     """
-    decay, total = config.learning_rate_decay, config.num_rounds * steps
-    linear = (config.num_rounds + 1 - round) / config.num_rounds
-    stays, travels = 1.0 if decay == "never" else linear, linear if decay == "all" else 1.0
-    settling = max(0, total - _EARLY) if decay == "staged" else 0
-    private = models.pair.private().keys()
+    stays = 1.0 if config.learning_rate_decay == "never" else _linear(config, round)
+    travels, private = _rate_of_what_travels(config, round, steps), models.pair.private().keys()
     return {
-        name: Rate(rate * stays) if name in private else Rate(rate * travels, settling)
+        name: Rate(rate * stays) if name in private else Rate(rate * travels.full, travels.settling)
         for name, rate in models.learning_rates.items()
     }
 
 
 def own_share(config: RunConfig, round: int, steps: int) -> float:
-    """Of a teacher's layers that travel, how much it keeps of what `round` rounds of so many steps made of them.
+    """Of a teacher's layers that travel, how much it keeps of what its node made of them, out of training.
 
-    Out of training it uses the mean for the rest. What a node has made of them in its first steps is noise that the
-    mean takes away; later its own upper layers count on it (interpolating weights: WiSE-FT, Wortsman et al. 2022).
+    The rest is the mean. The upper layers count on their node's own, but at full rates that is full of noise, which the
+    mean takes away: a teacher keeps as much of `teacher-own-share` as the rates of what travels have fallen by.
+    (Interpolated weights: WiSE-FT, Wortsman et al. 2022; of federated and local models: APFL, Deng et al. 2020.)
+
+    Args:
+        config: of the run.
+        round: the last in which the node trained; 0: none.
+        steps: local steps of a round at this node.
     """
-    return config.teacher_own_share * max(0.0, 1 - _EARLY / (round * steps)) if round else 0.0
+    if not round:
+        return 0.0
+    rate = _rate_of_what_travels(config, round, steps)
+    return config.teacher_own_share * (1.0 - rate.full * rate.share((config.num_rounds - round) * steps))
+
+
+def _linear(config: RunConfig, round: int) -> float:
+    return (config.num_rounds + 1 - round) / config.num_rounds
+
+
+def _rate_of_what_travels(config: RunConfig, round: int, steps: int) -> Rate:
+    """Of a parameter whose rate is 1 in the first round."""
+    decay, total = config.learning_rate_decay, config.num_rounds * steps
+    return Rate(_linear(config, round) if decay == "all" else 1.0, max(0, total - _EARLY) if decay == "staged" else 0)
 
 
 def loss_weights(config: RunConfig) -> Weights:

@@ -104,12 +104,23 @@ def test_what_travels_settles_in_all_steps_but_the_first_48(
             assert rate.settling == (settling if decay == "staged" and name not in private else 0), name
 
 
-def test_a_teacher_keeps_nothing_of_its_own_for_48_steps_and_then_more_and_more(run_config: Config) -> None:
-    config = RunConfig.parse(run_config(teacher_own_share=0.4, num_rounds=100))
-    assert [own_share(config, round, 8) for round in range(7)] == [0.0] * 7
-    path = [own_share(config, round, 8) for round in range(6, 100)]
-    assert all(before < after < 0.4 for before, after in pairwise(path))
-    assert own_share(config, 2, 128) == own_share(config, 32, 8) == pytest.approx(0.4 * 208 / 256)
+@pytest.mark.parametrize(
+    ("decay", "rounds", "steps", "shares"),
+    [
+        ("staged", 6, 8, [0.0] * 7),
+        ("staged", 2, 128, [0.0, 80 / 208, 1.0]),
+        ("staged", 3, 32, [0.0, 0.0, 16 / 48, 1.0]),
+        ("all", 4, 8, [0.0, 0.0, 1 / 4, 1 / 2, 3 / 4]),
+        ("private", 2, 128, [0.0] * 3),
+        ("never", 2, 128, [0.0] * 3),
+    ],
+)
+def test_a_teacher_keeps_its_own_as_far_as_rates_of_what_travels_have_fallen(
+    run_config: Config, decay: str, rounds: int, steps: int, shares: list[float]
+) -> None:
+    config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds, teacher_own_share=0.8))
+    found = [own_share(config, round, steps) for round in range(rounds + 1)]
+    assert found == pytest.approx([0.8 * share for share in shares])
 
 
 def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:

@@ -73,9 +73,9 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path, share: float) -> None:
     """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent, and its share
-    of what it had made of the trunk before: half of it after twice 48 steps."""
+    of what it had made of the trunk before: half of it, as rates have fallen by half."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "teacher_own_share": share}
-    changes["local_steps"] = 48
+    changes["learning_rate_decay"] = "all"
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     changes["num_rounds"] = 1
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
@@ -98,7 +98,7 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
 
 
 def test_a_teacher_scores_what_its_export_scores(run_config: Config, tmp_path: Path) -> None:
-    raw = run_config(architecture="nested", num_rounds=2, local_steps=48, teacher_own_share=1.0)
+    raw = run_config(architecture="nested", num_rounds=2, learning_rate_decay="all", teacher_own_share=1.0)
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):
         own = prepare(RunConfig.parse(raw).for_node(node_config), tuple(sorted(node_config.items())))
