@@ -74,7 +74,10 @@ class NodeStore:
         try:
             manifest = json.loads((newest / _MANIFEST).read_text())
             if manifest["format"] != _FORMAT:
-                raise StateError(f"{newest} has format {manifest['format']}, this version reads {_FORMAT}")
+                raise StateError(
+                    f"{newest} has format {manifest['format']}, this version reads {_FORMAT}: "
+                    "go on with the version of fedkd-flwr that wrote it, or remove that folder to start afresh"
+                )
             for name, expected in manifest["crc32"].items():
                 if _crc32(newest / name) != expected:
                     raise DamagedStateError(f"{newest / name} is damaged: its checksum differs")

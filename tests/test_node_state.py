@@ -61,6 +61,22 @@ def test_unchanged_parts_are_linked(store: NodeStore) -> None:
     assert (after / "student.safetensors").stat().st_nlink == 1
 
 
+def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
+    store.save(state(1))
+    (folder,) = store.folder.iterdir()
+    manifest = folder / "state.json"
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+    with pytest.raises(StateError, match=rf"{folder} has format 2, this version reads 3: go on with .* or remove"):
+        store.load()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [
+            "state.json",
+            "reply",
+            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual")),
+        ]
+    )
+
+
 def test_a_kill_at_any_step_of_a_write_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     outcomes = []
     for step in range(1, 200):
