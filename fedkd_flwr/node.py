@@ -163,7 +163,7 @@ class Node:
                     version=request.refresh.version,
                     student=student,
                     private=tensors.snapshot(self._models.pair.private()),
-                    lent=tensors.snapshot(self._models.pair.lent()),
+                    lent=tensors.snapshot(self._models.pair.lent()) if self._own_share(request.round) else {},
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
                     reply=pack(reply),
@@ -253,8 +253,8 @@ class Node:
                     )
                 for name, parameter in parameters.items():
                     parameter.copy_(values[name])
-            lent, share = pair.lent(), own_share(self._config, state.round, self._steps)
-            pair.own = {n: lent[n].lerp(t.to(lent[n].device), share) for n, t in state.lent.items() if share}
+            lent, share = pair.lent(), self._own_share(state.round)
+            pair.own = {n: lent[n].lerp(t.to(lent[n].device), share) for n, t in state.lent.items()}
 
     def _evaluate(self) -> Evaluation:
         examples, task = self._examples().test, self._prepared.task
@@ -306,6 +306,9 @@ class Node:
         wanted, n = self._wanted, self._prepared.train_examples
         order = np.concatenate([generator.permutation(n) for _ in range(ceil(wanted / n))])
         return [int(index) for index in order[:wanted]]
+
+    def _own_share(self, round: int) -> float:
+        return own_share(self._config, round, self._steps)
 
     @property
     def _wanted(self) -> int:

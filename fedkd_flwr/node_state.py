@@ -35,7 +35,7 @@ class NodeState:
         version: of the student.
         student: the shared trainable tensors at that version, as the server knows them.
         private: teacher, W and all else that never travels.
-        lent: `Pair.lent()` as they were when it had trained.
+        lent: `Pair.lent()` as they were when it had trained; empty where its teacher keeps nothing of them.
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
