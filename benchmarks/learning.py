@@ -91,6 +91,11 @@ for steps, rounds in LONGER.items():
         f"FedAvg on the teacher, {end}": VARIANTS["FedAvg on the teacher"] | longer,
         f"FedAvg on the teacher, adjusted, same start, {end}": fedavg,
         f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
+        f"FedAvg on the student, {end}": VARIANTS["FedAvg on the student"] | longer,
+        f"FedAvg on the student, 3 layers, adjusted, same start, {end}": VARIANTS[
+            "FedAvg on the student, 3 layers, adjusted, same start"
+        ]
+        | longer,
         f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
         f"fedkd, {end}": fedkd,
         f"fedkd, mean layers, {end}": fedkd | MEAN,
