@@ -70,8 +70,7 @@ def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
 def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
     """`factorize` each of many finite matrices; those of equal smaller side share one batched eigh."""
     check_share(energy)
-    found = [spectrum.resolving(energy) for spectrum in spectra(matrices)]
-    return to_ranks([(spectrum, spectrum.rank(energy)) for spectrum in found])
+    return to_ranks([(spectrum, spectrum.rank(energy)) for spectrum in resolved(spectra(matrices), energy)])
 
 
 class Spectrum:
@@ -95,14 +94,12 @@ class Spectrum:
         """float64 [r], the shares of the energy in the leading 1, 2, ... r."""
         return np.cumsum(self.values) / self.total
 
-    def resolving(self, energy: float) -> "Spectrum":
-        """Itself, or all values in float64 where float32 found all and cannot tell the rank for `energy`."""
+    def resolves(self, energy: float) -> bool:
+        """Whether float32 can tell the rank for `energy`; also where not all values, or none, are known."""
         known = len(self.values)
-        if not 0 < known == min(self.matrix.shape) or np.abs(self.shares - energy).min() >= known * _FLOAT32_DOUBT:
-            return self
-        values, basis = torch.linalg.eigh(gram(self.matrix, torch.float64))
-        values = values.flip(0).clamp(min=0).cpu().numpy()
-        return Spectrum(self.matrix, values, basis.flip(1), float(values.sum()))
+        if not 0 < known == min(self.matrix.shape):
+            return True
+        return bool(np.abs(self.shares - energy).min() >= known * _FLOAT32_DOUBT)
 
     def rank(self, energy: float) -> int:
         """The smallest that keeps more than `energy`, where the values go so far."""
@@ -138,12 +135,22 @@ def to_ranks(wanted: Sequence[tuple[Spectrum, int]]) -> list[Factors]:
     return [spectrum.factors(rank) for spectrum, rank in wanted]
 
 
-def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Spectrum]:
-    """All values of each of many finite matrices, from a float32 eigh batched over equal sides; none of a zero matrix.
+def resolved(found: Sequence[Spectrum], energy: float) -> list[Spectrum]:
+    """Each, or all its values in float64 where float32 found all and cannot tell the rank for `energy`."""
+    doubtful = [index for index, spectrum in enumerate(found) if not spectrum.resolves(energy)]
+    exact = dict(zip(doubtful, spectra([found[index].matrix for index in doubtful], dtype=torch.float64), strict=True))
+    return [exact.get(index, spectrum) for index, spectrum in enumerate(found)]
+
+
+def spectra(
+    matrices: Sequence[Tensor], grams: Sequence[Tensor] = (), dtype: torch.dtype = torch.float32
+) -> list[Spectrum]:
+    """All values of each of many finite matrices, from an eigh batched over equal sides; none of a zero matrix.
 
     Args:
         matrices: each [m, n].
         grams: what `gram` makes of each, where it is there already.
+        dtype: in which Gram matrices are decomposed.
     """
     groups: dict[tuple[int, torch.device], list[int]] = defaultdict(list)
     for index, matrix in enumerate(matrices):
@@ -154,7 +161,7 @@ def spectra(matrices: Sequence[Tensor], grams: Sequence[Tensor] = ()) -> list[Sp
     for indices in groups.values():
         for start in range(0, len(indices), _BATCH):
             batch = indices[start : start + _BATCH]
-            stacked = torch.stack([grams[i] if grams else gram(matrices[i], torch.float64).float() for i in batch])
+            stacked = torch.stack([grams[i] if grams else gram(matrices[i], torch.float64).to(dtype) for i in batch])
             values, vectors = torch.linalg.eigh(stacked)
             ascending |= zip(batch, values, strict=True)
             bases |= zip(batch, vectors.flip(2), strict=True)

@@ -11,7 +11,7 @@ from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
 from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import spectra, to_ranks
+from fedkd_flwr.codec.factorize import resolved, spectra, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
@@ -63,7 +63,7 @@ class Plan:
         """Each matrix at the smallest rank that keeps more than `energy` of it."""
         for name, leading in self._leading.items():
             self._spectra[name] = leading.until(energy)
-        self._spectra = {name: spectrum.resolving(energy) for name, spectrum in self._spectra.items()}
+        self._spectra = dict(zip(self._spectra, resolved(list(self._spectra.values()), energy), strict=True))
         ranks = {name: spectrum.rank(energy) for name, spectrum in self._spectra.items()}
         return self._measured(self._records(self._ruled(ranks, bits)))
 

@@ -33,8 +33,13 @@ def update(matrices: int) -> dict[str, Tensor]:
 
 CODECS = pytest.mark.parametrize(
     "codec",
-    [UpdateCodec(0.9), UpdateCodec(allocation=TotalEnergy(0.9)), UpdateCodec(allocation=Budget(20_000))],
-    ids=["energy", "total energy", "budget"],
+    [
+        UpdateCodec(0.9),
+        UpdateCodec(1 - 1e-8),
+        UpdateCodec(allocation=TotalEnergy(0.9)),
+        UpdateCodec(allocation=Budget(20_000)),
+    ],
+    ids=["energy", "energy that float32 cannot tell", "total energy", "budget"],
 )
 
 

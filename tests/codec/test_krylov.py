@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from test_factorize import energy_shares, with_spectrum
 
 from fedkd_flwr.codec import Budget, EncodedUpdate, TotalEnergy, UpdateCodec, factorize
-from fedkd_flwr.codec.factorize import Factors, to_ranks
+from fedkd_flwr.codec.factorize import Factors, resolved, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 
 
 def truncated(matrix: torch.Tensor, energy: float) -> Factors:
-    spectrum = LeadingSpectrum(matrix).until(energy).resolving(energy)
+    (spectrum,) = resolved([LeadingSpectrum(matrix).until(energy)], energy)
     return to_ranks([(spectrum, spectrum.rank(energy))])[0]
 
 
