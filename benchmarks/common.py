@@ -55,7 +55,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: for each evaluated round its number, MB a node so far, scores of student, teachers and nodes."""
+    """What a run gave: for each evaluated round its number, MB a node so far, scores of student, teachers and nodes.
+
+    Attributes:
+        device: on which the nodes learnt, "cpu" or a GPU's name.
+    """
 
     scenario: str
     variant: str
@@ -63,6 +67,7 @@ class Result:
     settings: Settings
     date: str
     rounds: list[dict[str, Any]]
+    device: str = "cpu"
 
 
 def scenarios(adr: Path | None) -> dict[str, Scenario]:
@@ -158,13 +163,16 @@ class Results:
 
 def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
     """Make the runs that have no result yet, several at a time."""
+    import torch
+
     missing = [run for run in wanted if not results.has(run)]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         tasks = {pool.submit(federate, run, places[run.scenario], out): run for run in missing}
         for task in as_completed(tasks):
             run = tasks[task]
             rounds = list(summarised(task.result(), places[run.scenario]))
-            results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds))
+            results.add(Result(run.scenario, run.variant, run.seed, run.settings, str(date.today()), rounds, device))
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
 
 

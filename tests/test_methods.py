@@ -101,7 +101,9 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
 
 
 def test_a_teacher_scores_what_its_export_scores(run_config: Config, tmp_path: Path) -> None:
-    raw = run_config(architecture="nested", num_rounds=2, learning_rate_decay="all", teacher_own_share=1.0)
+    raw = run_config(
+        architecture="nested", num_rounds=2, learning_rate_decay="all", teacher_own_share=1.0, device="cpu"
+    )
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):
         own = prepare(RunConfig.parse(raw).for_node(node_config), tuple(sorted(node_config.items())))

@@ -21,7 +21,13 @@ def test_the_system_is_fedkd_in_plain_loops(run_config: Callable[..., dict[str, 
         for term, weight in (("kl", 1.0), ("hidden", 1.0), ("attention", 1.0))
     }
     raw = run_config(
-        num_rounds=rounds, learning_rate=1e-3, teacher_learning_rate=5e-4, energy_start=0.8, energy_end=0.95, **weights
+        num_rounds=rounds,
+        learning_rate=1e-3,
+        teacher_learning_rate=5e-4,
+        energy_start=0.8,
+        energy_end=0.95,
+        device="cpu",
+        **weights,
     )
     partitions = 3
     folder = run_server(LoopbackGrid(raw, nodes(partitions)))
