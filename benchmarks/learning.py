@@ -98,6 +98,7 @@ for steps, rounds in LONGER.items():
         | longer,
         f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
         f"fedkd, {end}": fedkd,
+        f"fedkd, no KL, {end}": fedkd | NO_KL,
         f"fedkd, mean layers, {end}": fedkd | MEAN,
         f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
         | MEAN
