@@ -163,10 +163,10 @@ class Results:
 
 def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
     """Make the runs that have no result yet, several at a time."""
-    import torch
+    from fedkd_flwr.device import choose_device
 
     missing = [run for run in wanted if not results.has(run)]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = choose_device("auto", "auto").name
     with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         tasks = {pool.submit(federate, run, places[run.scenario], out): run for run in missing}
         for task in as_completed(tasks):

@@ -19,6 +19,7 @@ from common import in_one_process
 
 from benchmarks.codec import ENERGY, student
 from fedkd_flwr.codec import Budget, UpdateCodec
+from fedkd_flwr.device import choose_device
 
 ROUNDS = 2
 PARTS = ("setup", "state", "train", "codec", "evaluate")
@@ -61,8 +62,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--steps", type=int, default=0)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    print(torch.cuda.get_device_name() if device.type == "cuda" else "cpu")
+    chosen = choose_device(arguments.device, "auto")
+    device = chosen.device
+    print(chosen.name)
     print(f"{'round':>6}" + "".join(f"{part:>12}" for part in (*PARTS, "codec/train")))
     for number, seconds in enumerate(federate(arguments.out, arguments.device, arguments.steps), start=1):
         cells = "".join(f"{seconds[part]:12.2f}" for part in PARTS)

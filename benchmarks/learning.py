@@ -80,31 +80,30 @@ UNSETTLED = {"learning-rate-decay": "private"}
 """Constant rates of what travels; so compared, distillation warmed up over five rounds, whatever their steps."""
 MEAN = {"teacher-own-share": 0.0}
 """Teachers use the mean of the layers that travel. (In 48 steps they do by default.)"""
+LONG = (
+    "FedAvg on the teacher",
+    "FedAvg on the teacher, adjusted, same start",
+    "FedAvg on the student",
+    "FedAvg on the student, 3 layers, adjusted, same start",
+    "teachers alone, same start",
+    "fedkd",
+    "fedkd, no KL",
+    "fedkd, all layers travel",
+)
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
 for steps, rounds in LONGER.items():
     longer = {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
-    fedavg = VARIANTS["FedAvg on the teacher, adjusted, same start"] | longer
-    fedkd = FEDKD | longer
     end = f"{rounds} x {steps} steps"
+    VARIANTS |= {f"{name}, {end}": VARIANTS[name] | longer for name in LONG}
+    fedavg, fedkd = (VARIANTS[f"{name}, {end}"] for name in ("FedAvg on the teacher, adjusted, same start", "fedkd"))
     VARIANTS |= {
-        f"FedAvg on the teacher, {end}": VARIANTS["FedAvg on the teacher"] | longer,
-        f"FedAvg on the teacher, adjusted, same start, {end}": fedavg,
         f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
-        f"FedAvg on the student, {end}": VARIANTS["FedAvg on the student"] | longer,
-        f"FedAvg on the student, 3 layers, adjusted, same start, {end}": VARIANTS[
-            "FedAvg on the student, 3 layers, adjusted, same start"
-        ]
-        | longer,
-        f"teachers alone, same start, {end}": VARIANTS["teachers alone, same start"] | longer,
-        f"fedkd, {end}": fedkd,
-        f"fedkd, no KL, {end}": fedkd | NO_KL,
         f"fedkd, mean layers, {end}": fedkd | MEAN,
         f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
         | MEAN
         | UNSETTLED
         | {"distillation-warm-up": 5 * steps},
-        f"fedkd, all layers travel, {end}": fedkd | {"shared-layers": 6},
     }
 
 QUICK = (

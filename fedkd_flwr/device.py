@@ -20,10 +20,14 @@ class Device:
     device: torch.device
     autocast: torch.dtype | None = None
 
+    @property
+    def name(self) -> str:
+        """A GPU's model, or "cpu"."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def __str__(self) -> str:
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         precision = {dtype: key for key, dtype in _DTYPES.items()}[self.autocast]
-        return f"{name}, {precision}, {torch.get_num_threads()} CPU threads"
+        return f"{self.name}, {precision}, {torch.get_num_threads()} CPU threads"
 
 
 def choose_device(device: Literal["auto", "cpu", "cuda"], precision: Literal["auto", "fp32", "bf16", "fp16"]) -> Device:
