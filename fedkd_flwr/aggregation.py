@@ -20,11 +20,21 @@ def weight(config: RunConfig, examples: int) -> float:
 class Aggregation(Protocol):
     """Takes the updates of a round, float32 tensors of the same names and shapes each time, one after the other."""
 
-    def add(self, node: str, update: Update, weight: float) -> None:
-        """Take in the update of a node; the order decides the last bits of the result."""
+    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
+        """Take in the update of a node; the order decides the last bits of the result.
+
+        Args:
+            node: its name.
+            update: the tensors.
+            weight: in a mean.
+            spans: see `EncodedUpdate.spans`.
+        """
 
     def compute(self) -> dict[str, Tensor]:
         """The round's update."""
+
+    def spans(self) -> dict[str, Tensor]:
+        """What spans the result, of tensors of which that is known of all updates."""
 
     def shortened(self) -> dict[str, float]:
         """Nodes whose update was too long: how many times as long as the median one."""
@@ -36,10 +46,12 @@ class WeightedMean:
     def __init__(self) -> None:
         self._sum: dict[str, Tensor] = {}
         self._weight = 0.0
+        self._spans: list[Update] = []
 
-    def add(self, node: str, update: Update, weight: float) -> None:
+    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
         """See `Aggregation`."""
         self._weight += weight
+        self._spans.append(spans or {})
         for name, tensor in update.items():
             if name in self._sum:
                 self._sum[name].add_(tensor, alpha=weight)
@@ -49,6 +61,11 @@ class WeightedMean:
     def compute(self) -> dict[str, Tensor]:
         """See `Aggregation`."""
         return {name: tensor / self._weight for name, tensor in self._sum.items()}
+
+    def spans(self) -> dict[str, Tensor]:
+        """See `Aggregation`."""
+        known = [name for name in self._sum if all(name in spans for spans in self._spans)]
+        return {name: torch.cat([spans[name] for spans in self._spans]) for name in known}
 
     def shortened(self) -> dict[str, float]:
         """None are."""
@@ -64,22 +81,22 @@ class ClippedMean(WeightedMean):
     def __init__(self, limit: float) -> None:
         super().__init__()
         self._limit = limit
-        self._updates: list[tuple[str, Update, float, float]] = []
+        self._updates: list[tuple[str, Update, float, Update | None, float]] = []
         self._shortened: dict[str, float] = {}
 
-    def add(self, node: str, update: Update, weight: float) -> None:
+    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
         """See `Aggregation`."""
-        self._updates.append((node, update, weight, norm(update)))
+        self._updates.append((node, update, weight, spans, norm(update)))
 
     def compute(self) -> dict[str, Tensor]:
         """See `Aggregation`."""
         middle = median(length for *_, length in self._updates)
-        for node, update, weight, length in self._updates:
+        for node, update, weight, spans, length in self._updates:
             if length > self._limit * middle:
                 self._shortened[node] = length / middle if middle else float("inf")
                 factor = self._limit * middle / length
                 update = {name: tensor * factor for name, tensor in update.items()}
-            super().add(node, update, weight)
+            super().add(node, update, weight, spans)
         return super().compute()
 
     def shortened(self) -> dict[str, float]:
@@ -96,7 +113,7 @@ class Median:
     def __init__(self) -> None:
         self._updates: list[Update] = []
 
-    def add(self, node: str, update: Update, weight: float) -> None:
+    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
         """See `Aggregation`."""
         self._updates.append(update)
 
@@ -108,6 +125,10 @@ class Median:
             ordered = torch.stack([update[name] for update in self._updates]).sort(dim=0).values
             medians[name] = (ordered[low] + ordered[high]) / 2
         return medians
+
+    def spans(self) -> dict[str, Tensor]:
+        """None: medians lie in no span of the updates."""
+        return {}
 
     def shortened(self) -> dict[str, float]:
         """None are."""

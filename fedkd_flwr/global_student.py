@@ -26,15 +26,25 @@ class GlobalStudent:
     updates: list[bytes] = field(default_factory=list)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def advance(self, mean: Mapping[str, Tensor], codec: UpdateCodec, feedback: bool = False) -> None:
+    def advance(
+        self,
+        mean: Mapping[str, Tensor],
+        codec: UpdateCodec,
+        feedback: bool = False,
+        spans: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Encode the mean update and apply exactly what is sent, as every node will.
 
-        With `feedback`, what earlier encodings dropped is added before, and what this one drops is kept.
+        Args:
+            mean: of the updates.
+            codec: what encodes.
+            feedback: what earlier encodings dropped is added before, and what this one drops is kept.
+            spans: see `UpdateCodec.encode`; with feedback they span too little.
         """
         if feedback:
             encoded, self.residual = ErrorFeedback(codec).encode(mean, self.residual)
         else:
-            encoded = codec.encode(mean)
+            encoded = codec.encode(mean, spans=spans)
         self.tensors = apply_refresh(self.tensors, Refresh.of("updates", self.version + 1, encoded.to_bytes()))
         self.version += 1
         self.updates.append(encoded.to_bytes())

@@ -143,7 +143,7 @@ class FedKD(Strategy):
                 times,
                 self.config.max_update_norm,
             )
-        self._student.advance(update, build_codec(codec), feedback)
+        self._student.advance(update, build_codec(codec), feedback, aggregation.spans())
         self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
@@ -285,7 +285,7 @@ class FedKD(Strategy):
         update = encoded.decode()
         if not math.isfinite(norm(update)):
             raise ProtocolError("its update is too long to be added to others")
-        aggregation.add(reply.node, update, weight(self.config, reply.examples))
+        aggregation.add(reply.node, update, weight(self.config, reply.examples), encoded.spans())
         member.version = reply.version
         return traffic_rows(round, reply.node, "up", encoded)
 

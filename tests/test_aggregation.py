@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -70,3 +72,22 @@ def test_fewer_than_half_cannot_move_the_median_beyond_the_others(honest: list[l
     found = result(Median(), [(update(numbers), 1.0) for numbers in [*honest, *liars]])
     numbers = torch.tensor(honest)
     assert (found >= numbers.min(0).values - 1e-5).all() and (found <= numbers.max(0).values + 1e-5).all()
+
+
+def told(aggregation: Aggregation, spans: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    for index, known in enumerate(spans):
+        aggregation.add(f"node-{index}", update([float(index)] * 6), 1.0, known)
+    aggregation.compute()
+    return aggregation.spans()
+
+
+@pytest.mark.parametrize("mean", [WeightedMean, lambda: ClippedMean(0.1)])
+def test_a_mean_lies_in_all_spans_together_where_all_are_known(mean: Callable[[], Aggregation]) -> None:
+    rows = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.0, 3.0]])]
+    found = told(mean(), [{"a": rows[0], "b": rows[0]}, {"a": rows[1]}])
+    assert found.keys() == {"a"} and torch.equal(found["a"], torch.cat(rows))
+    assert told(mean(), [{"a": rows[0]}, {}]) == {}
+
+
+def test_a_median_lies_in_no_span() -> None:
+    assert told(Median(), [{"a": torch.ones(1, 2)}] * 2) == {}

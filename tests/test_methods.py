@@ -11,7 +11,7 @@ from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
-from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.codec import EncodedUpdate, UpdateCodec
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.device import choose_device
 from fedkd_flwr.distillation import Single
@@ -68,6 +68,39 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
                 sent = sum(int(row["bytes"]) for row in rows if (row["round"], row["direction"], row["node"]) == key)
                 limit = limits[round - 1] if limits else size // 8
                 assert 0.8 * limit < sent <= limit
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"error_feedback": "up"}, True),
+        ({"error_feedback": "none", "max_update_norm": 2.0}, True),
+        ({"error_feedback": "both"}, False),
+        ({"error_feedback": "up", "aggregation": "median"}, False),
+    ],
+)
+def test_the_mean_is_encoded_with_what_spans_it(
+    run_config: Config, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], known: bool
+) -> None:
+    """Not what feedback adds to it, nor a median: these lie in no span."""
+    encode, seen = UpdateCodec.encode, []
+
+    def spy(
+        codec: UpdateCodec,
+        update: dict[str, torch.Tensor],
+        generator: torch.Generator | None = None,
+        spans: dict[str, torch.Tensor] | None = None,
+    ) -> EncodedUpdate:
+        seen.extend((update[name], rows) for name, rows in (spans or {}).items())
+        return encode(codec, update, generator, spans)
+
+    monkeypatch.setattr(UpdateCodec, "encode", spy)
+    run_server(LoopbackGrid(run_config(num_rounds=2, codec="budget", budget="8x", **changes), nodes(2)))
+    assert bool(seen) == known
+    for matrix, rows in seen:
+        upright = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+        basis = torch.linalg.svd(rows)[2][: torch.linalg.matrix_rank(rows)]
+        torch.testing.assert_close(upright @ basis.T @ basis, upright, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

@@ -46,12 +46,19 @@ class UpdateCodec:
             raise CodecError(f"bits must be one of {', '.join(map(str, allowed))}, got {bits}")
         self.bits = bits
 
-    def encode(self, update: Mapping[str, Tensor], generator: torch.Generator | None = None) -> EncodedUpdate:
+    def encode(
+        self,
+        update: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+        spans: Mapping[str, Tensor] | None = None,
+    ) -> EncodedUpdate:
         """Encode named tensors of any shapes, floating dtypes and devices; each is decomposed where it is.
 
         Args:
             update: the tensors.
             generator: codes are rounded at random, their mean is the number. None: to the nearest.
+            spans: of tensors that are sums of factors, rows that span the smaller sides, [r, min(out, rest)]: where r
+                is small singular values come faster. A tensor outside of its span is encoded as without.
 
         Raises:
             CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
@@ -61,7 +68,7 @@ class UpdateCodec:
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
             return uniform(tensors, self.bits or (4 if rotated else 32), rotated, generator)
-        plan = Plan(update, tensors, generator)
+        plan = Plan(update, tensors, generator, spans or {})
         widths = _MIXED if self.bits is None else (self.bits,)
         match self.allocation:
             case Energy(share):

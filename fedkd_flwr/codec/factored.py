@@ -78,6 +78,12 @@ class Factored(Record):
         out = matrix_shape(self.shape)[0]
         return rows[:, :out].T, rows[:, out:]
 
+    @property
+    def span(self) -> Tensor:
+        """Of its smaller side: the factor [r, min(out, rest)]."""
+        left, right = self.factors()
+        return right if len(left) >= right.shape[1] else left.T
+
     def measured(self, tensor: Tensor, total: float) -> Self:
         """||G||^2 - ||G - L R||^2 = 2 <G R^T, L> - <L^T L, R R^T>: no more operations than a decoding in float32.
 

@@ -11,7 +11,7 @@ from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
 from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import resolved, spectra, to_ranks
+from fedkd_flwr.codec.factorize import resolved, spanned, spectra, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
@@ -35,11 +35,15 @@ class Plan:
     Args:
         update: what is to be encoded, wherever it is.
         tensors: the same in float32 on the CPU, finite.
-        generator: see `UpdateCodec.encode`.
+        generator, spans: see `UpdateCodec.encode`.
     """
 
     def __init__(
-        self, update: Mapping[str, Tensor], tensors: Mapping[str, Tensor], generator: torch.Generator | None
+        self,
+        update: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        generator: torch.Generator | None,
+        spans: Mapping[str, Tensor],
     ) -> None:
         self._tensors = tensors
         self._energies = {name: squared_norm(tensor) for name, tensor in tensors.items()}
@@ -51,11 +55,12 @@ class Plan:
             for name, tensor in tensors.items()
             if may_shrink(tensor)
         }
-        self._leading = {
-            name: LeadingSpectrum(matrix) for name, matrix in matrices.items() if self._is_large(name, matrix)
-        }
-        small = {name: matrix for name, matrix in matrices.items() if name not in self._leading}
-        self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
+        large = {name: matrix for name, matrix in matrices.items() if self._is_large(name, matrix)}
+        within = {name: spanned(matrix, spans[name]) for name, matrix in large.items() if name in spans}
+        known = {name: spectrum for name, spectrum in within.items() if spectrum}
+        self._leading = {name: LeadingSpectrum(matrix) for name, matrix in large.items() if name not in known}
+        small = {name: matrix for name, matrix in matrices.items() if name not in large}
+        self._spectra = known | dict(zip(small, spectra(list(small.values())), strict=True))
         self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
