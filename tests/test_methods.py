@@ -95,7 +95,7 @@ def test_the_mean_is_encoded_with_what_spans_it(
         return encode(codec, update, generator, spans)
 
     monkeypatch.setattr(UpdateCodec, "encode", spy)
-    run_server(LoopbackGrid(run_config(num_rounds=2, codec="budget", budget="8x", **changes), nodes(2)))
+    run_server(LoopbackGrid(run_config(num_rounds=1, codec="budget", budget="8x", **changes), nodes(2)))
     assert bool(seen) == known
     for matrix, rows in seen:
         upright = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
