@@ -34,24 +34,25 @@ class Aggregation(Protocol):
         """The round's update."""
 
     def spans(self) -> dict[str, Tensor]:
-        """What spans the result, of tensors of which that is known of all updates."""
+        """Of tensors of which it is known of all updates: what spans the result, fewer rows than it has dimensions."""
 
     def shortened(self) -> dict[str, float]:
         """Nodes whose update was too long: how many times as long as the median one."""
 
 
 class WeightedMean:
-    """sum(weight * update) / sum(weight); only the sum is held."""
+    """sum(weight * update) / sum(weight); only the sum is held, and what spans it while that is smaller."""
 
     def __init__(self) -> None:
         self._sum: dict[str, Tensor] = {}
         self._weight = 0.0
-        self._spans: list[Update] = []
+        self._spans: dict[str, Tensor] = {}
 
     def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
         """See `Aggregation`."""
         self._weight += weight
-        self._spans.append(spans or {})
+        stacked = _stacked(self._spans, spans or {}) if self._sum else dict(spans or {})
+        self._spans = {name: rows for name, rows in stacked.items() if len(rows) < rows.shape[1]}
         for name, tensor in update.items():
             if name in self._sum:
                 self._sum[name].add_(tensor, alpha=weight)
@@ -64,8 +65,7 @@ class WeightedMean:
 
     def spans(self) -> dict[str, Tensor]:
         """See `Aggregation`."""
-        known = [name for name in self._sum if all(name in spans for spans in self._spans)]
-        return {name: torch.cat([spans[name] for spans in self._spans]) for name in known}
+        return self._spans
 
     def shortened(self) -> dict[str, float]:
         """None are."""
@@ -145,3 +145,8 @@ def build_aggregation(config: RunConfig) -> Aggregation:
 def norm(update: Update) -> float:
     """L2 norm over all tensors."""
     return float(torch.stack([tensor.norm() for tensor in update.values()]).norm()) if update else 0.0
+
+
+def _stacked(first: Update, second: Update) -> Update:
+    """Rows of both, by the names that are in both."""
+    return {name: torch.cat([rows, second[name]]) for name, rows in first.items() if name in second}

@@ -39,7 +39,7 @@ class GlobalStudent:
             mean: of the updates.
             codec: what encodes.
             feedback: what earlier encodings dropped is added before, and what this one drops is kept.
-            spans: see `UpdateCodec.encode`; with feedback they span too little.
+            spans: see `UpdateCodec.encode`; with feedback they span too little, and do not count.
         """
         if feedback:
             encoded, self.residual = ErrorFeedback(codec).encode(mean, self.residual)

@@ -133,7 +133,6 @@ class FedKD(Strategy):
         self.state.taken.update({reply.node: round for reply in taken})
 
         codec = self._codec(round)
-        feedback = self.config.error_feedback in ("down", "both")
         update = aggregation.compute()
         for node, times in aggregation.shortened().items():
             log.warning(
@@ -143,7 +142,7 @@ class FedKD(Strategy):
                 times,
                 self.config.max_update_norm,
             )
-        self._student.advance(update, build_codec(codec), feedback, aggregation.spans())
+        self._student.advance(update, build_codec(codec), self._feedback, aggregation.spans())
         self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
@@ -285,7 +284,8 @@ class FedKD(Strategy):
         update = encoded.decode()
         if not math.isfinite(norm(update)):
             raise ProtocolError("its update is too long to be added to others")
-        aggregation.add(reply.node, update, weight(self.config, reply.examples), encoded.spans())
+        spans = {} if self._feedback else encoded.spans()
+        aggregation.add(reply.node, update, weight(self.config, reply.examples), spans)
         member.version = reply.version
         return traffic_rows(round, reply.node, "up", encoded)
 
@@ -300,6 +300,11 @@ class FedKD(Strategy):
             f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
             f"{reasons}. To go on after round {self.state.round}: resume = {self._folder.path}"
         )
+
+    @property
+    def _feedback(self) -> bool:
+        """Whether what the encodings of the mean drop is sent later."""
+        return self.config.error_feedback in ("down", "both")
 
     def _codec(self, round: int) -> CodecSettings:
         return codec_settings(self.config, round, self._student.snapshot_bytes)

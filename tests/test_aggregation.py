@@ -83,10 +83,17 @@ def told(aggregation: Aggregation, spans: list[dict[str, Tensor]]) -> dict[str, 
 
 @pytest.mark.parametrize("mean", [WeightedMean, lambda: ClippedMean(0.1)])
 def test_a_mean_lies_in_all_spans_together_where_all_are_known(mean: Callable[[], Aggregation]) -> None:
-    rows = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.0, 3.0]])]
+    rows = [torch.eye(4)[:1], torch.eye(4)[1:3]]
     found = told(mean(), [{"a": rows[0], "b": rows[0]}, {"a": rows[1]}])
-    assert found.keys() == {"a"} and torch.equal(found["a"], torch.cat(rows))
-    assert told(mean(), [{"a": rows[0]}, {}]) == {}
+    assert found.keys() == {"a"} and torch.equal(found["a"], torch.eye(4)[:3])
+    for silent in ([{"a": rows[0]}, {}], [{}, {"a": rows[0]}], [{"a": rows[0]}, {"b": rows[0]}, {"a": rows[0]}]):
+        assert told(mean(), silent) == {}
+
+
+def test_as_many_rows_as_dimensions_say_nothing_and_are_not_held() -> None:
+    few, many = {"a": torch.eye(4)[:2], "b": torch.eye(4)[:3]}, {"a": torch.eye(4)[:1], "b": torch.eye(4)[:1]}
+    assert {name: len(rows) for name, rows in told(WeightedMean(), [few, many]).items()} == {"a": 3}
+    assert told(WeightedMean(), [few, many, many]) == {}
 
 
 def test_a_median_lies_in_no_span() -> None:

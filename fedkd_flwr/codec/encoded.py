@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.records import Dense, Record, Shape, finite_float32
+from fedkd_flwr.codec.records import Dense, Empty, Record, Shape, finite_float32
 from fedkd_flwr.codec.wire import pack, unpack
 from fedkd_flwr.errors import CodecError
 
@@ -119,8 +119,8 @@ class EncodedUpdate:
                 raise CodecError(f"tensor {name!r} is not expected in the update")
 
     def spans(self) -> dict[str, Tensor]:
-        """Of each tensor that came as factors, rows that span the smaller side of its matrix, [r, min(out, rest)]."""
-        return {name: record.span for name, record in self._records.items() if isinstance(record, Factored)}
+        """Of each tensor that came as factors or as zeros: rows that span the smaller side, [r, min(out, rest)]."""
+        return {name: record.span for name, record in self._records.items() if isinstance(record, Factored | Empty)}
 
     def decode(self) -> dict[str, Tensor]:
         """Each tensor in its shape, float32, on the CPU, in memory of its own.

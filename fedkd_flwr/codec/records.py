@@ -118,6 +118,11 @@ class Empty(Record):
         """Zeros."""
         return torch.zeros(self.shape)
 
+    @property
+    def span(self) -> Tensor:
+        """No rows: [0, min(out, rest)]."""
+        return torch.zeros(0, min(matrix_shape(self.shape)))
+
     def write(self, header: Writer, payload: Writer) -> None:
         """Nothing."""
 

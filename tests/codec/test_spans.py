@@ -111,7 +111,7 @@ def test_the_values_in_a_span_are_those_of_the_svd(
     )
 
 
-def test_spans_are_those_of_the_tensors_that_came_as_factors() -> None:
+def test_spans_are_those_of_the_tensors_that_came_as_factors_or_zeros() -> None:
     tall, wide = with_spectrum(40, 20, 4.0, 0).float(), with_spectrum(20, 40, 4.0, 1).float()
     generator = torch.Generator().manual_seed(0)
     update = {"tall": tall, "wide": wide, "flat": torch.randn(30, 30, generator=generator), "zero": torch.zeros(9, 9)}
@@ -120,9 +120,10 @@ def test_spans_are_those_of_the_tensors_that_came_as_factors() -> None:
     assert {name: tuple(rows.shape) for name, rows in spans.items()} == {
         "tall": (encoded.ranks["tall"], 20),
         "wide": (encoded.ranks["wide"], 20),
+        "zero": (0, 9),
     }
     for name, decoded in encoded.decode().items():
-        if name in spans:
+        if name in ("tall", "wide"):
             basis = torch.linalg.qr(spans[name].T).Q
             upright = decoded if name == "tall" else decoded.T
             torch.testing.assert_close(upright @ basis @ basis.T, upright, rtol=1e-4, atol=1e-6)
