@@ -80,6 +80,8 @@ UNSETTLED = {"learning-rate-decay": "private"}
 """Constant rates of what travels; so compared, distillation warmed up over five rounds, whatever their steps."""
 MEAN = {"teacher-own-share": 0.0}
 """Teachers use the mean of the layers that travel. (In 48 steps they do by default.)"""
+HALF = {"learning-rate": 2.5e-4}
+"""The rate of what travels."""
 LONG = (
     "FedAvg on the teacher",
     "FedAvg on the teacher, adjusted, same start",
@@ -98,6 +100,7 @@ for steps, rounds in LONGER.items():
     VARIANTS |= {f"{name}, {end}": VARIANTS[name] | longer for name in LONG}
     fedavg, fedkd = (VARIANTS[f"{name}, {end}"] for name in ("FedAvg on the teacher, adjusted, same start", "fedkd"))
     VARIANTS |= {
+        f"fedkd, half the rate of what travels, {end}": fedkd | HALF,
         f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
         f"fedkd, mean layers, {end}": fedkd | MEAN,
         f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
