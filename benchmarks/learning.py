@@ -70,6 +70,7 @@ VARIANTS = {
     "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
     "fedkd, no KL": FEDKD | NO_KL,
+    "fedkd, no feedback downwards": FEDKD | {"error-feedback": "up"},
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
     "fedkd, five layers travel": FEDKD | {"shared-layers": 5},
