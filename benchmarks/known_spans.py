@@ -127,11 +127,11 @@ def means(rounds: Sequence[Update], codec: UpdateCodec, repeats: int) -> str:
         encoded = codec.encode(update)
         mean.add("node", encoded.decode(), 1.0, encoded.spans())
     averaged, spans = mean.compute(), mean.spans()
-    shares = sorted(len(rows) / rows.shape[1] for rows in spans.values())
+    shares = sorted(len(rows) / rows.shape[1] for rows in spans.values() if len(rows) and rows.shape[1] >= _WIDE)
     without, _ = fastest(partial(codec.encode, averaged), repeats)
     within, _ = fastest(partial(codec.encode, averaged, spans=spans), repeats)
     middle = shares[len(shares) // 2] if shares else math.nan
-    return f"{len(spans):9}{middle:14.2f}{without:12.3f}{within:9.3f}{without / within:7.1f}"
+    return f"{len(shares):9}{middle:14.2f}{without:12.3f}{within:9.3f}{without / within:7.1f}"
 
 
 def codecs(dense: int) -> Iterator[tuple[str, UpdateCodec]]:
