@@ -75,8 +75,16 @@ def test_what_lies_in_no_span_is_encoded_as_without(
 def test_more_energy_than_a_span_is_sure_of_is_kept_all_the_same(
     mean: tuple[dict[str, Tensor], dict[str, Tensor]],
 ) -> None:
-    update, spans = mean
-    assert UpdateCodec(1 - 1e-9).encode(update, spans=spans).ranks == UpdateCodec(1 - 1e-9).encode(update).ranks
+    """3e-7 of the energy lies outside: rounding alone might put as much there."""
+    generator, spans = torch.Generator().manual_seed(0), mean[1]
+    update = {}
+    for name, tensor in mean[0].items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        update[name] = tensor + 3e-7**0.5 * tensor.norm() / noise.norm() * noise
+        assert spanned(update[name], spans[name]) is not None
+    encoded = UpdateCodec(1 - 1e-8).encode(update, spans=spans)
+    assert encoded.ranks == UpdateCodec(1 - 1e-8).encode(update).ranks
+    assert error(update, encoded) < 1e-8
 
 
 @settings(max_examples=60, deadline=None)
