@@ -98,7 +98,8 @@ def test_the_mean_is_encoded_with_what_spans_it(
     run_server(LoopbackGrid(run_config(num_rounds=1, codec="budget", budget="8x", **changes), nodes(2)))
     assert bool(seen) == known
     for matrix, rows in seen:
-        upright = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+        flat = matrix.reshape(len(matrix), -1)
+        upright = flat if flat.shape[0] >= flat.shape[1] else flat.T
         basis = torch.linalg.svd(rows)[2][: torch.linalg.matrix_rank(rows)]
         torch.testing.assert_close(upright @ basis.T @ basis, upright, rtol=1e-3, atol=1e-6)
 

@@ -97,13 +97,13 @@ class Spectrum:
         return np.cumsum(self.values) / self.total
 
     def resolves(self, energy: float) -> bool:
-        """Whether float32 can tell the rank for `energy`; of leading values, whether they hold it."""
+        """Whether float32 can tell the rank for `energy`; of leading values, that they hold it."""
         known = len(self.values)
         if not known:
             return True
-        if known < min(self.matrix.shape):
-            return bool(self.shares[-1] > energy)
-        return bool(np.abs(self.shares - energy).min() >= known * _FLOAT32_DOUBT)
+        distances = self.shares - energy
+        nearest = distances[-1] if known < min(self.matrix.shape) else np.abs(distances).min()
+        return bool(nearest >= known * _FLOAT32_DOUBT)
 
     def rank(self, energy: float) -> int:
         """The smallest that keeps more than `energy`, where the values go so far."""
