@@ -12,7 +12,6 @@ added. One thread, seconds of the processor, the least of several repeats.
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from torch import Tensor
 from benchmarks.codec import ENERGY, Update, fastest
 from fedkd_flwr.aggregation import WeightedMean
 from fedkd_flwr.codec import Budget, EncodedUpdate, ErrorFeedback, UpdateCodec
-from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.factorize import Spectrum, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.device import set_threads
@@ -31,32 +29,11 @@ from fedkd_flwr.device import set_threads
 _WIDE = 256  # smaller side: of smaller matrices any way is fast
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A matrix, no wider than high, and what was sent of it.
-
-    matrix: [m, n].  left: [m, r].  right: [r, n].
-    """
-
-    matrix: Tensor
-    left: Tensor
-    right: Tensor
-
-    @property
-    def rank(self) -> int:
-        """The r of the factors."""
-        return len(self.right)
-
-
-def sent(update: Mapping[str, Tensor], encoded: EncodedUpdate) -> dict[str, Sent]:
-    """The matrices of an update that travel as factors."""
-    found = {}
-    for name, record in encoded._records.items():
-        if isinstance(record, Factored) and min(update[name].shape) >= _WIDE:
-            matrix, (left, right) = update[name], record.factors()
-            upright = matrix.shape[0] >= matrix.shape[1]
-            found[name] = Sent(matrix, left, right) if upright else Sent(matrix.T, right.T, left.T)
-    return found
+def sent(update: Mapping[str, Tensor], encoded: EncodedUpdate) -> dict[str, tuple[Tensor, Tensor]]:
+    """The matrices of an update that travel as factors, [m, n] with m >= n, and the rows that span them, [r, n]."""
+    spans = {name: rows for name, rows in encoded.spans().items() if len(rows) and rows.shape[1] >= _WIDE}
+    matrices = {name: update[name] for name in spans}
+    return {name: (m if m.shape[0] >= m.shape[1] else m.T, spans[name]) for name, m in matrices.items()}
 
 
 def cold(matrix: Tensor, rank: int) -> Spectrum:
@@ -94,7 +71,7 @@ def warm(matrix: Tensor, start: Tensor, energy: float) -> int | None:
 def warm_starts(rounds: Sequence[Update], codec: UpdateCodec, feedback: bool, wider: float, repeats: int) -> str:
     """One row: from each round's basis, `wider` times as many columns, to the next round's matrices."""
     residual: Update = {}
-    last: dict[str, Sent] = {}
+    last: dict[str, tuple[Tensor, Tensor]] = {}
     matrices = missed = 0
     numbers, seconds = [0, 0], [0.0, 0.0]
     for update in rounds:
@@ -103,12 +80,13 @@ def warm_starts(rounds: Sequence[Update], codec: UpdateCodec, feedback: bool, wi
         residual = left if feedback else {}
         now = sent(owed, encoded)
         for name in now.keys() & last.keys():
-            matrix, rank = now[name].matrix.contiguous(), now[name].rank
+            (matrix, rows), (_, before) = now[name], last[name]
+            matrix, rank = matrix.contiguous(), len(rows)
             taken, spectrum = fastest(partial(cold, matrix, rank), repeats)
-            columns = min(matrix.shape[1], int(wider * last[name].rank))
+            columns = min(matrix.shape[1], int(wider * len(before)))
             generator = torch.Generator().manual_seed(0)
-            more = torch.randn(matrix.shape[1], max(0, columns - last[name].rank), generator=generator)
-            start = torch.linalg.qr(torch.cat([last[name].right.T, more], dim=1)).Q
+            more = torch.randn(matrix.shape[1], max(0, columns - len(before)), generator=generator)
+            start = torch.linalg.qr(torch.cat([before.T, more], dim=1)).Q
             passed, found = fastest(partial(warm, matrix, start, float(spectrum.shares[rank - 1])), repeats)
             matrices, missed = matrices + 1, missed + (found is None)
             numbers = [numbers[0] + rank * sum(matrix.shape), numbers[1] + (found or rank) * sum(matrix.shape)]
