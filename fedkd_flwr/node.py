@@ -141,9 +141,9 @@ class Node:
             update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
             codec, residual = build_codec(request.codec), state.residual
             if request.codec.feedback_up:
-                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken))
+                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken), bases=state.bases)
             else:
-                encoded = codec.encode(update)
+                encoded = codec.encode(update, bases=state.bases)
         reply = TrainReply(
             lineage=request.lineage,
             node=self.name,
@@ -166,6 +166,7 @@ class Node:
                     lent=tensors.snapshot(self._models.pair.lent()) if self._own_share(request.round) else {},
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
+                    bases=encoded.bases if self._config.warm_start else {},
                     reply=pack(reply),
                     teacher=self._models.teacher_digest,
                 )

@@ -21,9 +21,9 @@ from torch import Tensor
 from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import DamagedStateError, StateError
 
-_FORMAT = 3
+_FORMAT = 4
 _MANIFEST = "state.json"
-_TENSORS = ("student", "private", "lent", "moments", "residual")
+_TENSORS = ("student", "private", "lent", "moments", "residual", "bases")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class NodeState:
         lent: `Pair.lent()` as they were when it had trained; empty where its teacher keeps nothing of them.
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
+        bases: where the next encoding starts from; empty where it starts afresh.
         reply: what it answered in `round`; asked again, it answers the same.
         teacher: `PairModels.teacher_digest` of the models that it is of.
     """
@@ -49,6 +50,7 @@ class NodeState:
     lent: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
+    bases: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
     teacher: str = ""
 

@@ -3,7 +3,7 @@
 RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
-RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
+RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, bases, history
 RUN/student/              the student after the last round (its encoder where nodes keep heads of their own),
                           a `from_pretrained` folder; so is
 RUN/teacher/              where all layers of the teacher travel
@@ -26,10 +26,11 @@ from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import History
 from fedkd_flwr.ledger import Ledger
 
-_FORMAT = 2
+_FORMAT = 3
 _KEEP_CHECKPOINTS = 2
 _TRAFFIC = "traffic.csv"
-_STATE, _STUDENT, _RESIDUAL, _UPDATES = "state.json", "student.safetensors", "residual.safetensors", "updates.bin"
+_STATE, _UPDATES = "state.json", "updates.bin"
+_STUDENT, _RESIDUAL, _BASES = "student.safetensors", "residual.safetensors", "bases.safetensors"
 
 
 @dataclass
@@ -123,6 +124,7 @@ class RunFolder:
             fresh.mkdir(parents=True)
             save_file(dict(state.student.tensors), fresh / _STUDENT)
             save_file(dict(state.student.residual), fresh / _RESIDUAL)
+            save_file(dict(state.student.bases), fresh / _BASES)
             (fresh / _UPDATES).write_bytes(b"".join(state.student.updates))
             body = {
                 "format": _FORMAT,
@@ -198,7 +200,13 @@ def _newest_state(run: Path) -> RunState:
         for size in body["updates"]:
             updates.append(joined[:size])
             joined = joined[size:]
-        student = GlobalStudent(load_file(newest / _STUDENT), body["version"], updates, load_file(newest / _RESIDUAL))
+        student = GlobalStudent(
+            tensors=load_file(newest / _STUDENT),
+            version=body["version"],
+            updates=updates,
+            residual=load_file(newest / _RESIDUAL),
+            bases=load_file(newest / _BASES),
+        )
         if student.digest != body["digest"]:
             raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
         return RunState(

@@ -142,7 +142,7 @@ class FedKD(Strategy):
                 times,
                 self.config.max_update_norm,
             )
-        self._student.advance(update, build_codec(codec), self._feedback, aggregation.spans())
+        self._student.advance(update, build_codec(codec), self._feedback, aggregation.spans(), self.config.warm_start)
         self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,

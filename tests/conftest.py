@@ -56,7 +56,13 @@ def tiny_bert_with_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _tiny_bert(tmp_path_factory.mktemp("tiny-bert-dropout"), dropout=0.1)
 
 
-def _tiny_bert(folder: Path, dropout: float) -> Path:
+@pytest.fixture(scope="session")
+def wide_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, 256 wide, without dropout: matrices of which the codec takes the leading singular values only."""
+    return _tiny_bert(tmp_path_factory.mktemp("wide-bert"), dropout=0.0, width=256)
+
+
+def _tiny_bert(folder: Path, dropout: float, width: int = 16) -> Path:
     from transformers import BertConfig, BertModel
 
     tokenizer = load_tokenizer("minilm-l6")
@@ -64,10 +70,10 @@ def _tiny_bert(folder: Path, dropout: float) -> Path:
     BertModel(
         BertConfig(
             vocab_size=len(tokenizer),
-            hidden_size=16,
+            hidden_size=width,
             num_hidden_layers=4,
             num_attention_heads=2,
-            intermediate_size=32,
+            intermediate_size=2 * width,
             max_position_embeddings=64,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,

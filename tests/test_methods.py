@@ -90,9 +90,10 @@ def test_the_mean_is_encoded_with_what_spans_it(
         update: dict[str, torch.Tensor],
         generator: torch.Generator | None = None,
         spans: dict[str, torch.Tensor] | None = None,
+        bases: dict[str, torch.Tensor] | None = None,
     ) -> EncodedUpdate:
         seen.extend((update[name], rows) for name, rows in (spans or {}).items())
-        return encode(codec, update, generator, spans)
+        return encode(codec, update, generator, spans, bases)
 
     monkeypatch.setattr(UpdateCodec, "encode", spy)
     run_server(LoopbackGrid(run_config(num_rounds=1, codec="budget", budget="8x", **changes), nodes(2)))

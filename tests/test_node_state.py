@@ -21,6 +21,7 @@ def state(round: int) -> NodeState:
         lent={"w": torch.full((3, 2), value / 3)},
         moments={"w/step": torch.tensor(value)},
         residual={"w": torch.full((3, 2), value / 7)},
+        bases={"w": torch.full((1, 2), value / 9)},
         reply=b"reply %d" % round,
     )
 
@@ -29,7 +30,7 @@ def same(a: NodeState, b: NodeState) -> bool:
     tensors = all(
         getattr(a, part).keys() == getattr(b, part).keys()
         and all(torch.equal(getattr(a, part)[name], getattr(b, part)[name]) for name in getattr(a, part))
-        for part in ("student", "private", "lent", "moments", "residual")
+        for part in ("student", "private", "lent", "moments", "residual", "bases")
     )
     return tensors and (a.round, a.version, a.reply) == (b.round, b.version, b.reply)
 
@@ -65,14 +66,14 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
     store.save(state(1))
     (folder,) = store.folder.iterdir()
     manifest = folder / "state.json"
-    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
-    with pytest.raises(StateError, match=rf"{folder} has format 2, this version reads 3: go on with .* or remove"):
+    manifest.write_text(manifest.read_text().replace('"format": 4', '"format": 3'))
+    with pytest.raises(StateError, match=rf"{folder} has format 3, this version reads 4: go on with .* or remove"):
         store.load()
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [
             "state.json",
             "reply",
-            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual")),
+            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual", "bases")),
         ]
     )
 

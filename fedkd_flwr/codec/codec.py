@@ -1,6 +1,7 @@
 """The codec: an update of named tensors becomes factors, numbers or nothing, as its allocation says."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,6 +52,7 @@ class UpdateCodec:
         update: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
         spans: Mapping[str, Tensor] | None = None,
+        bases: Mapping[str, Tensor] | None = None,
     ) -> EncodedUpdate:
         """Encode named tensors of any shapes, floating dtypes and devices; each is decomposed where it is.
 
@@ -59,6 +61,8 @@ class UpdateCodec:
             generator: codes are rounded at random, their mean is the number. None: to the nearest.
             spans: of tensors that are sums of factors, rows that span the smaller sides, [r, min(out, rest)]: where r
                 is small singular values come faster. A tensor outside of its span is encoded as without.
+            bases: `EncodedUpdate.bases` of the last update: singular values of large matrices come faster, and are
+                nearly as large. Laws hold as without.
 
         Raises:
             CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
@@ -68,15 +72,16 @@ class UpdateCodec:
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
             return uniform(tensors, self.bits or (4 if rotated else 32), rotated, generator)
-        plan = Plan(update, tensors, generator, spans or {})
+        plan = Plan(update, tensors, generator, spans or {}, bases or {})
         widths = _MIXED if self.bits is None else (self.bits,)
         match self.allocation:
             case Energy(share):
-                return plan.per_matrix(share, self.bits or 32)
+                encoded = plan.per_matrix(share, self.bits or 32)
             case TotalEnergy(share):
-                return plan.keeping(share, widths)
+                encoded = plan.keeping(share, widths)
             case Budget(nbytes):
-                return plan.within(nbytes, widths)
+                encoded = plan.within(nbytes, widths)
+        return replace(encoded, bases=plan.bases(encoded.ranks))
 
     def decode(self, encoded: EncodedUpdate) -> dict[str, Tensor]:
         """The tensors, float32 on the CPU; see `EncodedUpdate.decode`."""

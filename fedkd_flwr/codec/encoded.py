@@ -1,7 +1,7 @@
 """An encoded update: the records of its tensors and the bytes that travel."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -38,10 +38,16 @@ class TensorRow:
 
 @dataclass(frozen=True, eq=False)
 class EncodedUpdate:
-    """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`."""
+    """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`.
+
+    Attributes:
+        bases: of large matrices that `UpdateCodec.encode` decomposed, directions of their smaller side, [r, side], from
+            which encoding the next update may start. They do not travel.
+    """
 
     _records: Mapping[str, Record]
     _data: bytes
+    bases: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Mapping[str, Record]) -> Self:

@@ -11,7 +11,7 @@ from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
 from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import resolved, spanned, spectra, to_ranks
+from fedkd_flwr.codec.factorize import continued, resolved, spanned, spectra, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
@@ -35,7 +35,7 @@ class Plan:
     Args:
         update: what is to be encoded, wherever it is.
         tensors: the same in float32 on the CPU, finite.
-        generator, spans: see `UpdateCodec.encode`.
+        generator, spans, bases: see `UpdateCodec.encode`.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Plan:
         tensors: Mapping[str, Tensor],
         generator: torch.Generator | None,
         spans: Mapping[str, Tensor],
+        bases: Mapping[str, Tensor],
     ) -> None:
         self._tensors = tensors
         self._energies = {name: squared_norm(tensor) for name, tensor in tensors.items()}
@@ -57,17 +58,20 @@ class Plan:
         }
         large = {name: matrix for name, matrix in matrices.items() if self._is_large(name, matrix)}
         within = {name: spanned(matrix, spans[name]) for name, matrix in large.items() if name in spans}
-        known = {name: spectrum for name, spectrum in within.items() if spectrum}
-        self._leading = {name: LeadingSpectrum(matrix) for name, matrix in large.items() if name not in known}
+        self._spectra = {name: spectrum for name, spectrum in within.items() if spectrum}
+        self._large = {name: matrix for name, matrix in large.items() if name not in self._spectra}
+        self._leading: dict[str, LeadingSpectrum] = {}
+        self._spectra |= {name: continued(matrix, bases[name]) for name, matrix in self._large.items() if name in bases}
         small = {name: matrix for name, matrix in matrices.items() if name not in large}
-        self._spectra = known | dict(zip(small, spectra(list(small.values())), strict=True))
+        self._spectra |= zip(small, spectra(list(small.values())), strict=True)
         self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
     def per_matrix(self, energy: float, bits: int) -> EncodedUpdate:
         """Each matrix at the smallest rank that keeps more than `energy` of it."""
-        for name, leading in self._leading.items():
-            self._spectra[name] = leading.until(energy)
+        for name in self._large:
+            if name not in self._spectra or not self._spectra[name].resolves(energy):
+                self._spectra[name] = self._lanczos(name).until(energy)
         self._spectra = dict(zip(self._spectra, resolved(list(self._spectra.values()), energy), strict=True))
         ranks = {name: spectrum.rank(energy) for name, spectrum in self._spectra.items()}
         return self._measured(self._records(self._ruled(ranks, bits)))
@@ -87,7 +91,7 @@ class Plan:
             raise CodecError(
                 f"a budget of {nbytes} bytes is too small: the names and shapes of the update take {header}"
             )
-        sides = sum(sum(matrix_shape(tuple(self._tensors[name].shape))) for name in self._leading)
+        sides = sum(sum(matrix_shape(tuple(self._tensors[name].shape))) for name in self._large)
         rank = int(_AHEAD * nbytes / component_nbytes(sides, widths[0])) if sides else 0
         menus = self._menus(widths, max(_FIRST_RANK, rank))
         most, fitting, failing = 0.0, 0.0, np.inf
@@ -127,6 +131,11 @@ class Plan:
             dropped *= (1 - _CLOSE) * (1 - energy) * total / lost if lost else 0.0
         return EncodedUpdate.dense(self._tensors)
 
+    def bases(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:
+        """See `EncodedUpdate.bases`, after so many components of each tensor were sent."""
+        ahead = {name: self._spectra[name].ahead(ranks[name]) for name in self._large}
+        return {name: rows for name, rows in ahead.items() if len(rows)}
+
     def _or_ruled(self, planned: EncodedUpdate, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
         """A plan, or the paper's rule within `nbytes` at one width where that keeps more.
 
@@ -147,9 +156,9 @@ class Plan:
         """The finest that the rule makes of `nbytes`; None where that cannot keep more than `most`."""
         rule = Rule(self._all_known(), (bits,))
         finest = float(rule.thresholds[rule.finest(bits, nbytes * (1 + doubt(bits)))])
-        for name, leading in self._leading.items():
+        for name in self._large:
             if finest >= self._known(name).shares[-1]:
-                self._spectra[name] = leading.until(finest)
+                self._spectra[name] = self._lanczos(name).until(finest)
         rule = Rule(self._all_known(), (bits,))
 
         def at(state: int) -> dict[str, Record]:
@@ -213,9 +222,10 @@ class Plan:
         return self._records({name: offer.choice for name, offer in zip(self._tensors, offers, strict=True)})
 
     def _menus(self, widths: Sequence[int], rank: int) -> list[Menu]:
-        """With `rank` singular values of each large matrix, or more."""
-        for name, leading in self._leading.items():
-            self._spectra[name] = leading.first(rank)
+        """With `rank` singular values of each large matrix, or more, or those that its basis gave."""
+        for name in self._large:
+            if name not in self._spectra:
+                self._spectra[name] = self._lanczos(name).first(rank)
         return [self._menu(name, widths) for name in self._tensors]
 
     def _menu(self, name: str, widths: Sequence[int]) -> Menu:
@@ -229,14 +239,19 @@ class Plan:
         while True:
             offers, short = solve(menus), False
             for index, (name, offer) in enumerate(zip(self._tensors, offers, strict=True)):
-                known = len(self._spectra[name].values) if name in self._leading else 0
+                known = len(self._spectra[name].values) if name in self._large else 0
                 takes_all = offer.choice.kind in ("dense", "rotated") or offer.choice.rank == known
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
-                    self._spectra[name] = self._leading[name].first(int(_GROWTH * known))
+                    self._spectra[name] = self._lanczos(name).first(int(_GROWTH * known))
                     menus[index] = self._menu(name, widths)
             if not short:
                 return offers
+
+    def _lanczos(self, name: str) -> LeadingSpectrum:
+        if name not in self._leading:
+            self._leading[name] = LeadingSpectrum(self._large[name])
+        return self._leading[name]
 
     def _measured(self, records: Mapping[str, Record]) -> EncodedUpdate:
         """With the energy that each really keeps."""
