@@ -89,6 +89,7 @@ LONG = (
     "FedAvg on the teacher, adjusted, same start",
     "FedAvg on the student",
     "FedAvg on the student, 3 layers, adjusted, same start",
+    "teachers alone",
     "teachers alone, same start",
     "fedkd",
     "fedkd, no KL",
