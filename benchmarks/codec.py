@@ -6,9 +6,9 @@
 One thread; seconds are the processor's, the least of several repeats: other programs on the machine disturb them
 little. One table for each update: the last recorded one, and students of 4 layers, 768 wide, and 2 layers, 1024 wide,
 with singular values like k^-0.7 (rank 168 of 768 holds 95 %). `warm` starts from what the encoding of the update before
-found, which is the same but for noise of half its length in the second and third table: the most that it can save.
-`times` is numpy's time over this one's, `goal` the least that it should be; `/ fp32` and `/ fp64` are the decoding's
-time over that of the products of its factors in these.
+found, in the second and third table of the same update: the most that it can save. `times` is numpy's time over this
+one's, `goal` the least that it should be; `/ fp32` and `/ fp64` are the decoding's time over that of the products of its
+factors in these.
 """
 
 import argparse
@@ -81,13 +81,6 @@ def torch_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, vt
 
 
-def noisy(update: Update) -> Update:
-    """The same with noise of half its length."""
-    generator = torch.Generator().manual_seed(1)
-    noise = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in update.items()}
-    return {name: tensor + 0.5 * tensor.norm() / noise[name].norm() * noise[name] for name, tensor in update.items()}
-
-
 def table(title: str, before: Update, update: Update, repeats: int) -> None:
     dense = 4 * sum(tensor.numel() for tensor in update.values())
     total = sum(float(tensor.double().square().sum()) for tensor in update.values())
@@ -152,7 +145,7 @@ def main() -> None:
         table(arguments.recorded.name, before, update, arguments.repeats)
     for layers, width in ((4, 768), (2, 1024)):
         update = student(layers, width)
-        table(f"{layers} layers, {width} wide", noisy(update), update, arguments.repeats)
+        table(f"{layers} layers, {width} wide", update, update, arguments.repeats)
 
 
 if __name__ == "__main__":
