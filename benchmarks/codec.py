@@ -7,8 +7,8 @@ One thread; seconds are the processor's, the least of several repeats: other pro
 little. One table for each update: the last recorded one, and students of 4 layers, 768 wide, and 2 layers, 1024 wide,
 with singular values like k^-0.7 (rank 168 of 768 holds 95 %). `warm` starts from what the encoding of the update before
 found, in the second and third table of the same update: the most that it can save. `times` is numpy's time over this
-one's, `goal` the least that it should be; `/ fp32` and `/ fp64` are the decoding's time over that of the products of its
-factors in these.
+one's, `goal` the least that it should be; `/ fp32` and `/ fp64` are the decoding's time over that of the products of
+its factors in these.
 """
 
 import argparse
