@@ -243,7 +243,7 @@ class Plan:
                 takes_all = offer.choice.kind in ("dense", "rotated") or offer.choice.rank == known
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
-                    self._spectra[name] = self._lanczos(name).first(int(_GROWTH * known))
+                    self._spectra[name] = self._lanczos(name).first(max(_FIRST_RANK, int(_GROWTH * known)))
                     menus[index] = self._menu(name, widths)
             if not short:
                 return offers
