@@ -132,7 +132,7 @@ class Spectrum:
 
         Error feedback owes what the others hold. There are none where the Gram matrix is faster.
         """
-        count = min(rank + _AHEAD, _FOLD * rank, self.basis.shape[1])
+        count = min(rank + _AHEAD, _FOLD * rank)
         wide = count + _FRESH > _NARROW * min(self.matrix.shape)
         return self.basis[:, : 0 if wide else count].T.float().contiguous()
 
