@@ -35,9 +35,13 @@ Result = TypeVar("Result")
 
 
 def recorded_rounds(path: Path) -> list[Update]:
-    """The updates of a file of benchmarks.record_update, in their order."""
+    """The updates of a file of benchmarks.record_update, in their order; two or more."""
     tensors = load_file(path)
     count = 1 + max(int(name.partition("/")[0]) for name in tensors)
+    if count < 2:
+        raise SystemExit(
+            f"{path} holds one round, two are needed: python -m benchmarks.record_update {path} --rounds 2"
+        )
     return [{n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"{i}/")} for i in range(count)]
 
 

@@ -203,8 +203,12 @@ def spanned(matrix: Tensor, rows: Tensor) -> Spectrum | None:
     """
     if not 0 < len(rows) <= _NARROW * min(matrix.shape):
         return None
-    found = _within(matrix, _tall(matrix, torch.float32), rows)
-    return found if float(found.values.sum()) > (1 - _OUTSIDE) * found.total else None
+    tall = _tall(matrix, torch.float32)
+    values, basis = _within(tall, rows)
+    total = _energy(tall)
+    if not float(values.sum()) > (1 - _OUTSIDE) * total:
+        return None
+    return Spectrum(matrix, values.clamp(min=0).numpy(), basis, total)
 
 
 def continued(matrix: Tensor, rows: Tensor) -> Spectrum:
@@ -220,17 +224,24 @@ def continued(matrix: Tensor, rows: Tensor) -> Spectrum:
     tall, generator = _tall(matrix, torch.float32), torch.Generator().manual_seed(0)
     fresh = torch.randn(_FRESH, rows.shape[1], generator=generator) / rows.shape[1] ** 0.5
     with torch.autocast("cpu", enabled=False):
-        return _within(matrix, tall, (tall @ torch.cat([rows, fresh]).T).T @ tall)
+        values, basis = _within(tall, (tall @ torch.cat([rows, fresh]).T).T @ tall)
+    return Spectrum(matrix, values.clamp(min=0).numpy(), basis, _energy(tall))
 
 
-def _within(matrix: Tensor, tall: Tensor, rows: Tensor) -> Spectrum:
-    """By Rayleigh and Ritz in the span of rows; `tall` is what `_tall` makes of the matrix."""
+def _within(tall: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """By Rayleigh and Ritz: squared singular values [r] of a matrix in the span of rows, and their vectors [k, r].
+
+    Values are float64, largest first; where rows say the same twice, zeros to rounding, of either sign.
+    """
     with torch.autocast("cpu", enabled=False):
         basis = torch.linalg.qr(rows.T.float()).Q
         image = (tall @ basis).numpy()
         values, vectors = torch.linalg.eigh(torch.from_numpy(image.T @ image))
-    total = float(torch.linalg.vector_norm(tall, dtype=torch.float64)) ** 2
-    return Spectrum(matrix, values.double().flip(0).clamp(min=0).numpy(), basis @ vectors.flip(1), total)
+        return values.double().flip(0), basis @ vectors.flip(1)
+
+
+def _energy(tall: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tall, dtype=torch.float64)) ** 2
 
 
 def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:
