@@ -195,7 +195,10 @@ def _newest_state(run: Path) -> RunState:
     try:
         body = json.loads((newest / _STATE).read_text())
         if body["format"] != _FORMAT:
-            raise StateError(f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}")
+            raise StateError(
+                f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}: "
+                "go on with the version of fedkd-flwr that wrote it, or start a new run"
+            )
         joined, updates = (newest / _UPDATES).read_bytes(), []
         for size in body["updates"]:
             updates.append(joined[:size])

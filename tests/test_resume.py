@@ -117,3 +117,14 @@ def test_a_damaged_node_state_starts_afresh_and_says_so(
     run_server(grid)
     assert "partition-1: " in caplog.text and "starts afresh" in caplog.text
     assert refreshes(grid, 100)[0][0] == "nothing" and refreshes(grid, 101)[0][0] in ("updates", "snapshot")
+
+
+def test_a_checkpoint_of_another_version_is_left_alone(run_config: Config) -> None:
+    folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
+    newest = max((folder / "checkpoints").iterdir())
+    body = newest / "state.json"
+    old = body.read_text().replace('"format": 3', '"format": 2')
+    body.write_text(old)
+    with pytest.raises(StateError, match=rf"{newest} has format 2, this version reads 3: go on with .* or start a new"):
+        run_server(LoopbackGrid(run_config(num_rounds=2, resume=str(folder)), nodes(2)))
+    assert body.read_text() == old
