@@ -1,5 +1,6 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
-# make test   the tests; `make test ARGS="-m 'not e2e and not slow'"` passes arguments to pytest
+# make test   the tests: `make unit`, in as many processes as there are cores, then `make e2e`, which starts the real
+#             Flower processes; `make unit ARGS="-k codec"` passes arguments to pytest
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
 # make test-docker   build docker/, run a federation in containers, kill a silo, take everything down
 # make lint   ruff and mypy
@@ -14,13 +15,20 @@ ARGS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test test-slow test-docker lint install clean
+.PHONY: run test unit e2e test-slow test-docker lint install clean
 
 run: $(STAMP)
 	$(BIN)/fedkd run . $(ARGS)
 
-test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+test:
+	$(MAKE) unit
+	$(MAKE) e2e
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -m "not e2e and not slow" --numprocesses auto --dist loadfile $(ARGS)
+
+e2e: $(STAMP)
+	$(BIN)/python -m pytest -m "e2e and not slow" $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -26,6 +26,10 @@ settings.load_profile("fedkd")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-golden", action="store_true", help="record the models of tests/test_golden.py anew")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _flower_identity() -> None:
     """Messages can only be made inside a Flower task."""
