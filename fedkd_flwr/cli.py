@@ -1,8 +1,9 @@
 """`fedkd`: run a federation on this machine, show what came of it."""
 
-import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import ConfigError, FedKDError
 from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.processes import Interrupted
-from fedkd_flwr.run_arguments import Arguments, gather, nodes_of
+from fedkd_flwr.run_arguments import Arguments, gather, nodes_of, resume_command
 from fedkd_flwr.summary import as_table, read_summary
 
 app = typer.Typer(
     name="fedkd",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Federated fine-tuning of transformers by mutual distillation (FedKD).",
 )
@@ -31,6 +32,32 @@ _SILENCE_MARGIN_SECONDS = 600
 
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _print_versions(asked: bool) -> None:
+    """Print the versions that a report of a fault needs, and end."""
+    if not asked:
+        return
+    found = ", ".join(f"{package} {_version_of(package)}" for package in ("flwr", "torch", "transformers"))
+    _out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})", markup=False)
+    raise typer.Exit
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_versions, help="Print the versions and exit."),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 @app.command()
@@ -70,8 +97,12 @@ def run(
         except Interrupted as interrupted:
             _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended", markup=False)
             raise typer.Exit(interrupted.exit_code) from None
-    _report(arguments, completed=verdict.completed)
+    _report(arguments)
     if not verdict.completed:
+        if (arguments.folder / "checkpoints").is_dir():
+            share = ["--cpus-per-node", str(cpus_per_node)] if cpus_per_node != 1 else []
+            share += ["--gpus-per-node", f"{gpus_per_node:g}"] if gpus_per_node else []
+            _say(f"continue it with: {resume_command(job.app, arguments.folder, *share)}")
         _err.print(f"fedkd: {verdict.reason}", markup=False)
         raise typer.Exit(_FAILED)
 
@@ -83,23 +114,21 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
         _out.print(as_table(read_summary(run_folder)))
 
 
-def _report(arguments: Arguments, *, completed: bool) -> None:
+def _report(arguments: Arguments) -> None:
     """Say where the results are and print the table, as far as the run got."""
     if not (arguments.folder / "history.json").exists():
         return
     with _one_line_errors(_FAILED):
         _out.print(as_table(read_summary(arguments.folder)))
     _say(f"results: {arguments.folder}")
-    if not completed:
-        _say(f"continue it with: fedkd run --resume {arguments.folder}")
 
 
 def _check_machine(config: RunConfig, nodes: int, cpus: int, gpus: float) -> None:
     if config.min_train_nodes > nodes:
         raise ConfigError(f"min-train-nodes is {config.min_train_nodes} but --nodes is {nodes}")
-    here = os.cpu_count() or 1
+    here = available_cpus()
     if cpus > here:
-        raise ConfigError(f"--cpus-per-node is {cpus} but this machine has {here} CPUs")
+        raise ConfigError(f"--cpus-per-node is {cpus} but this process may use {here} CPUs")
     if gpus:
         import torch
 

@@ -1,6 +1,5 @@
 """Where a node computes: device, precision and CPU threads."""
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import torch
 from threadpoolctl import threadpool_limits
 
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import DeviceError
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,8 +54,8 @@ def choose_device(device: Literal["auto", "cpu", "cuda"], precision: Literal["au
 
 
 def set_threads(threads: int) -> None:
-    """Let PyTorch and numpy use `threads` CPU threads; 0: the CPUs that a simulation gives this node, or all cores."""
-    threads = threads or _simulation_cpus() or os.cpu_count() or 1
+    """Let PyTorch and numpy use `threads` CPU threads; 0: those that a simulation gives this node, or all there are."""
+    threads = threads or _simulation_cpus() or available_cpus()
     torch.set_num_threads(threads)
     threadpool_limits(threads)
 

@@ -6,11 +6,9 @@ dependencies afresh, and leaves behind a SuperLink whose start folder comes firs
 
 import json
 import math
-import os
 import signal
 import socket
 import subprocess
-import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -21,12 +19,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
+from fedkd_flwr.child_environment import SCRIPTS, child_environment
 from fedkd_flwr.config import Value
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.processes import MARKER, guarded
+from fedkd_flwr.processes import guarded
 from fedkd_flwr.run_log import RunLog, Say, plain
 
-_SCRIPTS = Path(sysconfig.get_path("scripts"))
 _CONNECTION = "fedkd"
 _SUPERLINK_START_SECONDS = 60.0
 _RUN_START_SECONDS = 180.0
@@ -95,7 +94,7 @@ class _Federation:
         self.address = f"127.0.0.1:{_free_port()}"
         self._home = home
         self._log = home / "superlink.log"
-        self._env = _environment(home)
+        self._env = child_environment(home)
         self._processes: list[subprocess.Popen[Any]] = []
 
     def start(self) -> None:
@@ -112,7 +111,7 @@ class _Federation:
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         deadline = time.monotonic() + _SUPERLINK_START_SECONDS
-        while not self._answers():
+        while not is_healthy(self.address):
             if self._superlink.poll() is not None:
                 raise RunError(self._superlink_stopped())
             if time.monotonic() > deadline:
@@ -127,6 +126,7 @@ class _Federation:
             "num-supernodes": job.nodes,
             "client-resources-num-cpus": job.cpus_per_node,
             "client-resources-num-gpus": float(job.gpus_per_node),
+            "init-args-num-cpus": available_cpus(),
         }
         answer = self._flwr(
             "run", str(job.app), _CONNECTION,
@@ -141,7 +141,12 @@ class _Federation:
 
     def follow(self, run_id: str, job: Job, began: float, show: Say) -> Verdict:
         """Show the run's log until the run is over or hangs; return the verdict."""
-        log = RunLog(self._popen("flwr", "log", run_id, _CONNECTION, stdout=subprocess.PIPE, text=True), show)
+        log = RunLog(
+            self._popen(
+                "flwr", "log", run_id, _CONNECTION, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ),
+            show,
+        )
         deadline = began + (job.timeout or math.inf)
         while True:
             log.wait(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
@@ -190,19 +195,12 @@ class _Federation:
     def _popen(self, command: str, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":
         """Start a command in the folder without code, out of reach of the terminal's Ctrl-C."""
         process = subprocess.Popen(
-            [str(_SCRIPTS / command), *arguments],
+            [str(SCRIPTS / command), *arguments],
             cwd=self._home / "cwd", env=self._env, stdin=subprocess.DEVNULL, start_new_session=True,
             **options,
         )  # fmt: skip
         self._processes.append(process)
         return process
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{self.address}/health", timeout=1) as response:
-                return bool(response.status == HTTPStatus.OK)
-        except OSError:
-            return False
 
     def _superlink_stopped(self) -> str:
         code = self._superlink.poll()
@@ -213,22 +211,14 @@ class _Federation:
         return f"the SuperLink stopped with exit code {code}: {(errors or lines or ['its log is empty'])[-1]}"
 
 
-def _environment(home: Path) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    return {
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONWARNINGS": "ignore::FutureWarning:ray._private.worker",
-        **inherited,
-        MARKER: str(home),
-        "PATH": os.pathsep.join([str(_SCRIPTS), os.environ.get("PATH", os.defpath)]),
-        "PYTHONUNBUFFERED": "1",
-        "RAY_TMPDIR": str(home),
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-    }
+def is_healthy(address: str) -> bool:
+    """Whether a SuperLink on this machine answers; whatever proxy the environment names is not asked."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/health", timeout=1) as response:
+            return bool(response.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def _temp_root() -> str:

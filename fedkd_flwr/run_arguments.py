@@ -2,15 +2,16 @@
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.run_names import fresh_run_name
 
 _PAIR = re.compile(r"""\s*(\S+?)=('[^']*'|"[^"]*"|\S+)""")
 _FOLDERS = ("runs-dir", "state-dir", "resume")
@@ -47,7 +48,19 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None) -> A
             raise ConfigError(f"{resume} can only be resumed as it was: {'; '.join(differences)}")
     if config.resume:
         return Arguments(config, Path(config.resume))
-    return _named(config)
+    config = config if config.run_name else config.model_copy(update={"run_name": fresh_run_name()})
+    folder = Path(config.runs_dir, config.run_name)
+    if folder.exists():
+        raise ConfigError(
+            f"run-name {config.run_name!r} is taken: choose another, or continue that run with: "
+            f"{resume_command(app.resolve(), folder)}"
+        )
+    return Arguments(config, folder)
+
+
+def resume_command(app: Path, folder: Path, *options: str) -> str:
+    """What to type, anywhere, to go on with the run in `folder`."""
+    return shlex.join(["fedkd", "run", str(app), "--resume", str(folder), *options])
 
 
 def nodes_of(run: Path) -> int | None:
@@ -127,20 +140,3 @@ def _absolute_value(key: str, value: str) -> str:
 
 def _absolute_path(path: str) -> str:
     return str(Path.cwd() / Path(path).expanduser())
-
-
-def _named(config: RunConfig) -> Arguments:
-    """Give a fresh run a folder that is not there yet."""
-    runs = Path(config.runs_dir)
-    if config.run_name:
-        if (runs / config.run_name).exists():
-            raise ConfigError(
-                f"run-name {config.run_name!r} is taken: choose another, or continue that run with --resume "
-                f"{runs / config.run_name}"
-            )
-        return Arguments(config, runs / config.run_name)
-    name = unique = f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    number = 2
-    while (runs / unique).exists():
-        unique, number = f"{name}-{number}", number + 1
-    return Arguments(config.model_copy(update={"run_name": unique}), runs / unique)

@@ -12,7 +12,6 @@ RUN/teacher/              where all layers of the teacher travel
 import json
 import shutil
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +24,7 @@ from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import History
 from fedkd_flwr.ledger import Ledger
+from fedkd_flwr.run_names import fresh_run_name
 
 _FORMAT = 3
 _KEEP_CHECKPOINTS = 2
@@ -183,8 +183,7 @@ def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     """
     if config.resume:
         return RunFolder.resume(Path(config.resume).absolute(), config)
-    name = config.run_name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    folder = RunFolder.create(Path(config.runs_dir).absolute() / name, config)
+    folder = RunFolder.create(Path(config.runs_dir).absolute() / (config.run_name or fresh_run_name()), config)
     return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())
 
 

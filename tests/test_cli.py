@@ -1,11 +1,16 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from fedkd_flwr import cli
+from fedkd_flwr.child_environment import SCRIPTS
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ModelError, RunError
 from fedkd_flwr.launcher import Job, Verdict
@@ -29,7 +34,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
     def launch(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
         jobs.append(job)
         folder = Path(str(job.run_config["runs-dir"])) / str(job.run_config["run-name"])
-        folder.mkdir(parents=True)
+        (folder / "checkpoints").mkdir(parents=True)
         (folder / "history.json").write_text(json.dumps(HISTORY))
         show("\x1b[92mINFO\x1b[0m: a [line] of the log")
         return Verdict(completed=True)
@@ -74,7 +79,16 @@ def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
     result = run("-c", 'run-name="x"')
     assert result.exit_code == 1
     assert result.stderr == "fedkd: the run failed: RunError: too few nodes\n"
-    assert f"fedkd run --resume {tmp_path}/runs/x" in result.stdout
+    assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x\n")
+
+
+def test_a_run_that_finished_no_round_is_not_said_to_go_on(
+    launched: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "launch", lambda job, say, show: Verdict(False, "too few nodes"))
+    result = run()
+    assert (result.exit_code, result.stderr) == (1, "fedkd: too few nodes\n")
+    assert "--resume" not in result.stdout
 
 
 def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +108,7 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
         (["-c", "num-rounds"], "is not key=value"),
         (["--resume", "runs/none"], "runs/none cannot be resumed"),
         (["--nodes", "1"], "min-train-nodes is 2 but --nodes is 1"),
-        (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this machine has"),
+        (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this process may use"),
         (["--gpus-per-node", "100000"], "--gpus-per-node is 100000 but this machine has"),
     ],
 )
@@ -115,6 +129,20 @@ def test_models_that_do_not_fit_exit_2(launched: list[Job], monkeypatch: pytest.
     result = run()
     assert (result.exit_code, result.stderr) == (2, "fedkd: teacher 'x' is not there\n")
     assert launched == []
+
+
+@pytest.mark.parametrize("module", [False, True])
+def test_version_names_what_a_report_of_a_fault_needs(module: bool) -> None:
+    command = [sys.executable, "-m", "fedkd_flwr"] if module else [str(SCRIPTS / "fedkd")]
+    out = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert out.startswith(f"fedkd {version('fedkd-flwr')} (flwr {version('flwr')}, torch ")
+    assert out.count("\n") == 1
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_FEDKD_COMPLETE": "complete_bash", "COMP_WORDS": "fedkd ", "COMP_CWORD": "1"}
+    out = subprocess.run([str(SCRIPTS / "fedkd")], capture_output=True, text=True, env=os.environ | asked).stdout
+    assert {"run", "show"} <= set(out.split())
 
 
 def test_show_prints_the_table_of_a_run(tmp_path: Path) -> None:

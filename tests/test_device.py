@@ -1,8 +1,7 @@
-import os
-
 import pytest
 import torch
 
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.device import Device, choose_device, set_threads
 from fedkd_flwr.errors import DeviceError
 
@@ -42,4 +41,4 @@ def test_threads_are_those_asked_for_or_all() -> None:
     set_threads(1)
     assert torch.get_num_threads() == 1
     set_threads(0)
-    assert torch.get_num_threads() == os.cpu_count()
+    assert torch.get_num_threads() == available_cpus()

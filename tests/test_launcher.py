@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from fedkd_flwr import launcher
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.launcher import Job, Verdict, launch
 
@@ -48,7 +49,9 @@ server = ServerApp()
 
 @client.query()
 def answer(message, context):
-    return Message(RecordDict({"c": ConfigRecord({"cwd": os.listdir()})}), reply_to=message)
+    import ray
+    cpus = int(ray.cluster_resources()["CPU"])
+    return Message(RecordDict({"c": ConfigRecord({"cwd": os.listdir(), "cpus": cpus})}), reply_to=message)
 
 @server.main()
 def main(grid, context):
@@ -61,8 +64,9 @@ def main(grid, context):
     while len(nodes := list(grid.get_node_ids())) < 3:
         time.sleep(0.1)
     asked = [Message(RecordDict(), dst_node_id=node, message_type="query") for node in nodes]
-    answers = [reply.content["c"]["cwd"] for reply in grid.send_and_receive(asked, timeout=60)]
-    print("answers", answers, "quote", context.run_config["quote"], flush=True)
+    answers = [reply.content["c"] for reply in grid.send_and_receive(asked, timeout=60)]
+    print("cpus", {answer["cpus"] for answer in answers}, flush=True)
+    print("answers", [answer["cwd"] for answer in answers], "quote", context.run_config["quote"], flush=True)
 """
 
 
@@ -108,9 +112,23 @@ def lines_of(job: Job) -> tuple[Verdict, list[str]]:
     return launch(job, say=lines.append, show=lines.append), lines
 
 
-def test_completed_run(tmp_path: Path, nothing_left: Callable[[], None]) -> None:
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """An affinity mask of one CPU, where this system has such masks."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def test_completed_run(tmp_path: Path, nothing_left: Callable[[], None], one_cpu: None) -> None:
+    """The app gets what was asked for, and Ray no more CPUs than this process may use."""
     verdict, lines = lines_of(job(tmp_path, "ok"))
     assert verdict == Verdict(completed=True)
+    assert f"cpus {{{available_cpus()}}}" in lines
     assert 'answers [[], [], []] quote a "b" \\ ä' in lines
     assert not any("num-supernodes" in line or "SuperLink:" in line for line in lines)
     nothing_left()

@@ -1,11 +1,12 @@
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.run_arguments import gather, parse_overrides
+from fedkd_flwr.run_arguments import gather, parse_overrides, resume_command
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -41,13 +42,16 @@ def test_bad_overrides(text: str, words: str) -> None:
         parse_overrides(text)
 
 
-def test_later_overrides_win_and_a_fresh_run_gets_a_free_folder(tmp_path: Path) -> None:
+def test_later_overrides_win(tmp_path: Path) -> None:
     first = gather(REPOSITORY, ["seed=3", "seed=4 num-rounds=2"])
     assert (first.config.seed, first.config.num_rounds) == (4, 2)
     assert first.folder == tmp_path / "runs" / first.config.run_name
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", first.config.run_name)
-    first.folder.mkdir(parents=True)
-    assert gather(REPOSITORY, []).folder != first.folder
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-[0-9a-f]{6}", first.config.run_name)
+
+
+def test_runs_of_the_same_second_have_names_of_their_own() -> None:
+    """Though neither has made its folder when the other is named."""
+    assert len({gather(REPOSITORY, []).folder for _ in range(20)}) == 20
 
 
 def test_relative_paths_are_the_users(tmp_path: Path) -> None:
@@ -105,8 +109,16 @@ def test_resume_of_what_is_no_run(tmp_path: Path, content: str | None, words: st
 
 def test_taken_run_name(tmp_path: Path) -> None:
     (tmp_path / "runs" / "x").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"run-name 'x' is taken: .* --resume .*/runs/x"):
+    command = f"fedkd run {REPOSITORY} --resume {tmp_path}/runs/x"
+    with pytest.raises(ConfigError, match=rf"run-name 'x' is taken: .* with: {re.escape(command)}$"):
         gather(REPOSITORY, ['run-name="x"'])
+
+
+def test_commands_to_resume_can_be_pasted() -> None:
+    command = resume_command(Path("/my apps/fedkd"), Path("/r/it's"), "--cpus-per-node", "2")
+    assert shlex.split(command) == [
+        "fedkd", "run", "/my apps/fedkd", "--resume", "/r/it's", "--cpus-per-node", "2",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
