@@ -66,10 +66,11 @@ class RoundEntry(ScoreBoard):
 
 @dataclass
 class History:
-    """All rounds of a run; `initial` holds the scores before the first."""
+    """All rounds of a run; `initial` holds the scores before the first, `data` what each node counted in its data."""
 
     initial: ScoreBoard = field(default_factory=ScoreBoard)
     rounds: list[RoundEntry] = field(default_factory=list)
+    data: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def after(self, round: int) -> ScoreBoard:
         """Where the scores of the models after `round` (0: before the first) belong."""
@@ -90,6 +91,7 @@ class History:
         return {
             "initial": _kebab(asdict(self.initial)),
             "rounds": [_kebab(asdict(entry)) for entry in self.rounds],
+            "data": self.data,
         }
 
     @classmethod
@@ -98,6 +100,7 @@ class History:
         return cls(
             ScoreBoard(**_snake(stored["initial"])),
             [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
+            stored.get("data", {}),
         )
 
 

@@ -20,7 +20,7 @@ from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import EncodedData
+from fedkd_flwr.data import DataReport, EncodedData
 from fedkd_flwr.device import choose_device, set_threads
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -39,6 +39,7 @@ from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import (
+    DataCounts,
     EvaluateReply,
     EvaluateRequest,
     Evaluation,
@@ -92,6 +93,7 @@ class Node:
         except DamagedStateError as error:
             state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
         store.prune(self._config.keep_lineages)
+        report = self._report()
         state = state or self._initial_state()
         return JoinReply(
             node=self.name,
@@ -99,6 +101,7 @@ class Node:
             title=self._prepared.title,
             labels=self._prepared.labels,
             train_examples=self._prepared.train_examples,
+            data=DataCounts(**{key: getattr(report, key) for key in DataCounts.model_fields}),
             label_shares=self._prepared.label_shares,
             partitions=self._partitions,
             round=state.round,
@@ -214,6 +217,10 @@ class Node:
     def _examples(self) -> EncodedData:
         with self._clock("setup"):
             return self._prepared.examples
+
+    def _report(self) -> DataReport:
+        with self._clock("setup"):
+            return self._prepared.report
 
     def _store(self, lineage: str) -> NodeStore:
         return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)

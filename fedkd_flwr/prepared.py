@@ -1,14 +1,16 @@
 """A node's data as its task reads them: from its disk where they lie there, or else read and encoded anew."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
+from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
 from fedkd_flwr.tasks import Task, build_task
 from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
+from fedkd_flwr.tasks.text import cuts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +62,16 @@ class Prepared:
         task, stored = self.task, self._stored
         if stored is None or stored.encoding != task.encoding:
             train, test = (task.encode(part) for part in (self._data.train, self._data.test))
-            stored = EncodedData(self.title, self.labels, task.encoding, train, test)
+            cut, longest = cuts(train, test)
+            report = replace(self._data.report, cut=cut, longest=longest)
+            stored = EncodedData(self.title, self.labels, task.encoding, train, test, report)
             self._store.save(self._fingerprint, stored)
         return stored
+
+    @property
+    def report(self) -> DataReport:
+        """What was counted while the data were read and encoded; encodes them where that is not done yet."""
+        return self.examples.report
 
     def adjustment(self, all_nodes: Sequence[float]) -> "Tensor | None":
         """What logits that hold for the shares of all nodes lack to hold for these, [classes]; None: nothing."""

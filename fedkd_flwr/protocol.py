@@ -40,6 +40,17 @@ class JoinRequest(_Body):
     lineage: str
 
 
+class DataCounts(_Body):
+    """How many of a node's rows are what; see `fedkd_flwr.data.DataReport`."""
+
+    rows: Count = 0
+    repeats: Count = 0
+    conflicts: Count = 0
+    unlabelled: Count = 0
+    cut: Count = 0
+    longest: Count = 0
+
+
 class JoinReply(_Body):
     """Who a node is and what it holds.
 
@@ -48,6 +59,7 @@ class JoinReply(_Body):
         partition: its place in the order of sums; equal partitions are ordered by `node`.
         title: its data, for people.
         labels, train_examples: of its data.
+        data: what was counted while they were read.
         label_shares: of its training examples; empty where the run does not adjust logits to them.
         partitions: among how many nodes the data set is shared out; 0: the data are its own.
         round: in which it trained last, in this lineage; 0: it holds no state.
@@ -65,6 +77,7 @@ class JoinReply(_Body):
     title: str
     labels: tuple[str, ...]
     train_examples: Count
+    data: DataCounts = DataCounts()
     label_shares: Shares = ()
     partitions: Count
     round: Count

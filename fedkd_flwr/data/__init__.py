@@ -1,11 +1,12 @@
 """Where examples come from and how they are split."""
 
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
-from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.node_data import DataReport, NodeData
 from fedkd_flwr.data.nodes import data_fingerprint, load_node_data, load_test_data, node_name
 from fedkd_flwr.data.store import EncodedData, EncodedStore
 
 __all__ = [
+    "DataReport",
     "EncodedData",
     "EncodedStore",
     "NodeData",

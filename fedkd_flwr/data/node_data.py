@@ -10,6 +10,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class DataReport:
+    """Counts of a node's data, without any of their content.
+
+    Attributes:
+        rows: of the data that are this node's: its examples and the repeats among them.
+        repeats: rows that are left out because an earlier one holds the same text under the same label.
+        conflicts: rows that are left out although they hold the text of an earlier one under another label.
+        unlabelled: rows without a label, left out of the whole data set because `skip-unlabelled` says so.
+        classes: examples of each label, in the order of `NodeData.labels`; empty where the labels are no classes.
+        held_out: which rows are tested on, ascending, counted from 1 as errors count them; in data of two splits within
+            the one that is held out.
+        cut: texts of more than `max-length` tokens, of which the rest is not read.
+        longest: tokens of the longest text before it is cut; 0: not counted.
+    """
+
+    rows: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    unlabelled: int = 0
+    classes: tuple[int, ...] = ()
+    held_out: tuple[int, ...] = ()
+    cut: int = 0
+    longest: int = 0
+
+
+@dataclass(frozen=True)
 class NodeData:
     """Examples of one node: no text, sentence or impression of `test` is in `train`, and no file of an image.
 
@@ -22,12 +48,14 @@ class NodeData:
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
             the highest.
+        report: what was counted while they were read; nothing is cut yet.
     """
 
     name: str
     train: "Dataset"
     test: "Dataset"
     labels: tuple[str, ...]
+    report: DataReport = DataReport()
 
 
 def checked_labels(labels: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from fedkd_flwr.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {

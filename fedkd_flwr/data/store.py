@@ -9,16 +9,21 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
+from fedkd_flwr.data.node_data import DataReport
 from fedkd_flwr.disk import flush
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _log = logging.getLogger(__name__)
+
+_REPORT = TypeAdapter(DataReport)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class EncodedData:
         labels: the names of all classes.
         encoding: what `Task.encoding` was when they were encoded.
         train, test: what `Task.encode` returned, one chunk a column.
+        report: what was counted while they were read and encoded.
     """
 
     name: str
@@ -37,6 +43,7 @@ class EncodedData:
     encoding: str
     train: "pa.Table"
     test: "pa.Table"
+    report: DataReport = field(default_factory=DataReport)
 
 
 class EncodedStore:
@@ -62,6 +69,7 @@ class EncodedStore:
                 about["encoding"],
                 train.replace_schema_metadata(),
                 test.replace_schema_metadata(),
+                _REPORT.validate_json(about["report"]),
             )
         except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
@@ -75,6 +83,7 @@ class EncodedStore:
             "name": examples.name,
             "labels": json.dumps(examples.labels),
             "encoding": examples.encoding,
+            "report": _REPORT.dump_json(examples.report).decode(),
         }
         schema = examples.train.schema.with_metadata(about)
         fresh = self._path.with_name(self._path.name + ".new")

@@ -52,15 +52,15 @@ class LabelledTexts:
         """Tokenise the columns `text` (str) and `label` of a data set.
 
         Returns:
-            Columns `tokens` (int32 ids, unpadded) and `label`, as it was, and by a tokenizer of the teacher's own
-            `teacher-tokens`.
+            Columns `tokens` (int32 ids, unpadded), `length` (int32: how many they were before they were cut) and
+            `label`, as it was, and by a tokenizer of the teacher's own `teacher-tokens`.
         """
         import pyarrow as pa
 
-        columns = {
-            column: tokenised(dataset["text"], tokenizer, self._max_length)
-            for column, tokenizer in self._tokenizers.items()
-        }
+        texts, columns = dataset["text"][:], {}
+        for column, tokenizer in self._tokenizers.items():
+            columns[column], lengths = tokenised(texts, tokenizer, self._max_length)
+            columns.setdefault("length", lengths)
         label = dataset.with_format("arrow")["label"][:].combine_chunks()
         return pa.table(columns | {"label": label})
 

@@ -64,21 +64,37 @@ def by_length(rows: Rows, count: int, batch_size: int, order: Sequence[int] | No
             yield [window[place] for place in batch]
 
 
-def tokenised(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "pa.Array":
-    """Ids of each text (lists of int32), special ones included, cut to a maximal length."""
+def tokenised(
+    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> tuple["pa.Array", "pa.Array"]:
+    """Ids of each text (lists of int32), special ones included, cut to a maximal length; and how many there were."""
     import pyarrow as pa
 
-    tokens = []
+    plain = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    tokens, lengths = [], []
     for start in range(0, len(texts), CHUNK):
-        chunk = tokenizer(
-            texts[start : start + CHUNK],
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        tokens.append(pa.array(chunk["input_ids"], pa.large_list(pa.int32())))
-    return pa.concat_arrays(tokens)
+        chunk = texts[start : start + CHUNK]
+        ids = tokenizer(chunk, truncation=True, max_length=max_length, **plain)["input_ids"]
+        counts = [len(row) for row in ids]
+        if full := [row for row, count in enumerate(counts) if count >= max_length]:
+            whole = tokenizer([chunk[row] for row in full], **plain)["input_ids"]
+            for row, found in zip(full, whole, strict=True):
+                counts[row] = len(found)
+        tokens.append(pa.array(ids, pa.large_list(pa.int32())))
+        lengths.append(pa.array(counts, pa.int32()))
+    return pa.concat_arrays(tokens), pa.concat_arrays(lengths)
+
+
+def cuts(*encoded: "pa.Table") -> tuple[int, int]:
+    """How many texts of encoded examples have been cut, and the tokens of the longest before; 0, 0: none ever are."""
+    cut, longest = 0, 0
+    for table in encoded:
+        if "length" in table.column_names:
+            lengths = np.from_dlpack(table["length"].chunk(0))
+            tokens = np.diff(Rows.of(table["tokens"]).ends)
+            cut += int((lengths > tokens).sum())
+            longest = max(longest, int(lengths.max(initial=0)))
+    return cut, longest
 
 
 def tokens_and_mask(tokens: Sequence["NDArray[Any]"], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pytest
 from killed import killed_at
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import EncodedData, EncodedStore, data_fingerprint, load_node_data
+from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, data_fingerprint, load_node_data
 from fedkd_flwr.node import Node
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import JoinRequest
@@ -31,7 +31,8 @@ def examples(*texts: int) -> EncodedData:
     def table(ids: int) -> pa.Table:
         return pa.table({"tokens": pa.array([[ids] * 500] * 40, pa.large_list(pa.int32())), "label": [ids] * 40})
 
-    return EncodedData("north", ("no", "ja, yes"), "encoding", table(texts[0]), table(texts[1]))
+    report = DataReport(rows=100, repeats=15, conflicts=5, classes=(40, 40), held_out=texts, cut=3, longest=700)
+    return EncodedData("north", ("no", "ja, yes"), "encoding", table(texts[0]), table(texts[1]), report)
 
 
 @pytest.fixture
@@ -143,13 +144,16 @@ def test_a_second_process_neither_reads_nor_encodes(
     assert sum(encoded) == 40
 
 
-def test_a_node_that_only_joins_encodes_nothing(
+def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
     run_config: Callable[..., dict[str, Any]], write: Write, encoded: list[int]
 ) -> None:
-    node = Node(tiny(run_config), {"data-path": write("ward.csv", rows(40))})
-    reply = node.join(JoinRequest(lineage="lineage"))
+    """So that texts that are cut are known before the first round; what it encodes is what its rounds read."""
+    config, place = tiny(run_config, max_length=3), {"data-path": write("ward.csv", rows(40))}
+    reply = Node(config, place).join(JoinRequest(lineage="lineage"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
-    assert encoded == []
+    assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 5, 40)
+    prepare.cache_clear()
+    assert Node(config, place).join(JoinRequest(lineage="lineage")) == reply and sum(encoded) == 40
 
 
 def test_a_changed_file_is_encoded_again(run_config: Callable[..., dict[str, Any]], write: Write) -> None:
