@@ -1,36 +1,31 @@
 """What the server does with a run: run config -> strategy -> rounds -> what a run leaves."""
 
-from logging import getLogger
-
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.errors import FedKDError
+from fedkd_flwr.error_log import log_errors_in_one_line
 from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.reliable_grid import ReliableGrid
 from fedkd_flwr.run_folder import open_run
 from fedkd_flwr.strategy import FedKD
 
 app = ServerApp()
+log_errors_in_one_line()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run, or go on with, one federated training."""
-    try:
-        config = RunConfig.parse(context.run_config)
-        check_models(config)
-        folder, state = open_run(config)
-        strategy = FedKD(config, folder, state)
-        grid = ReliableGrid(grid)
-        strategy.start(
-            grid,
-            ArrayRecord(),
-            num_rounds=config.num_rounds - state.round,
-            timeout=config.round_timeout_seconds,
-        )
-        strategy.finish(grid, folder.path)
-    except FedKDError as error:
-        getLogger("flwr").error("fedkd: the run failed: %s", error)
-        raise
+    config = RunConfig.parse(context.run_config)
+    check_models(config)
+    folder, state = open_run(config)
+    strategy = FedKD(config, folder, state)
+    grid = ReliableGrid(grid)
+    strategy.start(
+        grid,
+        ArrayRecord(),
+        num_rounds=config.num_rounds - state.round,
+        timeout=config.round_timeout_seconds,
+    )
+    strategy.finish(grid, folder.path)

@@ -6,6 +6,7 @@ dependencies afresh, and leaves behind a SuperLink whose start folder comes firs
 
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
@@ -154,7 +155,7 @@ class _Federation:
             if status == "finished:completed":
                 return Verdict(completed=True)
             if status.startswith("finished:"):
-                return Verdict(False, f"the run {status.removeprefix('finished:')}: {log.error or details}")
+                return Verdict(False, f"the run {status.removeprefix('finished:')}: {log.error or _reason(details)}")
             if self._superlink.poll() is not None:
                 return Verdict(False, self._superlink_stopped())
             if time.monotonic() >= deadline:
@@ -235,6 +236,11 @@ def _free_port() -> int:
 def _resources(job: Job) -> str:
     cpus = f"{job.cpus_per_node} CPU" + "s" * (job.cpus_per_node > 1)
     return f"{cpus}, {job.gpus_per_node:g} GPU" if job.gpus_per_node else cpus
+
+
+def _reason(details: str) -> str:
+    """Why a run failed, without Flower's own words before it."""
+    return re.sub(r"^(Simulation|ServerApp) failed with exception: ", "", details)
 
 
 def _toml(values: Mapping[str, Value]) -> str:

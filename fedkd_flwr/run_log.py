@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fedkd_flwr.error_log import FAILED
+
 Say = Callable[[str], None]
 """Takes one line of text for the user."""
 
@@ -27,7 +29,10 @@ def plain(line: str) -> str:
 
 
 class RunLog:
-    """A run's log as it arrives: shown line by line by a thread that remembers the last line and error."""
+    """A run's log as it arrives: shown line by line by a thread that remembers the last line and error.
+
+    Of a run that ends with an error of ours the log is shown up to there: whoever gives the verdict says the error.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]", show: Say) -> None:
         self.error = ""
@@ -52,10 +57,13 @@ class RunLog:
         self._reader.join(seconds)
 
     def _read(self, show: Say) -> None:
+        told = False
         for line in self._process.stdout or ():
             self._heard = time.monotonic()
             words = plain(line)
-            if any(noise in words for noise in _NOISE):
+            if FAILED in words:
+                self.error, told = words.partition(FAILED)[2], True
+            if told or any(noise in words for noise in _NOISE):
                 continue
             show(line.rstrip())
             self._last = words or self._last

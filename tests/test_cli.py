@@ -73,12 +73,12 @@ def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
 
     def fail(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
         complete(job, say, show)
-        return Verdict(False, "the run failed: RunError: too few nodes")
+        return Verdict(False, "the run failed: too few nodes")
 
     monkeypatch.setattr(cli, "launch", fail)
     result = run("-c", 'run-name="x"')
     assert result.exit_code == 1
-    assert result.stderr == "fedkd: the run failed: RunError: too few nodes\n"
+    assert result.stderr == "fedkd: the run failed: too few nodes\n"
     assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x\n")
 
 

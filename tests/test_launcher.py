@@ -43,6 +43,8 @@ import os, time
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from fedkd_flwr.error_log import log_errors_in_one_line
+from fedkd_flwr.errors import RunError
 
 client = ClientApp()
 server = ServerApp()
@@ -58,6 +60,9 @@ def main(grid, context):
     mode = context.run_config.get("mode", "hang")
     if mode == "fail":
         raise ValueError("the culprit is X")
+    if mode == "refuse":
+        log_errors_in_one_line()
+        raise RunError("the culprit is Y")
     if mode == "hang":
         print("about to hang", flush=True)
         time.sleep(1000)
@@ -137,6 +142,15 @@ def test_completed_run(tmp_path: Path, nothing_left: Callable[[], None], one_cpu
 def test_failed_run_says_why(tmp_path: Path, nothing_left: Callable[[], None]) -> None:
     verdict, _ = lines_of(job(tmp_path, "fail"))
     assert verdict == Verdict(False, "the run failed: ValueError: the culprit is X")
+    nothing_left()
+
+
+def test_an_error_of_ours_is_said_once_and_without_a_traceback(
+    tmp_path: Path, nothing_left: Callable[[], None]
+) -> None:
+    verdict, lines = lines_of(job(tmp_path, "refuse"))
+    assert verdict == Verdict(False, "the run failed: the culprit is Y")
+    assert not any(word in line for line in lines for word in ("Traceback", "culprit", "Exit Code"))
     nothing_left()
 
 
