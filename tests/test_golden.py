@@ -35,7 +35,8 @@ DEFAULTS = {
 FEDERATIONS: dict[str, Changes] = {
     "fedkd": DEFAULTS,
     "fedkd both ways, shared layers": DEFAULTS | {"shared_layers": 3, "teacher_kl_weight": 1.0, "fraction_train": 0.5},
-    "fedkd separate, two teachers": DEFAULTS | {"architecture": "separate", "teachers": "TINY,DISTILBERT", "max_length": 32},
+    "fedkd separate, two teachers": DEFAULTS
+    | {"architecture": "separate", "teachers": "TINY,DISTILBERT", "max_length": 32},
     "fedkd-paper": {"method": "fedkd-paper"},
     "fml, clipped": {"method": "fml", "codec": "energy", "bits": 8, "max_update_norm": 1.5},
     "fedavg, budget": {"method": "fedavg", "codec": "budget", "budget": "2kB", "error_feedback": "up"},
@@ -56,12 +57,15 @@ def sources(tmp_path_factory: pytest.TempPathFactory, tweets_csv: Path, defaults
     """The data of each task, and what names them."""
     folder = tmp_path_factory.mktemp("golden")
     tweets = load_examples("tweets", RunConfig.parse(defaults))["text"][:24000:100]
-    rows = [{"text": t, "words": [w for w in ("the", "to", "http") if w in t.lower()], "length": len(t)} for t in tweets]
+    words = ("the", "to", "http")
+    rows = [{"text": t, "words": [w for w in words if w in t.lower()], "length": len(t)} for t in tweets]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for corpus, kind in (("north", "Drug"), ("south", "Disease")):
         (folder / "iob" / corpus).mkdir(parents=True)
         sentences = [
-            "".join(f"{w}\t{f'B-{kind}' if w.istitle() else 'O'}\n" for w in t.split()) for t in tweets[:40] if t.split()
+            "".join(f"{w}\t{f'B-{kind}' if w.istitle() else 'O'}\n" for w in t.split())
+            for t in tweets[:40]
+            if t.split()
         ]
         (folder / "iob" / corpus / "train.tsv").write_text("\n".join(sentences[:32]))
         (folder / "iob" / corpus / "test.tsv").write_text("\n".join(sentences[32:]))
