@@ -79,6 +79,7 @@ _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
 """The other keys of a node config: who the node is, its data, its teacher."""
 
+_POSITIVE = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)"
 _SOURCE = f"({'|'.join(PREFIXES)}):.+"
 _SOURCES = " or ".join(", ".join(f"{prefix}:PATH" for prefix in PREFIXES).rsplit(", ", 1))
 
@@ -145,6 +146,10 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0)
 
+    class_weights: str = Field(
+        pattern=rf"^(none|balanced|{_POSITIVE}( *, *{_POSITIVE})+)$",
+        description="none, balanced, or a positive number for each of the labels, such as 1,5",
+    )
     logit_adjustment: Literal["auto", "always", "never"]
     linear_probe: Literal["auto", "always", "never"]
     loss: Literal["stable", "paper"]
@@ -158,7 +163,7 @@ class RunConfig(BaseModel):
 
     codec: Literal["auto", "budget", "energy", "dense", "rotated"]
     budget: str = Field(
-        pattern=r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(x|[kMG]?B(/run)?)$",
+        pattern=rf"^{_POSITIVE}(x|[kMG]?B(/run)?)$",
         description="a ratio to what travels, dense (128x), bytes of an update (100kB) or of a run (5MB/run)",
     )
     budget_front: float = Field(gt=0)

@@ -65,6 +65,18 @@ def _labels_fit_the_task(config: "RunConfig") -> None:
             )
 
 
+def _weighted_classes_are_named(config: "RunConfig") -> None:
+    if config.class_weights == "none":
+        return
+    if config.task in ("regression", "news-recommendation"):
+        raise ValueError(f"task {config.task!r} has no classes to weigh: set class-weights to 'none'")
+    if config.class_weights != "balanced" and (found := config.class_weights.count(",") + 1) != len(config.label_names):
+        raise ValueError(
+            f"class-weights has {found} numbers and labels {len(config.label_names)} names: set labels to all of them, "
+            "in the order of the numbers"
+        )
+
+
 def _adjusted_labels_have_shares(config: "RunConfig") -> None:
     if config.logit_adjustment == "always" and config.task in (
         "token-classification",
@@ -129,6 +141,7 @@ RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _data_fit_the_task,
     _partition_fits_the_data,
     _labels_fit_the_task,
+    _weighted_classes_are_named,
     _adjusted_labels_have_shares,
     _probed_heads_are_linear,
     _nested_is_one_model,

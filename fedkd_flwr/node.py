@@ -24,6 +24,7 @@ from fedkd_flwr.data import DataReport, EncodedData
 from fedkd_flwr.device import choose_device, set_threads
 from fedkd_flwr.distillation import (
     LocalTraining,
+    TaskLosses,
     TrainingSummary,
     build_optimizer,
     fit_heads,
@@ -51,6 +52,7 @@ from fedkd_flwr.protocol import (
     pack,
     unpack,
 )
+from fedkd_flwr.tasks.class_weights import WeightedLosses
 
 _PROBED = 512
 """Training examples to which new heads are fitted."""
@@ -84,7 +86,7 @@ class Node:
         with at_node(self.name):
             check_models(self._config)
             self._build(shared_head=self._config.shared_head != "never")
-            if self._prepared.label_shares and self._models.student is not None:
+            if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
                 require_bias(self._models.student)
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
@@ -102,7 +104,7 @@ class Node:
             labels=self._prepared.labels,
             train_examples=self._prepared.train_examples,
             data=DataCounts(**{key: getattr(report, key) for key in DataCounts.model_fields}),
-            label_shares=self._prepared.label_shares,
+            label_shares=() if self._models.student is None else self._prepared.label_shares,
             partitions=self._partitions,
             round=state.round,
             version=state.version,
@@ -213,6 +215,9 @@ class Node:
             self._models.pair.to(self._device.device)
             added = self._prepared.adjustment(label_shares)
             self._models.pair.adjustment = None if added is None else added.to(self._device.device)
+            self._losses: TaskLosses = self._prepared.task
+            if (weights := self._prepared.class_weights(label_shares)) is not None:
+                self._losses = WeightedLosses(self._prepared.task, weights.to(self._device.device))
 
     def _examples(self) -> EncodedData:
         with self._clock("setup"):
@@ -280,7 +285,7 @@ class Node:
             optimizer = build_optimizer(parameters, decayed(config, self._models, round, steps), config.weight_decay)
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
-            losses=self._prepared.task,
+            losses=self._losses,
             weights=warmed_up(config, round, steps),
             mode=config.loss,
             accumulation=config.gradient_accumulation,
@@ -307,7 +312,7 @@ class Node:
             examples, task = self._examples().train, self._prepared.task
             with self._clock("train"):
                 batches = task.batches(examples, self._config.batch_size, [int(index) for index in order])
-                fit_heads(self._models.pair, layers, batches, task, self._device.device, self._device.autocast)
+                fit_heads(self._models.pair, layers, batches, self._losses, self._device.device, self._device.autocast)
 
     def _order(self, generator: np.random.Generator) -> list[int]:
         """Indices of the round's training examples."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
 from fedkd_flwr.tasks import Task, build_task
+from fedkd_flwr.tasks.class_weights import class_weights
 from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
 from fedkd_flwr.tasks.text import cuts
 
@@ -34,7 +35,7 @@ class Prepared:
         title: whose examples they are.
         labels: the names of all classes.
         train_examples: how many there are to train on.
-        label_shares: of these; empty where the run does not adjust logits to them.
+        label_shares: of these; empty where the run neither adjusts logits to them nor balances classes by them.
     """
 
     def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
@@ -45,7 +46,8 @@ class Prepared:
         self._stored = self._store.load(self._fingerprint)
         data = self._stored or self._data
         self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
-        self.label_shares = self._shares(data) if config.adjusts_logits and self.task.link else ()
+        adjusts = config.adjusts_logits and self.task.link is not None
+        self.label_shares = self._shares(data) if adjusts or config.class_weights == "balanced" else ()
 
     @property
     def _data(self) -> NodeData:
@@ -75,11 +77,16 @@ class Prepared:
 
     def adjustment(self, all_nodes: Sequence[float]) -> "Tensor | None":
         """What logits that hold for the shares of all nodes lack to hold for these, [classes]; None: nothing."""
-        if self.task.link is None or not (all_nodes and self.label_shares):
+        if self.task.link is None or not (self._config.adjusts_logits and all_nodes and self.label_shares):
             return None
         return adjustment(self.label_shares, all_nodes, self.task.link)
+
+    def class_weights(self, all_nodes: Sequence[float]) -> "Tensor | None":
+        """What each class weighs in the task loss, [classes]: by the shares of all nodes where they are known."""
+        return class_weights(self._config.class_weights, all_nodes or self.label_shares, self.task.link)
 
     def _shares(self, data: EncodedData | NodeData) -> tuple[float, ...]:
         encoded = isinstance(data, EncodedData)
         column = data.train["label"] if encoded else data.train.with_format("arrow")["label"][:]
-        return shares(label_counts(column, len(data.labels)), len(data.train))
+        counts = label_counts(column, len(data.labels))
+        return shares(counts, len(data.train) if self._config.task == "multi-label" else sum(counts))

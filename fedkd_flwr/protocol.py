@@ -60,7 +60,7 @@ class JoinReply(_Body):
         title: its data, for people.
         labels, train_examples: of its data.
         data: what was counted while they were read.
-        label_shares: of its training examples; empty where the run does not adjust logits to them.
+        label_shares: of its training examples; empty where the run neither adjusts logits to them nor balances classes.
         partitions: among how many nodes the data set is shared out; 0: the data are its own.
         round: in which it trained last, in this lineage; 0: it holds no state.
         version: of the student that it holds.
@@ -153,7 +153,7 @@ class TrainRequest(_Body):
         taken: the last round of which the server took this node's update; 0: none.
         codec: of the node's update.
         shared_head: whether the student's head travels; otherwise each node keeps its own.
-        label_shares: of all nodes, for which heads that travel hold; empty: they hold for any.
+        label_shares: of all nodes, to which heads are adjusted and by which classes are balanced; empty: neither.
         evaluate: score the refreshed student and the teacher before training.
     """
 

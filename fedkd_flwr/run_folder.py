@@ -46,7 +46,8 @@ class RunState:
         partitions: among how many nodes the data set is shared out; None until a node has joined.
         taken: node -> the last round of which its update was taken.
         shared_head: whether the student's head travels; decided when the first nodes have joined.
-        label_shares: of the examples of all these nodes, for which the student's head holds; empty: for any.
+        label_shares: of the examples of all these nodes, to which heads are adjusted and by which classes are balanced;
+            empty: neither.
     """
 
     lineage: str

@@ -50,6 +50,17 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"bits": 7}, ["'bits'", "7", "6", "8"]),
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
         ({"task": "regression", "logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
+        ({"class-weights": "0,1"}, ["'class-weights'", "a positive number for each of the labels"]),
+        ({"class-weights": "1,5"}, ["class-weights has 2 numbers and labels 0 names"]),
+        ({"class-weights": "1,5,2", "labels": "a,b"}, ["3 numbers and labels 2 names", "in the order"]),
+        (
+            {"class-weights": "balanced", "task": "regression"},
+            ["'regression'", "no classes", "class-weights to 'none'"],
+        ),
+        (
+            {"class-weights": "balanced", "task": "news-recommendation", "dataset": "mind:x"},
+            ["'news-recommendation'", "no classes", "class-weights to 'none'"],
+        ),
         ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
         ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
         ({"student-layer-choice": "0,5"}, ["nested", "student-layer-choice"]),

@@ -55,8 +55,11 @@ class Task(Protocol):
         What only a teacher with a tokenizer of its own reads is called `teacher.NAME`.
         """
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss against the gold labels, mean over the batch, a scalar."""
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Loss against the gold labels, mean over the batch, a scalar.
+
+        `weights` are of its classes, [classes]; None: all alike.
+        """
 
     def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """How far `logits` are from `target_logits` where there are labels, mean over the batch, a scalar."""

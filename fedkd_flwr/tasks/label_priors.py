@@ -20,18 +20,19 @@ Link = Literal["softmax", "sigmoid"]
 
 
 def label_counts(labels: "pa.ChunkedArray", classes: int) -> tuple[int, ...]:
-    """Of how many examples each label is.
+    """Of how many examples, or words, each label is.
 
     Args:
-        labels: of each example its class index, or a list of them.
+        labels: of each example its class index, or a list of them; negative ones say that there is none.
         classes: how many labels there are.
     """
     import pyarrow as pa
 
     indices = labels.combine_chunks()
-    if pa.types.is_list(indices.type):
+    if not pa.types.is_integer(indices.type):
         indices = indices.flatten()
-    return tuple(np.bincount(np.from_dlpack(indices), minlength=classes).tolist())
+    found = np.from_dlpack(indices)
+    return tuple(np.bincount(found[found >= 0], minlength=classes).tolist())
 
 
 def shares(counts: Sequence[int], examples: int) -> tuple[float, ...]:

@@ -29,18 +29,20 @@ class MultiLabel(LabelledTexts):
         found[rows, np.from_dlpack(label.flatten()).copy()] = 1.0
         return found
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Binary cross-entropy, mean over batch and classes.
 
         Args:
             logits: [batch, classes].
             labels: 0.0 or 1.0 [batch, classes].
+            weights: of having each class, against 1 of not having it, [classes]; None: all alike.
 
         Returns:
             A scalar of at least float32.
         """
         logits = full(logits)
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        weights = None if weights is None else weights.to(logits.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weights)
 
     def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """KL(Bernoulli(sigmoid(target)) || Bernoulli(sigmoid(logits))), mean over batch and classes.

@@ -104,12 +104,13 @@ class NewsRecommendation:
                 "labels": padded([clicked[row][offer] for row, offer in zip(batch, offers, strict=True)], PADDING),
             }
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy of the softmax over the offered news, the clicked ones of an impression in equal parts, mean.
 
         Args:
             logits: [batch, offered].
             labels: int64 [batch, offered], 1: clicked, 0: not, -1: padding; one of a row is 1.
+            weights: do not matter, there are no classes.
 
         Returns:
             A scalar of at least float32.

@@ -19,6 +19,23 @@ def softmax_divergence(target_logits: Tensor, logits: Tensor) -> Tensor:
     return nn.functional.kl_div(output, target, log_target=True, reduction="batchmean")
 
 
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of w_label * cross-entropy over logits [n, classes] and labels int64 [n], at least float32.
+
+    It is divided by n. Divided by the weights in it, as torch's own mean is, a small batch without a rare class would
+    count as much as one with it, and a node with few of them as much as one with many.
+
+    Args:
+        logits, labels: of n examples.
+        weights: of the classes, [classes]; None: all alike.
+    """
+    if weights is None:
+        return nn.functional.cross_entropy(full(logits), labels)
+    return nn.functional.cross_entropy(full(logits), labels, weights.to(full(logits).dtype), reduction="sum") / len(
+        labels
+    )
+
+
 def finite(loss: float) -> float:
     """The loss on held-out examples.
 

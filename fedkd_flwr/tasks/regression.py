@@ -30,12 +30,13 @@ class Regression(LabelledTexts):
         middle, half = scale(self.labels)
         return torch.tensor((np.from_dlpack(label).astype(np.float64) - middle) / half, dtype=torch.float32)
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Squared error, mean over the batch.
 
         Args:
             logits: [batch, 1].
             labels: [batch].
+            weights: do not matter, there are no classes.
 
         Returns:
             A scalar of at least float32.

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
-from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
+from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence, weighted_cross_entropy
 
 
 class SingleLabel:
@@ -14,17 +14,18 @@ class SingleLabel:
     labels: tuple[str, ...]
     link: Link | None = "softmax"
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy, mean over the batch.
 
         Args:
             logits: [batch, classes].
             labels: int64 [batch].
+            weights: of the classes, [classes]; None: all alike.
 
         Returns:
             A scalar of at least float32.
         """
-        return nn.functional.cross_entropy(full(logits), labels)
+        return weighted_cross_entropy(logits, labels, weights)
 
     def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """KL(softmax(target) || softmax(logits)) at temperature 1, mean over the batch.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr.distillation import PLACES, TEACHER
 from fedkd_flwr.tasks.label_priors import Link
-from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence
+from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence, weighted_cross_entropy
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded, tokens_and_mask
 from fedkd_flwr.tasks.words import UNLABELLED, WordReader, common_parts
 
@@ -104,17 +104,18 @@ class TokenClassification:
             else:
                 yield self._common_batch(examples, rows)
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy, mean over the labelled pieces.
 
         Args:
             logits: [parts, length, tags].
             labels: int64 [parts, length].
+            weights: of the tags, [tags]; None: all alike.
 
         Returns:
             A scalar of at least float32.
         """
-        return nn.functional.cross_entropy(full(logits[labels != UNLABELLED]), labels[labels != UNLABELLED])
+        return weighted_cross_entropy(logits[labels != UNLABELLED], labels[labels != UNLABELLED], weights)
 
     def divergence(self, target_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """KL(softmax(target) || softmax(logits)) at temperature 1, mean over the labelled pieces.
