@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedkd_flwr.config_rules import RULES
+from fedkd_flwr.config_mistakes import mistakes_in
+from fedkd_flwr.config_rules import broken_rules
 from fedkd_flwr.data_kinds import PREFIXES
 from fedkd_flwr.errors import ConfigError
 
@@ -196,8 +197,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for rule in RULES:
-            rule(self)
+        if broken := broken_rules(self):
+            raise ValueError("; ".join(broken))
         return self
 
     @classmethod
@@ -207,11 +208,24 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: one line with every offending key and what it allows.
         """
-        method = METHODS.get(str(raw.get("method")), Method())
         try:
-            return cls.model_validate({**raw, **method.fixes})
+            return cls._validated(raw)
         except ValidationError as error:
-            raise ConfigError("; ".join(_line(problem) for problem in error.errors())) from None
+            raise ConfigError("; ".join(mistakes_in(error, cls.model_fields).values())) from None
+
+    @classmethod
+    def mistakes(cls, raw: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with a run-config mapping, see `mistakes_in`."""
+        try:
+            cls._validated(raw)
+        except ValidationError as error:
+            return mistakes_in(error, cls.model_fields)
+        return {}
+
+    @classmethod
+    def _validated(cls, raw: Mapping[str, Any]) -> "RunConfig":
+        method = METHODS.get(str(raw.get("method")), Method())
+        return cls.model_validate({**raw, **method.fixes})
 
     def for_node(self, node_config: Mapping[str, Any]) -> "RunConfig":
         """This run as the owner of a node wants it there.
@@ -290,21 +304,3 @@ def _decided(setting: Literal["auto", "always", "never"], auto: bool) -> bool:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _line(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    match problem["type"]:
-        case "extra_forbidden":
-            return f"run-config key {key!r} is unknown: pyproject.toml lists all under [tool.flwr.app.config]"
-        case "missing":
-            return f"run-config key {key!r} is missing: pyproject.toml has it under [tool.flwr.app.config]"
-        case "value_error":
-            return f"run-config: {problem['ctx']['error']}"
-        case "string_pattern_mismatch":
-            field = RunConfig.model_fields[key.replace("-", "_")]
-            return f"run-config key {key!r} is {problem['input']!r} but should be {field.description}"
-        case _:
-            message = str(problem["msg"]).removeprefix("Input ")
-            prefix = f"run-config key {key!r} is {problem['input']!r} but "
-            return prefix + message

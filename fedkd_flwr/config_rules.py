@@ -135,7 +135,7 @@ def _medians_need_no_clipping(config: "RunConfig") -> None:
         raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
 
 
-RULES: tuple[Callable[["RunConfig"], None], ...] = (
+_RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _energies_rise,
     _codec_has_these_bits,
     _data_fit_the_task,
@@ -149,3 +149,14 @@ RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _more_of_the_teacher_than_the_student,
     _medians_need_no_clipping,
 )
+
+
+def broken_rules(config: "RunConfig") -> list[str]:
+    """What keys of a run config do not have in common, and what to set; empty where they fit together."""
+    broken = []
+    for rule in _RULES:
+        try:
+            rule(config)
+        except ValueError as error:
+            broken.append(str(error))
+    return broken

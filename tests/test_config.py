@@ -91,6 +91,19 @@ def test_a_bad_value_is_one_line_that_names_key_value_and_what_is_allowed(
         assert word in message
 
 
+def test_all_mistakes_are_named_at_once(defaults: dict[str, Any]) -> None:
+    """Those of single keys, or else all rules that keys break together."""
+    wrong = defaults | {"num-rounds": 0, "seed": "x", "round": 3}
+    assert set(RunConfig.mistakes(wrong)) == {"num-rounds", "seed", "round"}
+    with pytest.raises(ConfigError, match=r"'num-rounds'.*; .*'seed'.*; .*'round' is unknown"):
+        RunConfig.parse(wrong)
+    unfit = defaults | {"energy-start": 0.9, "energy-end": 0.5, "shared-layers": 1}
+    assert set(RunConfig.mistakes(unfit)) == {""}
+    with pytest.raises(ConfigError, match=r"energy-end must be at least .*; shared-layers is 1"):
+        RunConfig.parse(unfit)
+    assert RunConfig.mistakes(defaults) == {}
+
+
 def test_a_missing_key_is_named(defaults: dict[str, Any]) -> None:
     del defaults["seed"]
     try:
