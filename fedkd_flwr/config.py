@@ -10,6 +10,7 @@ from fedkd_flwr.config_mistakes import mistakes_in
 from fedkd_flwr.config_rules import broken_rules
 from fedkd_flwr.data_kinds import PREFIXES
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.names import require_identity
 
 Value = bool | int | float | str
 
@@ -69,7 +70,7 @@ METHODS = {
 # What may differ between a run and the run that resumes it: none of it changes what a round gives, but that rates,
 # energies and budgets that follow the number of rounds go by the new one.
 _FREE_ON_RESUME = {
-    "resume", "run-name", "runs-dir", "state-dir", "num-rounds", "keep-lineages",
+    "resume", "run-name", "runs-dir", "state-dir", "num-rounds",
     "node-wait-seconds", "round-timeout-seconds", "device", "precision", "threads",
 }  # fmt: skip
 
@@ -193,7 +194,6 @@ class RunConfig(BaseModel):
     )
     resume: str
     state_dir: str = Field(min_length=1)
-    keep_lineages: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -231,12 +231,13 @@ class RunConfig(BaseModel):
         """This run as the owner of a node wants it there.
 
         Raises:
-            ConfigError: a node-config key is unknown or its value is not allowed.
+            ConfigError: a node-config key is unknown or its value is not allowed; names the key.
         """
         unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_OWN)
         if unknown:
             known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
             raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
+        require_identity(node_config)
         own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
         return RunConfig.parse(self.as_run_config() | {"teachers": ""} | self._own_teacher(node_config) | own)
 

@@ -18,6 +18,7 @@ class ScoreBoard:
         server: the student's scores on the server's own test data.
         refreshed: nodes that were brought to the student, with the next message.
         bytes_down: encoded bytes, over all nodes, that it took.
+        notes: node -> what its owner should know (a state that was lost, say).
     """
 
     student: Scores | None = None
@@ -26,6 +27,7 @@ class ScoreBoard:
     server: Scores | None = None
     refreshed: int = 0
     bytes_down: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def record(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Fill in what the nodes found."""

@@ -37,6 +37,7 @@ from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.model_checks import check_models
+from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import (
@@ -70,7 +71,8 @@ class Node:
         """
         self._clock = Clock()
         self._clock.add("import", start_seconds())
-        with self._clock("setup"), at_node(node_config.get("name")):
+        name = str(node_config.get("name", ""))
+        with self._clock("setup"), at_node(name if is_node(name) else ""):
             self._config = config.for_node(node_config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
@@ -82,7 +84,10 @@ class Node:
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
 
     def join(self, request: JoinRequest) -> JoinReply:
-        """Say who this node is and what it holds; make room for this lineage's state."""
+        """Say who this node is and what it holds; make room for this lineage's state.
+
+        Of runs that have finished, this removes what only further training would need.
+        """
         with at_node(self.name):
             check_models(self._config)
             self._build(shared_head=self._config.shared_head != "never")
@@ -91,10 +96,16 @@ class Node:
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
+            store.reopen()
             state = self._stored(store)
         except DamagedStateError as error:
             state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
-        store.prune(self._config.keep_lineages)
+        if state is not None and state.slim:
+            notes = (
+                "this run had finished, and what only training needs (the optimiser's moments, what the codec owed) "
+                "was removed when another run joined: these start afresh, the teacher goes on",
+            )
+        store.slim_others()
         report = self._report()
         state = state or self._initial_state()
         return JoinReply(
@@ -124,7 +135,8 @@ class Node:
         self._build(request.shared_head, request.label_shares)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = self._stored(store) or self._initial_state()
+            held = self._stored(store)
+            state = held or self._initial_state()
         if state.round >= request.round and request.refresh.kind != "snapshot":
             if (state.round, state.version) == (request.round, request.refresh.version):
                 return unpack(state.reply)
@@ -159,6 +171,7 @@ class Node:
             losses=dict(summary.losses),
             seconds={},
             worker=_worker(),
+            notes=_lost(held, request.taken),
             update=encoded.to_bytes(),
         )
         with self._clock("state"):
@@ -174,23 +187,22 @@ class Node:
                     bases=encoded.bases if self._config.warm_start else {},
                     reply=pack(reply),
                     teacher=self._models.teacher_digest,
+                    run=request.run,
                 )
             )
         return reply.model_copy(update={"seconds": self._clock.seconds})
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Refresh the student, score it and the teacher, keep the student and export what is the node's own."""
+        """Refresh the student, export what is the node's own, score student and teacher, keep the student: finished."""
         self._build(request.shared_head, request.label_shares)
         with self._clock("state"):
             store = self._store(request.lineage)
-            state = self._stored(store) or self._initial_state()
+            held = self._stored(store)
+            state = held or self._initial_state()
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
             self._put(student, state)
-            if request.refresh.version != state.version:
-                refreshed = replace(state, student=student, version=request.refresh.version)
-                store.save(refreshed, unchanged=True)
             added = self._models.pair.adjustment
             if self._models.teacher is not None:
                 pair, folder = self._models.pair, store.folder / "teacher"
@@ -199,12 +211,17 @@ class Node:
                     export(self._models.teacher, processor, folder, added if pair.whole else None, pair.own)
             if self._models.student is not None and (added is not None or not request.shared_head):
                 export(self._models.student, self._prepared.task.processor, store.folder / "student", added)
+        evaluation = self._evaluate()
+        with self._clock("state"):
+            refreshed = replace(state, student=student, version=request.refresh.version, run=request.run)
+            store.save(refreshed, unchanged=True, finished=True)
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,
-            evaluation=self._evaluate(),
+            evaluation=evaluation,
             seconds=self._clock.seconds,
             worker=_worker(),
+            notes=_lost(held, request.taken),
         )
 
     def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
@@ -342,6 +359,15 @@ def _owed(state: NodeState, taken: int) -> Mapping[str, Tensor]:
         return state.residual
     lost = EncodedUpdate.from_bytes(unpack(state.reply).update).decode()
     return {name: tensor + lost[name] for name, tensor in state.residual.items()}
+
+
+def _lost(state: NodeState | None, taken: int) -> tuple[str, ...]:
+    """A note where the disk holds less than the server took: a node that never took part has nothing to hold."""
+    if taken <= (state.round if state else 0):
+        return ()
+    if state is None:
+        return (f"it has no state of this run, of which it has trained round {taken}: its teacher starts afresh",)
+    return (f"it has trained round {taken}, its state is of round {state.round}: its teacher goes on from there",)
 
 
 def _worker() -> str:

@@ -1,18 +1,23 @@
 """What a node keeps between rounds, on disk, so that a kill at any instant leaves the old state or the new one.
 
-STATE_DIR/LINEAGE/NODE/00000012/ holds the 12th state written: safetensors and a `state.json` with their
-checksums. A state is written beside the old one, flushed, renamed into place, and only then is the old one removed.
+STATE_DIR/LINEAGE/NODE/00000012/ holds the 12th state written: safetensors and a manifest with their checksums.
+A state is written beside the old one, flushed, renamed into place, and only then is the old one removed.
+
+Nothing here removes a state that a run may still go on with, or a finished teacher. A state is finished once its node
+has answered the run's last message; of those, what only further training would need goes when another run joins.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,10 +25,13 @@ from torch import Tensor
 
 from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import DamagedStateError, StateError
+from fedkd_flwr.names import is_lineage, is_node
 
-_FORMAT = 4
-_MANIFEST = "state.json"
+FORMAT = 5
+MANIFEST = "state.json"
 _TENSORS = ("student", "private", "lent", "moments", "residual", "bases")
+_FOR_TRAINING = ("moments", "residual", "bases")
+_REPLY = "reply"
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class NodeState:
         bases: where the next encoding starts from; empty where it starts afresh.
         reply: what it answered in `round`; asked again, it answers the same.
         teacher: `PairModels.teacher_digest` of the models that it is of.
+        run: how people call the run.
+        slim: moments, residual, bases and reply were removed after the run had finished.
     """
 
     round: int
@@ -53,12 +63,21 @@ class NodeState:
     bases: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
     teacher: str = ""
+    run: str = ""
+    slim: bool = False
 
 
 class NodeStore:
     """The place of one node's state in one lineage."""
 
     def __init__(self, state_dir: Path, lineage: str, node: str) -> None:
+        """Point at the place; nothing is written.
+
+        Raises:
+            StateError: lineage or node could lead out of `state_dir`.
+        """
+        if not is_lineage(lineage) or not is_node(node):
+            raise StateError(f"node {node!r} of lineage {lineage!r} has no place below state-dir: these are no names")
         self._lineages = state_dir
         self._lineage = state_dir / lineage
         self.folder = self._lineage / node
@@ -74,10 +93,10 @@ class NodeStore:
         if newest is None:
             return None
         try:
-            manifest = json.loads((newest / _MANIFEST).read_text())
-            if manifest["format"] != _FORMAT:
+            manifest = json.loads((newest / MANIFEST).read_text())
+            if manifest["format"] != FORMAT:
                 raise StateError(
-                    f"{newest} has format {manifest['format']}, this version reads {_FORMAT}: "
+                    f"{newest} has format {manifest['format']}, this version reads {FORMAT}: "
                     "go on with the version of fedkd-flwr that wrote it, or remove that folder to start afresh"
                 )
             for name, expected in manifest["crc32"].items():
@@ -87,20 +106,98 @@ class NodeStore:
                 manifest["round"],
                 manifest["version"],
                 **{name: load_file(newest / f"{name}.safetensors") for name in _TENSORS},
-                reply=(newest / "reply").read_bytes(),
+                reply=(newest / _REPLY).read_bytes(),
                 teacher=manifest["teacher"],
+                run=manifest["run"],
+                slim=manifest["slim"],
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DamagedStateError(f"{newest} is damaged: {error}") from None
         except OSError as error:
             raise StateError(f"{newest} cannot be read: {error}; the state is left as it is") from None
 
-    def save(self, state: NodeState, unchanged: bool = False) -> None:
+    def save(self, state: NodeState, unchanged: bool = False, finished: bool = False) -> None:
         """Make `state` the newest one.
 
         Args:
             state: what to keep.
             unchanged: only `version` and `student` differ from the newest state; the rest is linked.
+            finished: the run needs no more of this node.
+
+        Raises:
+            StateError: the disk refuses; the old state is still there.
+        """
+
+        def fill(fresh: Path, newest: Path | None) -> Mapping[str, Any]:
+            manifest = _linked(newest, fresh, but=["student.safetensors"]) if unchanged and newest else {}
+            for name in _TENSORS:
+                if not (fresh / f"{name}.safetensors").exists():
+                    save_file(dict(getattr(state, name)), fresh / f"{name}.safetensors")
+            if not (fresh / _REPLY).exists():
+                (fresh / _REPLY).write_bytes(state.reply)
+            return manifest | {
+                "run": state.run,
+                "round": state.round,
+                "version": state.version,
+                "teacher": state.teacher,
+                "finished": finished,
+                "slim": state.slim,
+            }
+
+        with self._alone():
+            self._replace(fill)
+
+    def reopen(self) -> None:
+        """The run goes on: a finished state is one to train from again, out of reach of `slim_others`.
+
+        Raises:
+            StateError: the disk refuses.
+        """
+
+        def fill(fresh: Path, newest: Path | None) -> Mapping[str, Any]:
+            return _linked(newest, fresh) | {"finished": False}
+
+        if self._is_finished():
+            with self._alone():
+                self._replace(fill)
+
+    def slim_others(self) -> None:
+        """Of this node's finished states in other lineages, remove what only further training would need."""
+        for path in self._lineages.glob(f"*/{self.folder.name}"):
+            if path != self.folder and is_lineage(path.parent.name):
+                with suppress(StateError):
+                    NodeStore(self._lineages, path.parent.name, path.name)._slim()
+
+    def set_aside(self) -> Path:
+        """Move a damaged state out of the way, for its owner to look at; where it is now."""
+        place = next(
+            place for n in count(1) if not (place := self._lineage / f"{self.folder.name}+damaged-{n}").exists()
+        )
+        return self.folder.rename(place)
+
+    def _slim(self) -> None:
+        def fill(fresh: Path, newest: Path | None) -> Mapping[str, Any]:
+            manifest = _linked(newest, fresh, but=[_REPLY, *(f"{name}.safetensors" for name in _FOR_TRAINING)])
+            for name in _FOR_TRAINING:
+                save_file({}, fresh / f"{name}.safetensors")
+            (fresh / _REPLY).touch()
+            return manifest | {"slim": True}
+
+        if self._is_finished():
+            with self._alone(wait=False) as alone:
+                if alone and self._is_finished(slim=False):
+                    self._replace(fill)
+
+    def _is_finished(self, slim: bool | None = None) -> bool:
+        newest = self._newest()
+        try:
+            manifest = _read_manifest(newest) if newest else {"format": 0}
+            return bool(manifest["format"] == FORMAT and manifest["finished"] and slim in (None, manifest["slim"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _replace(self, fill: Callable[[Path, Path | None], Mapping[str, Any]]) -> None:
+        """Make the newest state what `fill` puts into an empty folder, given the newest one, and its manifest.
 
         Raises:
             StateError: the disk refuses; the old state is still there.
@@ -111,48 +208,37 @@ class NodeStore:
         try:
             self._sweep(keep=newest)
             fresh.mkdir(parents=True)
-            for name in _TENSORS:
-                if unchanged and newest and name != "student":
-                    os.link(newest / f"{name}.safetensors", fresh / f"{name}.safetensors")
-                else:
-                    save_file(dict(getattr(state, name)), fresh / f"{name}.safetensors")
-            (fresh / "reply").write_bytes(state.reply)
-            manifest = {
-                "format": _FORMAT,
-                "round": state.round,
-                "version": state.version,
-                "teacher": state.teacher,
-                "crc32": {path.name: _crc32(path) for path in sorted(fresh.iterdir())},
-            }
-            (fresh / _MANIFEST).write_text(json.dumps(manifest))
+            manifest = {"crc32": {}, **fill(fresh, newest), "format": FORMAT}
+            manifest["crc32"] |= {p.name: _crc32(p) for p in fresh.iterdir() if p.name not in manifest["crc32"]}
+            (fresh / MANIFEST).write_text(json.dumps(manifest))
             for path in [*fresh.iterdir(), fresh]:
                 flush(path)
             fresh.rename(self.folder / f"{number:08d}")
             flush(self.folder)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise StateError(
                 f"cannot write the node's state to {self.folder}: {error}; the state of the last "
-                "message is kept. Free space there, or set state-dir to a folder that can be written"
+                "message is kept. Free space there (`fedkd clean` lists the runs that may go), or set state-dir to a "
+                "folder that can be written"
             ) from None
         self._sweep(keep=self.folder / f"{number:08d}")
 
-    def set_aside(self) -> Path:
-        """Move a damaged state out of the way, for its owner to look at; where it is now."""
-        place = next(
-            place for n in count(1) if not (place := self._lineage / f"{self.folder.name}.damaged-{n}").exists()
-        )
-        return self.folder.rename(place)
-
-    def prune(self, keep: int) -> None:
-        """Remove this node's state in all but the `keep` lineages most recently used, this one among them."""
-        node = self.folder.name
-        others = [path for path in self._lineages.glob(f"*/{node}") if path.parent != self._lineage]
-        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in others[keep - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):
-                path.parent.rmdir()
+    @contextmanager
+    def _alone(self, wait: bool = True) -> Iterator[bool]:
+        """While no other process writes this state; False: one may, or this file system has no locks."""
+        try:
+            self._lineage.mkdir(parents=True, exist_ok=True)
+            lock = (self._lineage / f".{self.folder.name}.lock").open("w")
+        except OSError as error:
+            raise StateError(f"cannot write to {self._lineage}: {error}; set state-dir to another folder") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                locked = True
+            except OSError:
+                locked = False
+            yield locked
 
     def _newest(self) -> Path | None:
         return max(self.folder.glob("[0-9]" * 8), default=None)
@@ -161,6 +247,21 @@ class NodeStore:
         for path in [*self.folder.glob("[0-9]" * 8), *self.folder.glob(".new-*")]:
             if path != keep:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_manifest(state: Path) -> dict[str, Any]:
+    return dict(json.loads((state / MANIFEST).read_text()))
+
+
+def _linked(state: Path | None, fresh: Path, but: Collection[str] = ()) -> dict[str, Any]:
+    """Link the files of a state, but these, into a folder; the manifest, with the checksums of those."""
+    if state is None:
+        raise FileNotFoundError("the state before has been removed")
+    manifest = _read_manifest(state)
+    manifest["crc32"] = {name: value for name, value in manifest["crc32"].items() if name not in but}
+    for name in manifest["crc32"]:
+        os.link(state / name, fresh / name)
+    return manifest
 
 
 def _crc32(path: Path) -> int:

@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedkd_flwr.errors import FedKDError, ProtocolError
+from fedkd_flwr.names import LINEAGE_PATTERN, NODE_PATTERN
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
 _REFUSED = 100
@@ -24,6 +25,11 @@ _REFUSED = 100
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """Whole numbers that are exact as floats: none that a node claims can overflow a sum."""
+Lineage = Annotated[str, Field(pattern=LINEAGE_PATTERN)]
+NodeName = Annotated[str, Field(pattern=NODE_PATTERN)]
+"""Either is a folder on the disk of whoever receives it."""
+Notes = tuple[str, ...]
+"""What the owner of a node should know, in sentences without any of its data."""
 Shares = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 """Of the examples that have each label."""
 Scores = dict[str, float]
@@ -37,7 +43,7 @@ class _Body(BaseModel):
 class JoinRequest(_Body):
     """Asks a node who it is; the node prepares its data, models and state for this lineage."""
 
-    lineage: str
+    lineage: Lineage
 
 
 class DataCounts(_Body):
@@ -72,7 +78,7 @@ class JoinReply(_Body):
         notes: what its owner should know (a state that was damaged, say).
     """
 
-    node: str
+    node: NodeName
     partition: int
     title: str
     labels: tuple[str, ...]
@@ -87,7 +93,7 @@ class JoinReply(_Body):
     frozen_digest: str
     teacher_bytes: Count
     device: str
-    notes: tuple[str, ...] = ()
+    notes: Notes = ()
 
 
 class Refresh(_Body):
@@ -149,6 +155,7 @@ class TrainRequest(_Body):
     """One round for one node.
 
     Attributes:
+        run: how people call the run, for the node's own records.
         round: from 1.
         taken: the last round of which the server took this node's update; 0: none.
         codec: of the node's update.
@@ -157,7 +164,8 @@ class TrainRequest(_Body):
         evaluate: score the refreshed student and the teacher before training.
     """
 
-    lineage: str
+    lineage: Lineage
+    run: str = ""
     round: Annotated[int, Field(ge=1)]
     taken: Count = 0
     codec: CodecSettings
@@ -168,10 +176,15 @@ class TrainRequest(_Body):
 
 
 class EvaluateRequest(_Body):
-    """Asks a node to score the refreshed student and its teacher after `round`; the other fields as in training."""
+    """Asks a node to score the refreshed student and its teacher after `round`, the last; other fields as in training.
 
-    lineage: str
+    With its answer the node is done: its state is finished.
+    """
+
+    lineage: Lineage
+    run: str = ""
     round: Count
+    taken: Count = 0
     shared_head: bool = True
     label_shares: Shares = ()
     refresh: Refresh
@@ -192,13 +205,15 @@ class EvaluateReply(_Body):
         version: of the student that was scored.
         seconds: wall seconds of the node's work by part.
         worker: the process that did it.
+        notes: what its owner should know (a state that was lost, say).
     """
 
-    node: str
+    node: NodeName
     version: Count
     evaluation: Evaluation
     seconds: dict[str, float]
     worker: str
+    notes: Notes = ()
 
 
 class TrainReply(_Body):
@@ -211,11 +226,12 @@ class TrainReply(_Body):
         losses: mean task loss of training by model.
         seconds: wall seconds of the node's work by part.
         worker: the process that did it.
+        notes: what its owner should know (a state that was lost, say).
         update: the encoded update; it travels in the message's Array.
     """
 
-    lineage: str
-    node: str
+    lineage: Lineage
+    node: NodeName
     round: Annotated[int, Field(ge=1)]
     version: Count
     examples: Annotated[Count, Field(ge=1)]
@@ -223,6 +239,7 @@ class TrainReply(_Body):
     losses: Scores
     seconds: dict[str, float]
     worker: str
+    notes: Notes = ()
     update: bytes = Field(default=b"", exclude=True)
 
 

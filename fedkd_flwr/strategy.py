@@ -19,7 +19,7 @@ from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
-from fedkd_flwr.history import RoundEntry, mean_scores, prefixed
+from fedkd_flwr.history import RoundEntry, ScoreBoard, mean_scores, prefixed
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.protocol import (
@@ -94,6 +94,7 @@ class FedKD(Strategy):
             "train",
             lambda member, refresh: TrainRequest(
                 lineage=self.state.lineage,
+                run=self._folder.path.name,
                 round=round,
                 taken=self.state.taken.get(member.info.node, 0),
                 codec=self._codec(round),
@@ -156,6 +157,7 @@ class FedKD(Strategy):
         )
         self.state.history.rounds.append(entry)
         self.state.round = round
+        self._note(entry, taken)
         now = time.perf_counter()
         entry.seconds = by_part(taken, now - self._sent_at, now - received)
         self._keep()
@@ -184,7 +186,9 @@ class FedKD(Strategy):
             "evaluate",
             lambda member, refresh: EvaluateRequest(
                 lineage=self.state.lineage,
+                run=self._folder.path.name,
                 round=round,
+                taken=self.state.taken.get(member.info.node, 0),
                 shared_head=self.state.shared_head,
                 label_shares=self.state.label_shares,
                 refresh=refresh,
@@ -206,6 +210,7 @@ class FedKD(Strategy):
         self._require(round, len(good), failed)
         board = self.state.history.after(round)
         board.record({member.info.node: reply.evaluation for member, reply in good})
+        self._note(board, [reply for _, reply in good])
         for member, reply in good:
             member.version = reply.version
         self._keep()
@@ -288,6 +293,12 @@ class FedKD(Strategy):
         aggregation.add(reply.node, update, weight(self.config, reply.examples), spans)
         member.version = reply.version
         return traffic_rows(round, reply.node, "up", encoded)
+
+    def _note(self, board: ScoreBoard, replies: Iterable[TrainReply | EvaluateReply]) -> None:
+        for reply in replies:
+            for note in reply.notes:
+                board.notes.setdefault(reply.node, []).append(note)
+                log.warning("fedkd: %s: %s", reply.node, note)
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config

@@ -1,14 +1,21 @@
-import os
+import fcntl
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from killed import killed_at
 
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.node_state import NodeState, NodeStore
+
+LINEAGES = [digit * 16 for digit in "abcd"]
+TRAINING = ("moments", "residual", "bases")
 
 
 def state(round: int) -> NodeState:
@@ -37,7 +44,7 @@ def same(a: NodeState, b: NodeState) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path) -> NodeStore:
-    return NodeStore(tmp_path, "lineage", "node")
+    return NodeStore(tmp_path, LINEAGES[0], "node")
 
 
 def test_what_is_saved_is_loaded_and_older_states_are_gone(store: NodeStore) -> None:
@@ -66,8 +73,8 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
     store.save(state(1))
     (folder,) = store.folder.iterdir()
     manifest = folder / "state.json"
-    manifest.write_text(manifest.read_text().replace('"format": 4', '"format": 3'))
-    with pytest.raises(StateError, match=rf"{folder} has format 3, this version reads 4: go on with .* or remove"):
+    manifest.write_text(manifest.read_text().replace('"format": 5', '"format": 4'))
+    with pytest.raises(StateError, match=rf"{folder} has format 4, this version reads 5: go on with .* or remove"):
         store.load()
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [
@@ -81,7 +88,7 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
 def test_a_kill_at_any_step_of_a_write_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     outcomes = []
     for step in range(1, 200):
-        store = NodeStore(tmp_path / str(step), "lineage", "node")
+        store = NodeStore(tmp_path / str(step), LINEAGES[0], "node")
         store.save(state(1))
         killed = killed_at(step, partial(store.save, state(2)))
         loaded = store.load()
@@ -112,17 +119,82 @@ def test_damage_is_named(store: NodeStore, name: str, damage: str) -> None:
         store.load()
 
 
-def test_prune_keeps_the_newest_lineages_and_other_nodes(tmp_path: Path) -> None:
-    stores = {name: NodeStore(tmp_path, name, "node") for name in ("a", "b", "c", "d")}
-    other = NodeStore(tmp_path, "a", "other")
-    other.save(state(1))
-    for age, store in enumerate(stores.values()):
-        store.save(state(1))
-        os.utime(store.folder, (1000 + age, 1000 + age))
-    stores["d"].prune(keep=2)
-    assert [name for name, store in stores.items() if store.load()] == ["c", "d"]
-    assert other.load() is not None
-    assert not (tmp_path / "b").exists()
+def kept_after_others(tmp_path: Path, finished: bool, in_between: Callable[[NodeStore], object]) -> NodeState:
+    """What a lineage holds once its node has joined another one."""
+    first, second = (NodeStore(tmp_path, lineage, "node") for lineage in LINEAGES[:2])
+    first.save(state(1), finished=finished)
+    in_between(first)
+    second.slim_others()
+    loaded = first.load()
+    assert loaded is not None
+    return loaded
+
+
+def test_a_state_that_may_go_on_is_never_touched(tmp_path: Path) -> None:
+    for number, (finished, in_between) in enumerate(
+        [(False, NodeStore.load), (True, NodeStore.reopen), (True, lambda store: store.save(state(1)))]
+    ):
+        kept = kept_after_others(tmp_path / str(number), finished, in_between)
+        assert same(kept, state(1)) and not kept.slim
+
+
+def test_of_a_finished_state_only_what_training_needs_is_removed_once_another_lineage_joins(tmp_path: Path) -> None:
+    kept = kept_after_others(tmp_path, True, lambda store: None)
+    assert kept.slim and same(kept, replace(state(1), reply=b"", **{part: {} for part in TRAINING}))
+    other = NodeStore(tmp_path, LINEAGES[0], "other")
+    other.save(state(1), finished=True)
+    NodeStore(tmp_path, LINEAGES[1], "node").slim_others()
+    loaded = other.load()
+    assert loaded is not None and same(loaded, state(1)), "another node's state is another node's"
+
+
+def test_a_state_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    def hold(store: NodeStore) -> None:
+        locks.append((store.folder.parent / ".node.lock").open("w"))
+        fcntl.flock(locks[0], fcntl.LOCK_EX)
+
+    locks: list[IO[str]] = []
+    kept = kept_after_others(tmp_path, True, hold)
+    locks[0].close()
+    assert same(kept, state(1)) and not kept.slim
+
+
+def test_a_kill_while_a_finished_state_is_slimmed_or_reopened_leaves_its_teacher(tmp_path: Path) -> None:
+    for name, act in (("slim", NodeStore.slim_others), ("reopen", NodeStore.reopen)):
+        killed = True
+        for step in range(1, 300):
+            first, second = (NodeStore(tmp_path / f"{name}-{step}", lineage, "node") for lineage in LINEAGES[:2])
+            first.save(state(1), finished=True)
+            killed = killed_at(step, partial(act, second if name == "slim" else first))
+            loaded = first.load()
+            slimmed = replace(state(1), reply=b"", **{part: {} for part in TRAINING})
+            assert loaded is not None and same(loaded, slimmed if loaded.slim else state(1))
+            if not killed:
+                break
+        assert not killed
+
+
+@given(
+    lineage=st.one_of(st.sampled_from(LINEAGES), st.text(), st.sampled_from(["..", "../..", "a/b", "examples", ""])),
+    node=st.one_of(st.just("node"), st.text(), st.sampled_from(["..", "../../evil", "ward/1", ".", "", "a\nb", "n\n"])),
+)
+def test_no_name_leads_out_of_state_dir(tmp_path_factory: pytest.TempPathFactory, lineage: str, node: str) -> None:
+    """Whatever is asked for is refused or lies two folders below state-dir."""
+    root = tmp_path_factory.mktemp("root")
+    state_dir, mine = root / "place" / "state", root / "evil"
+    mine.mkdir()
+    state_dir.parent.mkdir()
+    try:
+        store = NodeStore(state_dir, lineage, node)
+        store.save(state(1), finished=True)
+        store.reopen()
+        NodeStore(state_dir, LINEAGES[3], node).slim_others()
+        assert store.folder.parent.parent == state_dir and [path.name for path in state_dir.iterdir()] == [lineage]
+        store.set_aside()
+    except StateError:
+        assert not state_dir.exists()
+    outside = {path for path in root.rglob("*") if state_dir not in (path, *path.parents)}
+    assert outside == {mine, state_dir.parent}
 
 
 def test_a_disk_that_refuses_keeps_the_old_state(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:

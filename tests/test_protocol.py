@@ -23,12 +23,13 @@ from fedkd_flwr.protocol import (
     unpack,
 )
 
+LINEAGE = "0123456789abcdef"
 PAYLOADS = st.lists(st.binary(max_size=20), max_size=4)
 
 
 def reply(update: bytes = b"update") -> TrainReply:
     return TrainReply(
-        lineage="l",
+        lineage=LINEAGE,
         node="n",
         round=1,
         version=0,
@@ -42,7 +43,7 @@ def reply(update: bytes = b"update") -> TrainReply:
 
 
 def message(kind: str = "train", node: int = 7, message_id: str = "m") -> Message:
-    made = Message(to_records(JoinRequest(lineage="l")), dst_node_id=node, message_type=kind)
+    made = Message(to_records(JoinRequest(lineage=LINEAGE)), dst_node_id=node, message_type=kind)
     made.metadata.__dict__["_message_id"] = message_id
     return made
 
@@ -50,7 +51,7 @@ def message(kind: str = "train", node: int = 7, message_id: str = "m") -> Messag
 @given(payloads=PAYLOADS)
 def test_a_request_arrives_as_it_was_sent(payloads: list[bytes]) -> None:
     refresh = Refresh.of("updates", 5, *payloads)
-    request = TrainRequest(lineage="l", round=6, codec=CodecSettings(energy=0.95), evaluate=True, refresh=refresh)
+    request = TrainRequest(lineage=LINEAGE, round=6, codec=CodecSettings(energy=0.95), evaluate=True, refresh=refresh)
     records = to_records(request)
     assert from_records(TrainRequest, records) == request
     assert refresh.nbytes == sum(map(len, payloads))
@@ -95,7 +96,7 @@ def no_array(records: RecordDict) -> None:
 def test_anything_else_is_one_protocol_error(damage: Callable[[RecordDict], None]) -> None:
     refresh = Refresh.of("updates", 1, b"abc")
     records = to_records(
-        TrainRequest(lineage="l", round=1, codec=CodecSettings(budget=900), evaluate=False, refresh=refresh)
+        TrainRequest(lineage=LINEAGE, round=1, codec=CodecSettings(budget=900), evaluate=False, refresh=refresh)
     )
     damage(records)
     with pytest.raises(ProtocolError) as caught:
@@ -113,7 +114,7 @@ def test_numbers_that_are_not_finite_never_pass() -> None:
 
 def test_a_message_of_another_kind_is_named() -> None:
     with pytest.raises(ProtocolError, match="no EvaluateRequest"):
-        from_records(EvaluateRequest, to_records(JoinRequest(lineage="l")))
+        from_records(EvaluateRequest, to_records(JoinRequest(lineage=LINEAGE)))
 
 
 @pytest.mark.parametrize(

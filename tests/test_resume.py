@@ -26,7 +26,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     The ledger has every byte of the undisturbed run, and once more those of the messages that went out in vain.
     """
-    changes = {"num_rounds": 4, "fraction_train": 0.67, "keep_lineages": 3, **codec}
+    changes = {"num_rounds": 4, "fraction_train": 0.67, **codec}
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(3)))
 
     grid = LoopbackGrid(run_config(run_name="stopped", **changes), nodes(3))

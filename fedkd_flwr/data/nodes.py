@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.data_kinds import sources_of
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.names import fitting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -117,7 +117,7 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
 
 
 def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
-    """Under which a node keeps its state: `name`, else its partition, else its file's name.
+    """Under which a node keeps its state: `name`, else its partition, else its file's name as far as that fits.
 
     Raises:
         DataError: as `load_node_data`, where that needs no look into the file.
@@ -127,7 +127,7 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
         return str(name)
     if "partition-id" in node_config:
         return f"partition-{node_config['partition-id']}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", owned.file.name)
+    return fitting(owned.file.name)
 
 
 def _kind(config: RunConfig) -> _Kind:

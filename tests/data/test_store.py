@@ -149,11 +149,11 @@ def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
 ) -> None:
     """So that texts that are cut are known before the first round; what it encodes is what its rounds read."""
     config, place = tiny(run_config, max_length=3), {"data-path": write("ward.csv", rows(40))}
-    reply = Node(config, place).join(JoinRequest(lineage="lineage"))
+    reply = Node(config, place).join(JoinRequest(lineage=16 * "0"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
     assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 5, 40)
     prepare.cache_clear()
-    assert Node(config, place).join(JoinRequest(lineage="lineage")) == reply and sum(encoded) == 40
+    assert Node(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
 
 
 def test_a_changed_file_is_encoded_again(run_config: Callable[..., dict[str, Any]], write: Write) -> None:
