@@ -22,10 +22,13 @@ def main(grid: Grid, context: Context) -> None:
     folder, state = open_run(config)
     strategy = FedKD(config, folder, state)
     grid = ReliableGrid(grid)
-    strategy.start(
-        grid,
-        ArrayRecord(),
-        num_rounds=config.num_rounds - state.round,
-        timeout=config.round_timeout_seconds,
-    )
-    strategy.finish(grid, folder.path)
+    try:
+        strategy.start(
+            grid,
+            ArrayRecord(),
+            num_rounds=config.num_rounds - state.round,
+            timeout=config.round_timeout_seconds,
+        )
+        strategy.finish(grid)
+    finally:
+        strategy.export()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from fedkd_flwr.disk import replacing
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models import quiet, read_config, reading
 
@@ -20,7 +21,7 @@ def export(
     added: Tensor | None = None,
     own: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a folder for `from_pretrained`, with tokenizer or image processor and label names.
+    """Write a folder for `from_pretrained`, whole or not at all, with tokenizer or image processor and label names.
 
     A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`, an image
     classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
@@ -42,9 +43,9 @@ def export(
         layer = _last_layer(model)
         tensors[f"{layer}.weight"] = half * tensors[f"{layer}.weight"]
         tensors[f"{layer}.bias"] = half * tensors[f"{layer}.bias"] + middle
-    with quiet():
-        model.save_pretrained(folder, state_dict=tensors)
-    processor.save_pretrained(folder)
+    with replacing(Path(folder)) as fresh, quiet():
+        model.save_pretrained(fresh, state_dict=tensors)
+        processor.save_pretrained(fresh)
 
 
 def require_bias(model: "PreTrainedModel") -> None:

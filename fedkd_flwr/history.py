@@ -15,6 +15,7 @@ class ScoreBoard:
     Attributes:
         student, teachers: means over nodes, weighted by held-out examples.
         nodes: node -> its own scores.
+        not_exported: node -> why it has not written its models as folders, after the last round.
         server: the student's scores on the server's own test data.
         refreshed: nodes that were brought to the student, with the next message.
         bytes_down: encoded bytes, over all nodes, that it took.
@@ -24,6 +25,7 @@ class ScoreBoard:
     student: Scores | None = None
     teachers: Scores | None = None
     nodes: dict[str, dict[str, Any]] | None = None
+    not_exported: dict[str, str] = field(default_factory=dict)
     server: Scores | None = None
     refreshed: int = 0
     bytes_down: int = 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
@@ -16,11 +16,11 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
     family's classifier cannot take it for its own.
     """
 
-    config: PreTrainedConfig
+    config: PretrainedConfig
     # The encoder has chosen its attention before this class is asked: whatever it supports, this class does.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None) -> None:
+    def __init__(self, config: PretrainedConfig, encoder: PreTrainedModel | None = None) -> None:
         """Wrap an encoder, or a new one of this config; the head is new."""
         encoder = AutoModel.from_config(config) if encoder is None else encoder
         super().__init__(config)

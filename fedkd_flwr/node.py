@@ -5,6 +5,7 @@ import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from logging import getLogger
 from math import ceil
 from pathlib import Path
 
@@ -54,6 +55,8 @@ from fedkd_flwr.protocol import (
     unpack,
 )
 from fedkd_flwr.tasks.class_weights import WeightedLosses
+
+log = getLogger("flwr")
 
 _PROBED = 512
 """Training examples to which new heads are fitted."""
@@ -193,7 +196,10 @@ class Node:
         return reply.model_copy(update={"seconds": self._clock.seconds})
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Refresh the student, export what is the node's own, score student and teacher, keep the student: finished."""
+        """Refresh the student, score it and the teacher, export what is the node's own, keep the student: finished.
+
+        An export that fails costs no scores: the reply says why.
+        """
         self._build(request.shared_head, request.label_shares)
         with self._clock("state"):
             store = self._store(request.lineage)
@@ -203,15 +209,8 @@ class Node:
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
             self._put(student, state)
-            added = self._models.pair.adjustment
-            if self._models.teacher is not None:
-                pair, folder = self._models.pair, store.folder / "teacher"
-                processor = self._prepared.task.teacher_processor or self._prepared.task.processor
-                with merged(self._models.teacher):
-                    export(self._models.teacher, processor, folder, added if pair.whole else None, pair.own)
-            if self._models.student is not None and (added is not None or not request.shared_head):
-                export(self._models.student, self._prepared.task.processor, store.folder / "student", added)
         evaluation = self._evaluate()
+        not_exported = self._export(store.folder, request)
         with self._clock("state"):
             refreshed = replace(state, student=student, version=request.refresh.version, run=request.run)
             store.save(refreshed, unchanged=True, finished=True)
@@ -219,6 +218,7 @@ class Node:
             node=self.name,
             version=request.refresh.version,
             evaluation=evaluation,
+            not_exported=not_exported,
             seconds=self._clock.seconds,
             worker=_worker(),
             notes=_lost(held, request.taken),
@@ -291,6 +291,24 @@ class Node:
         with self._clock("evaluate"):
             scores = evaluate(self._models.pair, task, examples, 2 * self._config.batch_size, self._device)
             return Evaluation(student=scores.get("student"), teacher=scores.get("teacher"), examples=len(examples))
+
+    def _export(self, folder: Path, request: EvaluateRequest) -> str:
+        """Write what is the node's own as `from_pretrained` folders; returns why that failed, or ""."""
+        pair, task, added = self._models.pair, self._prepared.task, self._models.pair.adjustment
+        try:
+            with self._clock("state"):
+                if self._models.teacher is not None:
+                    processor = task.teacher_processor or task.processor
+                    with merged(self._models.teacher):
+                        export(
+                            self._models.teacher, processor, folder / "teacher", added if pair.whole else None, pair.own
+                        )
+                if self._models.student is not None and (added is not None or not request.shared_head):
+                    export(self._models.student, task.processor, folder / "student", added)
+        except Exception as error:  # of a disk or of a library: whatever it is, the scores stand
+            log.exception("fedkd: %s cannot export its models", self.name)
+            return " ".join(f"{type(error).__name__}: {error}".split())
+        return ""
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
         config, pair = self._config, self._models.pair

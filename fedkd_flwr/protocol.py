@@ -203,6 +203,7 @@ class EvaluateReply(_Body):
 
     Attributes:
         version: of the student that was scored.
+        not_exported: why the node has not written its models as folders; empty: it has.
         seconds: wall seconds of the node's work by part.
         worker: the process that did it.
         notes: what its owner should know (a state that was lost, say).
@@ -211,6 +212,7 @@ class EvaluateReply(_Body):
     node: NodeName
     version: Count
     evaluation: Evaluation
+    not_exported: str = ""
     seconds: dict[str, float]
     worker: str
     notes: Notes = ()

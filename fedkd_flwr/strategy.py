@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
-from pathlib import Path
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -211,6 +210,9 @@ class FedKD(Strategy):
         board = self.state.history.after(round)
         board.record({member.info.node: reply.evaluation for member, reply in good})
         self._note(board, [reply for _, reply in good])
+        board.not_exported = {reply.node: reply.not_exported for _, reply in good if reply.not_exported}
+        for node, reason in board.not_exported.items():
+            log.warning("fedkd: %s has not exported its models: %s", node, reason)
         for member, reply in good:
             member.version = reply.version
         self._keep()
@@ -218,15 +220,19 @@ class FedKD(Strategy):
         log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
         return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
-    def finish(self, grid: Grid, folder: Path) -> None:
-        """Export the models into the run's folder, after the last evaluation where a resumed run still lacks it."""
+    def finish(self, grid: Grid) -> None:
+        """The last evaluation, where a resumed run still lacks it or a node has not exported its models."""
         last = self.state.history.after(self.state.round)
-        if last.nodes is None:
+        if last.nodes is None or last.not_exported:
             nothing = ArrayRecord(), ConfigRecord()
             messages = self.configure_evaluate(self.state.round - self._offset, *nothing, grid)
             timeout = self.config.round_timeout_seconds
             self.aggregate_evaluate(self.state.round - self._offset, grid.send_and_receive(messages, timeout=timeout))
-        self._admission.model.export(self._student.tensors, folder)
+
+    def export(self) -> None:
+        """Write the models of a run whose rounds are all done into its folder, however their last scores came out."""
+        if self.state.student is not None and self.state.round == self.config.num_rounds:
+            self._admission.model.export(self._student.tensors, self._folder.path)
 
     @property
     def _student(self) -> GlobalStudent:

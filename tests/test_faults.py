@@ -1,17 +1,21 @@
 """What goes wrong at one node, and what becomes of the run: each with its outcome."""
 
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from federation import Config, history, nodes, refreshes, round_of, student
-from flwr.app import Message
+from federation import Config, assert_same, history, nodes, refreshes, round_of, student
+from flwr.app import Error, Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
 from fedkd_flwr import membership
+from fedkd_flwr.errors import RunError
+from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.protocol import TrainRequest, from_records
 
 VICTIM = 101
@@ -101,3 +105,59 @@ def test_a_node_that_was_away_for_three_rounds_goes_on_with_its_teacher(
     assert [entry["trained"] for entry in rounds] == [2, 1, 1, 1, 2]
     assert all(torch.equal(teachers[2][name], teachers[5][name]) for name in teachers[2])
     assert refreshes(grid, VICTIM)[-2:] == [("updates", 4, 4), ("updates", 5, 1)]
+
+
+@contextmanager
+def short_files(nbytes: int) -> Iterator[None]:
+    """No file can be written that is longer, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_node_that_cannot_export_its_models_is_named_and_its_scores_count(
+    run_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With embeddings a folder is larger than any state: a resumed run exports what was left out."""
+    grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
+
+    def fault(message: Message, deliver: Callable[[], Message]) -> Message:
+        if message.metadata.message_type != "evaluate" or message.metadata.dst_node_id != VICTIM:
+            return deliver()
+        with short_files(1 << 20):
+            return deliver()
+
+    grid.fault = fault
+    folder = run_server(grid)
+    last = history(folder)["rounds"][-1]
+    assert last["nodes"].keys() == {"partition-0", "partition-1"}
+    (reason,) = last["not-exported"].values()
+    assert last["not-exported"].keys() == {"partition-1"} and "large" in reason
+    assert [m for m in caplog.messages if m == f"fedkd: partition-1 has not exported its models: {reason}"]
+    assert load_classifier(folder / "student").config.num_hidden_layers == 2
+    places = [tmp_path / "state" / history(folder)["lineage"] / node / "teacher" for node in sorted(last["nodes"])]
+    assert [place.exists() for place in places] == [True, False]
+
+    grid = LoopbackGrid(run_config(num_rounds=1, resume=str(folder)), nodes(2))
+    run_server(grid)
+    assert history(folder)["rounds"][-1]["not-exported"] == {}
+    assert all(load_classifier(place) for place in places)
+
+
+def test_a_run_whose_last_evaluation_fails_ships_its_student(run_config: Config) -> None:
+    grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
+
+    def fault(message: Message, deliver: Callable[[], Message]) -> Message:
+        if message.metadata.message_type == "evaluate":
+            return Message(Error(code=8, reason="ClientApp stopped responding."), reply_to=message)
+        return deliver()
+
+    grid.fault = fault
+    with pytest.raises(RunError, match="0 of 2 nodes gave a good answer"):
+        run_server(grid)
+    folder = Path(grid.run_config["runs-dir"], "run")
+    shipped = load_file(folder / "student/model.safetensors")
+    assert_same(student(folder), {name: shipped[name] for name in student(folder)})
