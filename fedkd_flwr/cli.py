@@ -9,14 +9,24 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.cpus import available_cpus
-from fedkd_flwr.errors import ConfigError, FedKDError
+from fedkd_flwr.check import Checked, write_held_out
+from fedkd_flwr.check import as_table as nodes_table
+from fedkd_flwr.check import check as check_nodes
+from fedkd_flwr.errors import FedKDError
 from fedkd_flwr.launcher import Job, launch
+from fedkd_flwr.preflight import preflight, simulated_nodes
 from fedkd_flwr.processes import Interrupted
-from fedkd_flwr.run_arguments import Arguments, gather, nodes_of, resume_command
+from fedkd_flwr.run_arguments import (
+    Arguments,
+    gather,
+    gather_for_check,
+    nodes_of,
+    parse_overrides,
+    resume_command,
+)
 from fedkd_flwr.summary import as_table, read_summary
 
 app = typer.Typer(
@@ -28,7 +38,13 @@ app = typer.Typer(
 
 _FAILED, _BAD_INPUT = 1, 2
 _NODES = 6
+_WIDE = 1000
 _SILENCE_MARGIN_SECONDS = 600
+
+RunConfigOption = Annotated[
+    list[str] | None,
+    typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
+]
 
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -66,10 +82,7 @@ def run(
     nodes: Annotated[int | None, typer.Option(min=1, help="Simulated nodes: 6, or those of the resumed run.")] = None,
     cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of a node; decides how many run at once.")] = 1,
     gpus_per_node: Annotated[float, typer.Option(min=0.0, help="GPUs of a node; 0.25: four share one.")] = 0.0,
-    run_config: Annotated[
-        list[str] | None,
-        typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
-    ] = None,
+    run_config: RunConfigOption = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue, with its own config.")] = None,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Stop the run after so many seconds.")] = None,
 ) -> None:
@@ -80,8 +93,7 @@ def run(
     with _one_line_errors(_BAD_INPUT):
         arguments = gather(app_folder, run_config or [], resume)
         nodes = nodes or (resume and nodes_of(resume)) or _NODES
-        _check_machine(arguments.config, nodes, cpus_per_node, gpus_per_node)
-        _check_models(arguments.config)
+        preflight(arguments.config, nodes, cpus_per_node, gpus_per_node, _say)
     job = Job(
         app=app_folder.resolve(),
         run_config=arguments.config.as_run_config(),
@@ -108,6 +120,37 @@ def run(
 
 
 @app.command()
+def check(
+    app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes that share the data set.")] = _NODES,
+    node_config: Annotated[
+        list[str] | None,
+        typer.Option(help="Node config of a node with data of its own, as SuperNodes take it; repeatable."),
+    ] = None,
+    run_config: RunConfigOption = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Write the rows that each node holds out to this .json or .csv file.")
+    ] = None,
+) -> None:
+    """Read the data of all nodes as a run would, print what each has, and say all that is wrong.
+
+    Exit code: 0 nothing is wrong; 2 something is.
+    """
+    with _one_line_errors(_BAD_INPUT):
+        config, mistakes = gather_for_check(app_folder, run_config or [])
+        own = [parse_overrides(text, "node config") for text in node_config or []]
+        found = Checked() if config is None else check_nodes(config, own or simulated_nodes(nodes), _say)
+        if found.nodes:
+            _print_wide(nodes_table(found.nodes))
+        for mistake in (*mistakes, *found.mistakes):
+            _err.print(f"fedkd: {mistake}", markup=False)
+        if mistakes or found.mistakes:
+            raise typer.Exit(_BAD_INPUT)
+        if held_out is not None:
+            write_held_out(held_out, found.nodes)
+
+
+@app.command()
 def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     """Print the table of the run in folder RUN, finished or not: quality and bytes of each round."""
     with _one_line_errors(_BAD_INPUT):
@@ -123,25 +166,6 @@ def _report(arguments: Arguments) -> None:
     _say(f"results: {arguments.folder}")
 
 
-def _check_machine(config: RunConfig, nodes: int, cpus: int, gpus: float) -> None:
-    if config.min_train_nodes > nodes:
-        raise ConfigError(f"min-train-nodes is {config.min_train_nodes} but --nodes is {nodes}")
-    here = available_cpus()
-    if cpus > here:
-        raise ConfigError(f"--cpus-per-node is {cpus} but this process may use {here} CPUs")
-    if gpus:
-        import torch
-
-        if gpus > torch.cuda.device_count():
-            raise ConfigError(f"--gpus-per-node is {gpus:g} but this machine has {torch.cuda.device_count()} GPUs")
-
-
-def _check_models(config: RunConfig) -> None:
-    from fedkd_flwr.model_checks import check_models
-
-    check_models(config)
-
-
 @contextmanager
 def _one_line_errors(code: int) -> Iterator[None]:
     try:
@@ -149,6 +173,11 @@ def _one_line_errors(code: int) -> Iterator[None]:
     except FedKDError as error:
         _err.print(f"fedkd: {error}", markup=False)
         raise typer.Exit(code) from None
+
+
+def _print_wide(table: Table) -> None:
+    """Print a table, in a file or pipe on lines as long as it takes."""
+    (_out if _out.is_terminal else Console(width=_WIDE)).print(table)
 
 
 def _say(line: str) -> None:

@@ -25,8 +25,17 @@ def write_json(path: Path, value: Any) -> None:
         OSError: the disk refuses; the old file is still there.
         ValueError: a number is not finite.
     """
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by a text, at once.
+
+    Raises:
+        OSError: the disk refuses; the old file is still there.
+    """
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    fresh.write_text(text, encoding="utf-8")
     flush(fresh)
     fresh.replace(path)
 

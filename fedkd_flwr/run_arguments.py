@@ -63,6 +63,26 @@ def resume_command(app: Path, folder: Path, *options: str) -> str:
     return shlex.join(["fedkd", "run", str(app), "--resume", str(folder), *options])
 
 
+def gather_for_check(app: Path, overrides: Iterable[str]) -> tuple[RunConfig | None, list[str]]:
+    """The config of a run and all that is wrong with it; keys that are wrong are left as the app has them.
+
+    Returns:
+        The config, None where its keys do not fit together; and each mistake in a line.
+
+    Raises:
+        ConfigError: the folder is no app, or an override cannot be read.
+    """
+    defaults = _defaults(app)
+    raw = _absolute({**defaults, **{key: value for text in overrides for key, value in parse_overrides(text).items()}})
+    mistakes = RunConfig.mistakes(raw)
+    mended = (
+        raw
+        if not mistakes
+        else _absolute(defaults) | {key: value for key, value in raw.items() if key in defaults and key not in mistakes}
+    )
+    return None if RunConfig.mistakes(mended) else RunConfig.parse(mended), list(mistakes.values())
+
+
 def nodes_of(run: Path) -> int | None:
     """How many nodes share the data set of a run; None where none has joined yet, or each has its own data."""
     try:
@@ -71,24 +91,22 @@ def nodes_of(run: Path) -> int | None:
         return None
 
 
-def parse_overrides(text: str) -> dict[str, Any]:
+def parse_overrides(text: str, what: str = "run-config override") -> dict[str, Any]:
     """The mapping of a `key=value key2=value2` text with TOML values, or of a TOML file.
 
     Raises:
-        ConfigError: a part of the text is no pair, or a value is no TOML.
+        ConfigError: a part of the text is no pair, or a value is no TOML; says `what` it is.
     """
     try:
         if text.endswith(".toml"):
             return tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))
         if rest := _PAIR.sub("", text).strip():
-            raise ConfigError(f"run-config override {text!r}: {rest!r} is not key=value")
+            raise ConfigError(f"{what} {text!r}: {rest!r} is not key=value")
         return tomllib.loads("\n".join(f"{key} = {value}" for key, value in _PAIR.findall(text)))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"run-config file {text} cannot be read: {error}") from None
+        raise ConfigError(f"{what}: file {text} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f'run-config override {text!r} is not TOML ({error}): strings need double quotes, key="value"'
-        ) from None
+        raise ConfigError(f'{what} {text!r} is not TOML ({error}): strings need double quotes, key="value"') from None
 
 
 def _defaults(app: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from fedkd_flwr import cli
 from fedkd_flwr.child_environment import SCRIPTS
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.errors import ModelError, RunError
+from fedkd_flwr.errors import RunError
 from fedkd_flwr.launcher import Job, Verdict
 
 REPOSITORY = Path(__file__).parent.parent
@@ -39,9 +39,9 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
         show("\x1b[92mINFO\x1b[0m: a [line] of the log")
         return Verdict(completed=True)
 
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *(f"text {i},{i % 2}" for i in range(40)), ""]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "launch", launch)
-    monkeypatch.setattr(cli, "_check_models", lambda config: None)
     return jobs
 
 
@@ -49,8 +49,12 @@ def fedkd(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, arguments)
 
 
+def check(*arguments: str) -> Result:
+    return fedkd("check", str(REPOSITORY), *arguments)
+
+
 def run(*arguments: str) -> Result:
-    return fedkd("run", str(REPOSITORY), *arguments)
+    return fedkd("run", str(REPOSITORY), "-c", 'dataset="csv:rows.csv" partition="iid"', *arguments)
 
 
 def test_run_launches_the_validated_config_and_prints_the_results(launched: list[Job], tmp_path: Path) -> None:
@@ -108,6 +112,8 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
         (["-c", "num-rounds"], "is not key=value"),
         (["--resume", "runs/none"], "runs/none cannot be resumed"),
         (["--nodes", "1"], "min-train-nodes is 2 but --nodes is 1"),
+        (["-c", 'dataset="csv:missing.csv"'], "missing.csv: no such file"),
+        (["-c", "student-layers=9"], "'student-layers' is 9 but"),
         (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this process may use"),
         (["--gpus-per-node", "100000"], "--gpus-per-node is 100000 but this machine has"),
     ],
@@ -121,14 +127,31 @@ def test_bad_input_exits_2_before_anything_is_started(launched: list[Job], argum
     assert launched == []
 
 
-def test_models_that_do_not_fit_exit_2(launched: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(config: RunConfig) -> None:
-        raise ModelError("teacher 'x' is not there")
+def test_check_prints_what_nodes_have_and_writes_what_they_hold_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"text {number},{number % 2}" for number in range(20)]
+    (tmp_path / "north.csv").write_text("\n".join(["text,label", *rows, ""]))
+    result = check("--node-config", 'name="north" data-path="north.csv"', "--held-out", "held.json")
+    assert result.exit_code == 0, result.output
+    assert "north" in result.stdout and "18" in result.stdout
+    assert list(json.loads((tmp_path / "held.json").read_text())) == ["north"]
 
-    monkeypatch.setattr(cli, "_check_models", refuse)
-    result = run()
-    assert (result.exit_code, result.stderr) == (2, "fedkd: teacher 'x' is not there\n")
-    assert launched == []
+
+def test_check_says_all_mistakes_and_exits_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keys, data and models at once, each in a line; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    result = check(
+        "-c", 'num-rounds=0 sead=1 teacher="./none" dataset="csv:none.csv"', "--nodes", "1", "--held-out", "held.csv"
+    )
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("fedkd: ") for line in lines)
+    for words in ("'num-rounds'", "'sead'", "--nodes is 1", "none.csv: no such file", "there is no folder"):
+        assert sum(words in line for line in lines) == 1, words
+    assert len(lines) == 5
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", [False, True])

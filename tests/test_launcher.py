@@ -196,7 +196,7 @@ def test_signal_ends_everything(
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         defaults = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
     app = write_app(tmp_path, config=launcher._toml(defaults))
-    program = "from fedkd_flwr import cli; cli._check_models = lambda config: None; cli.app()"
+    program = "from fedkd_flwr import cli; cli.preflight = lambda *_: None; cli.app()"
     fedkd = subprocess.Popen(
         [sys.executable, "-c", program, "run", str(app)],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
