@@ -125,6 +125,7 @@ class RunConfig(BaseModel):
 
     dataset: str = Field(pattern=rf"^(tweets|{_SOURCE})$", description=f"tweets, {_SOURCES}")
     text_column: str = Field(min_length=1)
+    text_pair_column: str
     label_column: str = Field(min_length=1)
     label_separator: str = Field(min_length=1)
     labels: str

@@ -40,6 +40,17 @@ def _data_fit_the_task(config: "RunConfig") -> None:
             )
 
 
+def _pairs_are_of_two_texts(config: "RunConfig") -> None:
+    if not config.text_pair_column:
+        return
+    if config.task not in ("text-classification", "multi-label", "regression"):
+        raise ValueError(f"task {config.task!r} reads no pairs of texts: empty text-pair-column")
+    if config.text_pair_column == config.text_column:
+        raise ValueError(
+            f"text-pair-column and text-column are both {config.text_column!r}: set it to the column of the second text"
+        )
+
+
 def _partition_fits_the_data(config: "RunConfig") -> None:
     if config.dataset.startswith("iob:") and config.partition != "natural":
         raise ValueError("a dataset of kind iob has a folder for each node: set partition to 'natural'")
@@ -139,6 +150,7 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _energies_rise,
     _codec_has_these_bits,
     _data_fit_the_task,
+    _pairs_are_of_two_texts,
     _partition_fits_the_data,
     _labels_fit_the_task,
     _weighted_classes_are_named,

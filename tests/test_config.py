@@ -50,6 +50,19 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"bits": 7}, ["'bits'", "7", "6", "8"]),
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
         ({"task": "regression", "logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
+        ({"text-pair-column": "text"}, ["text-pair-column and text-column are both 'text'", "second text"]),
+        (
+            {"text-pair-column": "b", "task": "token-classification", "dataset": "iob:x"},
+            ["'token-classification'", "no pairs", "empty text-pair-column"],
+        ),
+        (
+            {"text-pair-column": "b", "task": "image-classification", "dataset": "imagefolder:x", "partition": "iid"},
+            ["'image-classification'", "no pairs", "empty text-pair-column"],
+        ),
+        (
+            {"text-pair-column": "b", "task": "news-recommendation", "dataset": "mind:x"},
+            ["'news-recommendation'", "no pairs", "empty text-pair-column"],
+        ),
         ({"class-weights": "0,1"}, ["'class-weights'", "a positive number for each of the labels"]),
         ({"class-weights": "1,5"}, ["class-weights has 2 numbers and labels 0 names"]),
         ({"class-weights": "1,5,2", "labels": "a,b"}, ["3 numbers and labels 2 names", "in the order"]),

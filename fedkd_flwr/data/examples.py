@@ -21,9 +21,9 @@ def load_examples(source: str, config: RunConfig) -> "Dataset":
     """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH`, `hf:NAME` or a plain path, in their order.
 
     Returns:
-        Columns `text` and `label`, both str: booleans become "false" and "true", whole numbers digits. Of task
-        multi-label `label` is a list of str, of regression float64. Where the data say what is held out, the column
-        `held-out` (bool).
+        Columns `text`, `pair` where texts come in pairs, and `label`, all str: booleans become "false" and "true",
+        whole numbers digits. Of task multi-label `label` is a list of str, of regression float64. Where the data say
+        what is held out, the column `held-out` (bool).
 
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
@@ -68,6 +68,8 @@ def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> "Da
     from pyarrow import table as arrow_table
 
     columns = {"text": config.text_column, "label": config.label_column}
+    if config.text_pair_column:
+        columns["pair"] = config.text_pair_column
     if owned:
         columns["owner"] = config.partition_column
     if file.kind == "hf":
@@ -90,7 +92,8 @@ def name_of(file: DataFile) -> str:
 
 def _values(table: "pa.Table", role: str, column: str, config: RunConfig, where: str) -> Any:
     """The column that is the text, label or owner of the examples."""
-    key = {"text": "text-column", "label": "label-column", "owner": "partition-column"}[role]
+    keys = {"text": "text-column", "pair": "text-pair-column", "label": "label-column", "owner": "partition-column"}
+    key = keys[role]
     if (count := table.column_names.count(column)) != 1:
         raise DataError(
             f"{where}: expected one column {column!r} but found {count}: "

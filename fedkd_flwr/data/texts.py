@@ -40,7 +40,8 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
         rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
     else:
         rows = held_out(classes, config.test_fraction, limit, rng)
-    train, test = (dataset.select(part).select_columns(["text", "label"]) for part in rows)
+    kept = [name for name in ("text", "pair", "label") if name in dataset.column_names]
+    train, test = (dataset.select(part).select_columns(kept) for part in rows)
     return NodeData(name, train, test, labels)
 
 
@@ -61,10 +62,11 @@ def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset"
 
 
 def _without_repeats(dataset: "Dataset", where: str) -> "Dataset":
-    """Each text once: the first, or the first held out where the data say what is."""
-    texts = [" ".join(text.casefold().split()) for text in dataset["text"][:]]
+    """Each text, or pair of texts, once: the first, or the first held out where the data say what is."""
+    columns = [dataset[name][:] for name in ("text", "pair") if name in dataset.column_names]
+    texts = [tuple(" ".join(text.casefold().split()) for text in row) for row in zip(*columns, strict=True)]
     held = dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [False] * len(texts)
-    first: dict[str, int] = {}
+    first: dict[tuple[str, ...], int] = {}
     for row in sorted(range(len(texts)), key=lambda row: not held[row]):
         first.setdefault(texts[row], row)
     if len(first) == len(texts):

@@ -3,12 +3,13 @@
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
 from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
-from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
+from fedkd_flwr.distillation.pair import PLACES, SEGMENTS, TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
 from fedkd_flwr.distillation.probing import fit_heads
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
 __all__ = [
     "PLACES",
+    "SEGMENTS",
     "TEACHER",
     "TOKENS",
     "Head",

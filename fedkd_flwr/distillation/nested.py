@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
-from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, inputs_of, trainable
+from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, inputs_of, readable, trainable
 
 TOKENS = {
     "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
@@ -66,7 +66,7 @@ class Nested(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
-        inputs = inputs_of(batch)
+        inputs = readable(inputs_of(batch), self.student)
         if self.own and not self.training:
             teacher = functional_call(self.teacher, dict(self.own), kwargs=inputs).logits
             student = self.student(**inputs).logits

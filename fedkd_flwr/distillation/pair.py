@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ STUDENT = "student."
 
 PLACES = "places"
 """Of a teacher's inputs, the one that it does not read: the token for each of the student's (see `at_places`)."""
+
+SEGMENTS = "token_type_ids"
+"""Of inputs, which text of a pair each token is of: for models that tell segments apart."""
 
 
 class Pair(nn.Module, ABC):
@@ -81,7 +85,7 @@ class Single(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
-        logits = self.model(**inputs_of(batch)).logits
+        logits = self.model(**readable(inputs_of(batch), self.model)).logits
         return (None, Outputs(self.adjusted(logits))) if self._travels else (Outputs(logits), None)
 
     def federated(self) -> dict[str, Parameter]:
@@ -134,9 +138,9 @@ class TeacherStudent(Pair):
         inputs, own = inputs_of(batch), inputs_of(batch, TEACHER)
         places = own.pop(PLACES, None)
         wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
-        student = self.student(**inputs, **wanted)
+        student = self.student(**readable(inputs, self.student), **wanted)
         with _another_stream(student.logits.device):
-            teacher = self.teacher(**(own or inputs), **wanted)
+            teacher = self.teacher(**readable(own or inputs, self.teacher), **wanted)
         logits = teacher.logits
         if places is not None:
             logits = at_places(logits, places)
@@ -184,6 +188,16 @@ def inputs_of(batch: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor
     if prefix:
         return {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
     return {name: tensor for name, tensor in batch.items() if name != "labels" and not name.startswith(TEACHER)}
+
+
+def readable(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The inputs without segments where a model takes none, or has an embedding of one only."""
+    if SEGMENTS not in inputs:
+        return inputs
+    taken = signature(model.base_model.forward).parameters  # type: ignore[union-attr]
+    if SEGMENTS in taken and getattr(model.config, "type_vocab_size", 2) > 1:
+        return inputs
+    return {name: tensor for name, tensor in inputs.items() if name != SEGMENTS}
 
 
 def trainable(model: nn.Module) -> dict[str, Parameter]:

@@ -18,7 +18,7 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     from fedkd_flwr.tasks.multi_label import MultiLabel
     from fedkd_flwr.tasks.news_recommendation import NewsRecommendation
     from fedkd_flwr.tasks.regression import Regression
-    from fedkd_flwr.tasks.text import read_alike
+    from fedkd_flwr.tasks.text import marks_segments, read_alike
     from fedkd_flwr.tasks.text_classification import TextClassification
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
@@ -37,5 +37,6 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     tokenizer, teacher = load_tokenizer(reference, words), None
     if "teacher" in config.parts.trains and config.teacher != reference:
         other = load_tokenizer(config.teacher, words)
-        teacher = None if read_alike(tokenizer, other) else other
+        segments = bool(config.text_pair_column) and marks_segments(tokenizer) != marks_segments(other)
+        teacher = None if read_alike(tokenizer, other) and not segments else other
     return kinds[config.task](tokenizer, labels, config.max_length, teacher)

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd_flwr.distillation import TEACHER
-from fedkd_flwr.tasks.text import Rows, by_length, digest, tokenised, tokens_and_mask
+from fedkd_flwr.distillation import SEGMENTS, TEACHER
+from fedkd_flwr.tasks.text import Rows, by_length, digest, padded, tokenised, tokens_and_mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+_PER_TOKEN = ("tokens", "segments")
+"""How columns with a number for each token are called, after what says whose they are."""
 
 
 class LabelledTexts:
@@ -49,18 +52,26 @@ class LabelledTexts:
         return "+".join(digest(tokenizer, self.kind, self._max_length) for tokenizer in tokenizers)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
-        """Tokenise the columns `text` (str) and `label` of a data set.
+        """Tokenise the columns `text` (str), `pair` (str, where texts come in pairs) and `label` of a data set.
 
         Returns:
             Columns `tokens` (int32 ids, unpadded), `length` (int32: how many they were before they were cut) and
-            `label`, as it was, and by a tokenizer of the teacher's own `teacher-tokens`.
+            `label`, as it was, and by a tokenizer of the teacher's own `teacher-tokens`. Of pairs also `segments` and
+            `teacher-segments` (int8), by tokenizers that know them.
+
+        Raises:
+            ConfigError: the maximal length is too small for pairs.
         """
         import pyarrow as pa
 
         texts, columns = dataset["text"][:], {}
-        for column, tokenizer in self._tokenizers.items():
-            columns[column], lengths = tokenised(texts, tokenizer, self._max_length)
-            columns.setdefault("length", lengths)
+        pairs = dataset["pair"][:] if "pair" in dataset.column_names else None
+        for prefix, tokenizer in self._tokenizers.items():
+            found = tokenised(texts, tokenizer, self._max_length, pairs)
+            columns[f"{prefix}tokens"] = found.ids
+            columns.setdefault("length", found.lengths)
+            if found.segments is not None:
+                columns[f"{prefix}segments"] = found.segments
         label = dataset.with_format("arrow")["label"][:].combine_chunks()
         return pa.table(columns | {"label": label})
 
@@ -76,20 +87,19 @@ class LabelledTexts:
 
         Yields:
             `input_ids` and `attention_mask` (1: token, 0: padding), int64 [batch, longest]; `labels`
-            [batch, ...]. Segment ids are left out: a single text has one segment, every model's default. For a
-            tokenizer of the teacher's own also `teacher.input_ids` and `teacher.attention_mask`, [batch, its longest].
+            [batch, ...]. Of pairs also `token_type_ids`, int64 [batch, longest], where the tokenizer gives them: a
+            single text has one segment, every model's default. For a tokenizer of the teacher's own the same,
+            `teacher.input_ids` and so on, [batch, its longest].
         """
         labels = self.targets(examples["label"].chunk(0))
-        read = [
-            (prefix, tokenizer, Rows.of(examples[column]))
-            for prefix, (column, tokenizer) in zip(("", TEACHER), self._tokenizers.items(), strict=False)
-        ]
-        _, _, texts = read[0]
-        for rows in by_length(texts, len(examples), batch_size, order):
+        columns = {name: Rows.of(examples[name]) for name in examples.column_names if name.endswith(_PER_TOKEN)}
+        for rows in by_length(columns["tokens"], len(examples), batch_size, order):
             batch = {"labels": labels[rows]}
-            for prefix, tokenizer, tokens in read:
-                inputs = tokens_and_mask([tokens[row] for row in rows], tokenizer)
-                batch |= {f"{prefix}{name}": tensor for name, tensor in inputs.items()}
+            for model, (prefix, tokenizer) in zip(("", TEACHER), self._tokenizers.items(), strict=False):
+                inputs = tokens_and_mask([columns[f"{prefix}tokens"][row] for row in rows], tokenizer)
+                if (segments := columns.get(f"{prefix}segments")) is not None:
+                    inputs[SEGMENTS] = padded([segments[row] for row in rows], tokenizer.pad_token_type_id)
+                batch |= {f"{model}{name}": tensor for name, tensor in inputs.items()}
             yield batch
 
     def targets(self, label: "pa.Array") -> Tensor:
@@ -98,6 +108,6 @@ class LabelledTexts:
 
     @property
     def _tokenizers(self) -> dict[str, "PreTrainedTokenizerBase"]:
-        """By the column of their tokens: the student's, then the teacher's where it is another."""
-        found = {"tokens": self.processor, "teacher-tokens": self.teacher_processor}
-        return {column: tokenizer for column, tokenizer in found.items() if tokenizer is not None}
+        """By what begins the names of their columns: the student's, then the teacher's where it is another."""
+        found = {"": self.processor, "teacher-": self.teacher_processor}
+        return {prefix: tokenizer for prefix, tokenizer in found.items() if tokenizer is not None}

@@ -62,7 +62,7 @@ class NewsRecommendation:
 
         table = dataset.with_format("arrow")[:].combine_chunks().replace_schema_metadata()
         (rows,) = table["titles"].chunks
-        tokens, _ = tokenised(rows.values.to_pylist(), self.processor, self._max_length)
+        tokens = tokenised(rows.values.to_pylist(), self.processor, self._max_length).ids
         nested = pa.LargeListArray.from_arrays(rows.offsets.cast(pa.int64()), tokens)
         return pa.table({"tokens": nested, **{name: table[name] for name in ("history", "candidates", "clicked")}})
 

@@ -29,11 +29,10 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | Non
         logits, labels: of n examples.
         weights: of the classes, [classes]; None: all alike.
     """
+    logits = full(logits)
     if weights is None:
-        return nn.functional.cross_entropy(full(logits), labels)
-    return nn.functional.cross_entropy(full(logits), labels, weights.to(full(logits).dtype), reduction="sum") / len(
-        labels
-    )
+        return nn.functional.cross_entropy(logits, labels)
+    return nn.functional.cross_entropy(logits, labels, weights.to(logits.dtype), reduction="sum") / len(labels)
 
 
 def finite(loss: float) -> float:

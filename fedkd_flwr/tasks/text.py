@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd_flwr.errors import ConfigError
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -64,25 +66,61 @@ def by_length(rows: Rows, count: int, batch_size: int, order: Sequence[int] | No
             yield [window[place] for place in batch]
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What a tokenizer makes of texts, or of pairs of texts.
+
+    Attributes:
+        ids: of each one's tokens, special ones included, cut to a maximal length; lists of int32.
+        lengths: how many there were before, int32.
+        segments: of pairs, which text each token is of, lists of int8; None: the tokenizer does not say.
+    """
+
+    ids: "pa.Array"
+    lengths: "pa.Array"
+    segments: "pa.Array | None" = None
+
+
 def tokenised(
-    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> tuple["pa.Array", "pa.Array"]:
-    """Ids of each text (lists of int32), special ones included, cut to a maximal length; and how many there were."""
+    texts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    pairs: Sequence[str] | None = None,
+) -> Tokens:
+    """Tokens of texts, each with the second one of its pair where there are `pairs`; of both the longer is cut first.
+
+    Raises:
+        ConfigError: a pair leaves no room for a token of each text.
+    """
     import pyarrow as pa
 
-    plain = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    tokens, lengths = [], []
+    least = tokenizer.num_special_tokens_to_add(pair=True) + 2
+    if pairs is not None and max_length < least:
+        raise ConfigError(
+            f"run-config key 'max-length' is {max_length} but a pair of texts takes {least} or more: raise it"
+        )
+    marked = pairs is not None and marks_segments(tokenizer)
+    plain = {"return_attention_mask": False, "return_token_type_ids": marked, "verbose": False}
+    tokens, lengths, segments = [], [], []
     for start in range(0, len(texts), CHUNK):
-        chunk = texts[start : start + CHUNK]
-        ids = tokenizer(chunk, truncation=True, max_length=max_length, **plain)["input_ids"]
-        counts = [len(row) for row in ids]
+        chunk = [texts[start : start + CHUNK], *([pairs[start : start + CHUNK]] if pairs is not None else [])]
+        encoded = tokenizer(*chunk, truncation="longest_first", max_length=max_length, **plain)
+        counts = [len(row) for row in encoded["input_ids"]]
         if full := [row for row, count in enumerate(counts) if count >= max_length]:
-            whole = tokenizer([chunk[row] for row in full], **plain)["input_ids"]
+            whole = tokenizer(*([column[row] for row in full] for column in chunk), **plain)["input_ids"]
             for row, found in zip(full, whole, strict=True):
                 counts[row] = len(found)
-        tokens.append(pa.array(ids, pa.large_list(pa.int32())))
+        tokens.append(pa.array(encoded["input_ids"], pa.large_list(pa.int32())))
         lengths.append(pa.array(counts, pa.int32()))
-    return pa.concat_arrays(tokens), pa.concat_arrays(lengths)
+        if marked:
+            segments.append(pa.array(encoded["token_type_ids"], pa.large_list(pa.int8())))
+    joined = pa.concat_arrays(segments) if marked else None
+    return Tokens(pa.concat_arrays(tokens), pa.concat_arrays(lengths), joined)
+
+
+def marks_segments(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether a tokenizer says of a pair of texts which tokens are of which."""
+    return "token_type_ids" in tokenizer.model_input_names
 
 
 def cuts(*encoded: "pa.Table") -> tuple[int, int]:
