@@ -107,14 +107,12 @@ def run(
         try:
             verdict = launch(job, say=_say, show=lambda line: _out.print(Text.from_ansi(line)))
         except Interrupted as interrupted:
+            _say_how_to_go_on(job, arguments.folder)
             _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended", markup=False)
             raise typer.Exit(interrupted.exit_code) from None
     _report(arguments)
     if not verdict.completed:
-        if (arguments.folder / "checkpoints").is_dir():
-            share = ["--cpus-per-node", str(cpus_per_node)] if cpus_per_node != 1 else []
-            share += ["--gpus-per-node", f"{gpus_per_node:g}"] if gpus_per_node else []
-            _say(f"continue it with: {resume_command(job.app, arguments.folder, *share)}")
+        _say_how_to_go_on(job, arguments.folder)
         _err.print(f"fedkd: {verdict.reason}", markup=False)
         raise typer.Exit(_FAILED)
 
@@ -164,6 +162,14 @@ def _report(arguments: Arguments) -> None:
     with _one_line_errors(_FAILED):
         _out.print(as_table(read_summary(arguments.folder)))
     _say(f"results: {arguments.folder}")
+
+
+def _say_how_to_go_on(job: Job, folder: Path) -> None:
+    """Print the command that resumes the run, if it has finished a round."""
+    if (folder / "checkpoints").is_dir():
+        share = ["--cpus-per-node", str(job.cpus_per_node)] if job.cpus_per_node != 1 else []
+        share += ["--gpus-per-node", f"{job.gpus_per_node:g}"] if job.gpus_per_node else []
+        _say(f"continue it with: {resume_command(job.app, folder, *share)}")
 
 
 @contextmanager

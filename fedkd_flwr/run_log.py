@@ -22,6 +22,9 @@ _NOISE = (
 )
 """Lines of Flower's log that would mislead here, where the options of `fedkd run` decide."""
 
+_WRAPPED = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
+"""Flower's own errors around another, which comes before them and says why."""
+
 
 def plain(line: str) -> str:
     """A log line without colours and surrounding blanks."""
@@ -67,5 +70,5 @@ class RunLog:
                 continue
             show(line.rstrip())
             self._last = words or self._last
-            if match := _ERROR.match(words):
+            if (match := _ERROR.match(words)) and not words.endswith(_WRAPPED):
                 self.error = match[1]

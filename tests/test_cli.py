@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from typer.testing import CliRunner, Result
 from fedkd_flwr import cli
 from fedkd_flwr.child_environment import SCRIPTS
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.launcher import Job, Verdict
+from fedkd_flwr.processes import Interrupted
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -84,6 +87,23 @@ def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
     assert result.exit_code == 1
     assert result.stderr == "fedkd: the run failed: too few nodes\n"
     assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x\n")
+
+
+def test_a_stopped_run_says_how_to_go_on_with_the_same_share_of_the_machine(
+    launched: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete = cli.launch
+
+    def stop(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
+        complete(job, say, show)
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "launch", stop)
+    cpus = available_cpus()
+    result = run("-c", 'run-name="x"', "--cpus-per-node", str(cpus))
+    assert result.exit_code == 128 + signal.SIGTERM
+    share = f" --cpus-per-node {cpus}" if cpus > 1 else ""
+    assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x{share}\n")
 
 
 def test_a_run_that_finished_no_round_is_not_said_to_go_on(

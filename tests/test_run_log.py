@@ -33,3 +33,11 @@ def test_an_unknown_exception_is_shown_whole_and_its_last_line_is_remembered(lin
     log, shown = read("Traceback (most recent call last):", '  File "x.py", line 1', line, "ERROR :  Exit Code: 700")
     assert len(shown) == 4
     assert log.error == line.split(".")[-1]
+
+
+def test_of_an_exception_inside_flowers_own_the_inner_one_is_remembered() -> None:
+    log, _ = read(
+        "Exception: The current node timed out during startup.", "RuntimeError: Simulation Runtime crashed.",
+        "RuntimeError: An error was encountered. Ending simulation.",
+    )  # fmt: skip
+    assert log.error == "Exception: The current node timed out during startup."
