@@ -35,12 +35,14 @@ class CheckedNode:
         labels: the names of all classes.
         report: the counts.
         train: examples to train on.
+        test: examples held out.
     """
 
     title: str
     labels: tuple[str, ...]
     report: DataReport
     train: int
+    test: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     def load(own: RunConfig, node: NodeConfig) -> None:
         data = load_node_data(own, node)
         title = str(node.get("name") or data.name)
-        found.append(CheckedNode(title, data.labels, data.report, len(data.train)))
+        found.append(CheckedNode(title, data.labels, data.report, len(data.train), len(data.test)))
         say(f"node {title}: {len(data.train) + len(data.test):,} examples")
         found[-1] = replace(found[-1], report=_counted(own, data))
 
@@ -98,12 +100,13 @@ def as_table(nodes: Sequence[CheckedNode]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("examples of each label")
     for node in nodes:
-        report = node.report
+        report, tokens = node.report, node.report.longest > 0
         counts = (
-            report.rows, report.repeats, report.conflicts, report.unlabelled, node.train, len(report.held_out),
-            report.cut, report.longest,
+            report.rows, report.repeats, report.conflicts, report.unlabelled, node.train, node.test,
+            report.cut if tokens else None, report.longest if tokens else None,
         )  # fmt: skip
-        table.add_row(node.title, *(f"{count:,}" for count in counts), _classes(node))
+        cells = ("" if count is None else f"{count:,}" for count in counts)
+        table.add_row(node.title, *cells, _classes(node))
     return table
 
 

@@ -41,7 +41,7 @@ def test_what_each_node_has(run_config: Config, silos: list[NodeConfig]) -> None
     for node, silo in zip(found.nodes, silos, strict=True):
         data = load_node_data(config, silo)
         assert node.labels == data.labels == ("bad", "good")
-        assert node.train == len(data.train)
+        assert (node.train, node.test) == (len(data.train), len(data.test))
         assert node.report.held_out == data.report.held_out
         assert (node.report.cut, node.report.longest) == (1, 102)
     console = Console(width=200, record=True)
