@@ -18,8 +18,8 @@ log_errors_in_one_line()
 def main(grid: Grid, context: Context) -> None:
     """Run, or go on with, one federated training."""
     config = RunConfig.parse(context.run_config)
-    check_models(config)
     folder, state = open_run(config)
+    check_models(config)
     strategy = FedKD(config, folder, state)
     grid = ReliableGrid(grid)
     try:

@@ -218,12 +218,11 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     checkpoints, history = folder / "checkpoints", folder / "history.json"
     config = {**defaults(), **settings, **places}
     if _made_with(folder, config):
+        found = dict(json.loads(history.read_text())) if history.exists() else {}
+        if found.get("finished"):
+            return found
         if any(checkpoints.glob("0*")):
             places["resume"] = str(folder)
-        elif history.exists():
-            found = dict(json.loads(history.read_text()))
-            if len(found["rounds"]) == config["num-rounds"]:
-                return found
     if folder.exists() and not places["resume"]:
         shutil.rmtree(folder)
     run_server(in_one_process({**settings, **places}, place.nodes))

@@ -64,7 +64,11 @@ class Admission:
             )
         if info.node in state.taken and info.round == 0:
             log.warning("fedkd: %s has no state of this run: its teacher starts afresh", info.node)
-        state.history.data[info.node] = {"train-examples": info.train_examples, **info.data.model_dump()}
+        state.history.data[info.node] = {
+            "title": info.title,
+            "train-examples": info.train_examples,
+            **info.data.model_dump(),
+        }
         known = {0: tensors.digest(self.model.initial), state.student.version: state.student.digest}
         digest = info.digest if state.shared_head else info.encoder_digest
         if info.version > state.student.version or known.get(info.version, digest) != digest:

@@ -20,10 +20,10 @@ from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.preflight import preflight, simulated_nodes
 from fedkd_flwr.processes import Interrupted
 from fedkd_flwr.run_arguments import (
+    NODES,
     Arguments,
     gather,
     gather_for_check,
-    nodes_of,
     parse_overrides,
     resume_command,
 )
@@ -37,7 +37,6 @@ app = typer.Typer(
 )
 
 _FAILED, _BAD_INPUT = 1, 2
-_NODES = 6
 _WIDE = 1000
 _SILENCE_MARGIN_SECONDS = 600
 
@@ -91,13 +90,12 @@ def run(
     Exit code: 0 the run completed; 1 it failed or hung; 2 the input is wrong and nothing was started.
     """
     with _one_line_errors(_BAD_INPUT):
-        arguments = gather(app_folder, run_config or [], resume)
-        nodes = nodes or (resume and nodes_of(resume)) or _NODES
-        preflight(arguments.config, nodes, cpus_per_node, gpus_per_node, _say)
+        arguments = gather(app_folder, run_config or [], resume, nodes)
+        preflight(arguments.config, arguments.nodes, cpus_per_node, gpus_per_node, _say)
     job = Job(
         app=app_folder.resolve(),
         run_config=arguments.config.as_run_config(),
-        nodes=nodes,
+        nodes=arguments.nodes,
         cpus_per_node=cpus_per_node,
         gpus_per_node=gpus_per_node,
         timeout=timeout,
@@ -120,7 +118,7 @@ def run(
 @app.command()
 def check(
     app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes that share the data set.")] = _NODES,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes that share the data set.")] = NODES,
     node_config: Annotated[
         list[str] | None,
         typer.Option(help="Node config of a node with data of its own, as SuperNodes take it; repeatable."),

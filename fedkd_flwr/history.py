@@ -70,11 +70,11 @@ class RoundEntry(ScoreBoard):
 
 @dataclass
 class History:
-    """All rounds of a run; `initial` holds the scores before the first, `data` what each node counted in its data."""
+    """All rounds of a run; `initial` holds the scores before the first, `data` which each node has."""
 
     initial: ScoreBoard = field(default_factory=ScoreBoard)
     rounds: list[RoundEntry] = field(default_factory=list)
-    data: dict[str, dict[str, int]] = field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def after(self, round: int) -> ScoreBoard:
         """Where the scores of the models after `round` (0: before the first) belong."""

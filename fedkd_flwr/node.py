@@ -213,7 +213,7 @@ class Node:
         not_exported = self._export(store.folder, request)
         with self._clock("state"):
             refreshed = replace(state, student=student, version=request.refresh.version, run=request.run)
-            store.save(refreshed, unchanged=True, finished=True)
+            store.save(refreshed, unchanged=True, finished=not not_exported)
         return EvaluateReply(
             node=self.name,
             version=request.refresh.version,

@@ -1,53 +1,53 @@
 """From what a user types to the validated config of a run: defaults, overrides, a run to resume, paths."""
 
-import json
 import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.past_run import PastRun
 from fedkd_flwr.run_names import fresh_run_name
 
 _PAIR = re.compile(r"""\s*(\S+?)=('[^']*'|"[^"]*"|\S+)""")
 _FOLDERS = ("runs-dir", "state-dir", "resume")
 _DATA_FILES = ("dataset", "server-test-data")
 _MODELS = ("teacher", "student")
+NODES = 6
+"""How many share a data set where nobody says."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A run as it will be launched: its config, with absolute paths, and the folder of its results."""
+    """A run as it will be launched: its config, with absolute paths, the folder of its results, how many nodes."""
 
     config: RunConfig
     folder: Path
+    nodes: int
 
 
-def gather(app: Path, overrides: Iterable[str], resume: Path | None = None) -> Arguments:
+def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, nodes: int | None = None) -> Arguments:
     """The run that `fedkd run` was asked for; relative paths are the user's, from the current folder.
 
     Args:
         app: folder of the app whose pyproject.toml holds the defaults.
         overrides: `key=value key2=value2` texts or the paths of TOML files, as `flwr run` takes them.
-        resume: folder of a run to continue; its config then takes the place of the defaults.
+        resume: folder of a run to continue, as the key `resume` may name it, too; its config then takes the place of
+            the defaults.
+        nodes: how many; None: those of the resumed run, or else 6.
 
     Raises:
         ConfigError: one line with what is wrong.
+        StateError: the run cannot be resumed; says why.
     """
     changes = {key: value for text in overrides for key, value in parse_overrides(text).items()}
-    if resume is None:
-        config = RunConfig.parse(_absolute({**_defaults(app), **changes}))
-    else:
-        past = _absolute(_past_config(resume))
-        config = RunConfig.parse(_absolute({**past, **changes, "resume": str(resume)}))
-        if differences := RunConfig.parse(past).differences(config):
-            raise ConfigError(f"{resume} can only be resumed as it was: {'; '.join(differences)}")
-    if config.resume:
-        return Arguments(config, Path(config.resume))
+    if resume is not None or changes.get("resume"):
+        return _resumed(Path(_absolute_path(str(resume or changes["resume"]))), changes, nodes)
+    config = RunConfig.parse(_absolute({**_defaults(app), **changes}))
     config = config if config.run_name else config.model_copy(update={"run_name": fresh_run_name()})
     folder = Path(config.runs_dir, config.run_name)
     if folder.exists():
@@ -55,7 +55,33 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None) -> A
             f"run-name {config.run_name!r} is taken: choose another, or continue that run with: "
             f"{resume_command(app.resolve(), folder)}"
         )
-    return Arguments(config, folder)
+    return Arguments(config, folder, nodes or NODES)
+
+
+def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arguments:
+    """The run in a folder, going on with these changes; what would change nothing, or all, is refused."""
+    run = PastRun.read(folder)
+    before = _absolute(run.config)
+    after = _absolute({**before, **changes, "resume": str(folder)})
+    for key in ("run-name", "runs-dir"):
+        if after[key] != before.get(key):
+            raise ConfigError(
+                f"{key} changes nothing where a run is resumed, its results stay in {folder}: leave it out"
+            )
+    config = RunConfig.parse(after)
+    replace(run, config=before).require(config)
+    if nodes and run.partitions and nodes != run.partitions:
+        raise ConfigError(
+            f"--nodes is {nodes} but {folder} was started with {run.partitions}: each node would have other data. "
+            "Leave it out"
+        )
+    states = Path(config.state_dir, run.lineage)
+    if run.taken and not any((states / node).is_dir() for node in run.taken):
+        raise ConfigError(
+            f"state-dir {config.state_dir} has nothing of {folder} (lineage {run.lineage}): every teacher would start "
+            "afresh. Set state-dir to where the nodes' states are, or start a new run"
+        )
+    return Arguments(config, folder, nodes or run.partitions or NODES)
 
 
 def resume_command(app: Path, folder: Path, *options: str) -> str:
@@ -81,14 +107,6 @@ def gather_for_check(app: Path, overrides: Iterable[str]) -> tuple[RunConfig | N
         else _absolute(defaults) | {key: value for key, value in raw.items() if key in defaults and key not in mistakes}
     )
     return None if RunConfig.mistakes(mended) else RunConfig.parse(mended), list(mistakes.values())
-
-
-def nodes_of(run: Path) -> int | None:
-    """How many nodes share the data set of a run; None where none has joined yet, or each has its own data."""
-    try:
-        return json.loads((run / "history.json").read_text(encoding="utf-8"))["partitions"] or None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def parse_overrides(text: str, what: str = "run-config override") -> dict[str, Any]:
@@ -121,19 +139,6 @@ def _defaults(app: Path) -> dict[str, Any]:
     except KeyError:
         raise ConfigError(f"{path} has no [tool.flwr.app.config]: it is not the app of fedkd-flwr") from None
     return dict(config)
-
-
-def _past_config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{run} cannot be resumed: {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"{run} cannot be resumed: {path} is not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{run} cannot be resumed: {path} holds no run-config")
-    return config
 
 
 def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:

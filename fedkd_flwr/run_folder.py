@@ -7,9 +7,12 @@ RUN/checkpoints/00000003/ the third state of the server: student, newest updates
 RUN/student/              the student after the last round (its encoder where nodes keep heads of their own),
                           a `from_pretrained` folder; so is
 RUN/teacher/              where all layers of the teacher travel
+RUN/nodes/TITLE           leads to the models of a node on this machine, by the title of its data
 """
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +23,17 @@ from safetensors.torch import load_file, save_file
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.disk import flush, write_json
-from fedkd_flwr.errors import ConfigError, StateError
+from fedkd_flwr.errors import StateError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import History
 from fedkd_flwr.ledger import Ledger
+from fedkd_flwr.node_links import link_nodes
+from fedkd_flwr.past_run import CHECKPOINTS, CONFIG, FORMAT, HISTORY, STATE, PastRun, newest_checkpoint
 from fedkd_flwr.run_names import fresh_run_name
 
-_FORMAT = 3
 _KEEP_CHECKPOINTS = 2
 _TRAFFIC = "traffic.csv"
-_STATE, _UPDATES = "state.json", "updates.bin"
+_UPDATES = "updates.bin"
 _STUDENT, _RESIDUAL, _BASES = "student.safetensors", "residual.safetensors", "bases.safetensors"
 
 
@@ -63,53 +67,70 @@ class RunState:
 
 
 class RunFolder:
-    """The folder of one run, and its ledger."""
+    """The folder of one run, and its ledger; on the disk from when its first nodes have joined."""
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
+    def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
         self.path = path
-        self.ledger = ledger
+        self._ledger = ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """All that travelled; from when the first nodes have joined."""
+        assert self._ledger is not None, "no node has joined yet"
+        return self._ledger
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
-        """A new folder with the run's config.
+    def new(cls, path: Path) -> "RunFolder":
+        """Where a run will leave its results; nothing is written yet.
 
         Raises:
-            StateError: the folder exists and is not empty, or cannot be written.
+            StateError: the folder exists and is not empty, or could not be written.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise StateError(
-                    f"run folder {path} is not empty: choose another run-name, or set resume to continue that run"
-                )
-            write_json(path / "config.json", config.as_run_config())
-            return cls(path, Ledger.create(path / _TRAFFIC))
-        except OSError as error:
-            raise StateError(f"cannot write run folder {path}: {error}; set runs-dir to another folder") from None
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise _taken(path)
+        above = next(parent for parent in path.parents if parent.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise StateError(f"cannot write run folder {path}: {above} refuses; set runs-dir to another folder")
+        return cls(path)
 
     @classmethod
     def resume(cls, path: Path, config: RunConfig) -> tuple["RunFolder", RunState]:
-        """The folder and newest checkpoint of a run that `config` continues.
+        """The folder and newest checkpoint of a run that `config` continues; nothing is written yet.
 
         Raises:
             StateError: there is no such run, or its checkpoint is damaged.
-            ConfigError: the config would make it another run; names the keys.
+            ConfigError: the config would make it another run, or it is finished; names the keys.
         """
+        PastRun.read(path).require(config)
+        return cls(path, Ledger.load(path / _TRAFFIC)), _newest_state(path)
+
+    def begin(self, state: RunState, config: RunConfig) -> None:
+        """Publish a run whose nodes have joined: its config and history, and of a new run its whole folder at once.
+
+        A new folder has a checkpoint: a run that is on the disk can be resumed.
+
+        Raises:
+            StateError: another run has taken the folder meanwhile, or the disk refuses.
+        """
+        if self._ledger is not None:
+            write_json(self.path / CONFIG, config.as_run_config() | {"resume": ""})
+            self.write_history(state, config)
+            return
+        hidden = RunFolder(self.path.with_name(f".{self.path.name}.new-{state.lineage}"))
         try:
-            stored = RunConfig.parse(json.loads((path / "config.json").read_text()))
-        except (OSError, ValueError) as error:
-            raise StateError(f"resume: {path} holds no run to continue ({error})") from None
-        if differences := stored.differences(config):
-            raise ConfigError(f"resume: {path} is another run: {'; '.join(differences)}. Set these keys as they were")
-        state = _newest_state(path)
-        if state.round > config.num_rounds:
-            raise ConfigError(
-                f"run-config key 'num-rounds' is {config.num_rounds} but {path} has finished {state.round} rounds"
-            )
-        folder = cls(path, Ledger.load(path / _TRAFFIC))
-        write_json(path / "config.json", config.as_run_config() | {"resume": ""})
-        folder.write_history(state, config)
-        return folder, state
+            shutil.rmtree(hidden.path, ignore_errors=True)
+            hidden.path.mkdir(parents=True)
+            write_json(hidden.path / CONFIG, config.as_run_config())
+            Ledger.create(hidden.path / _TRAFFIC)
+            hidden.checkpoint(state, config)
+            hidden.path.rename(self.path)
+        except (OSError, StateError) as error:
+            shutil.rmtree(hidden.path, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise _taken(self.path) from None
+            raise StateError(f"cannot write run folder {self.path}: {error}; set runs-dir to another folder") from None
+        flush(self.path.parent)
+        self._ledger = Ledger.load(self.path / _TRAFFIC)
 
     def checkpoint(self, state: RunState, config: RunConfig) -> None:
         """Keep the server as it is after a round, and publish the round in history.json.
@@ -119,7 +140,7 @@ class RunFolder:
         """
         assert state.student is not None
         try:
-            parent = self.path / "checkpoints"
+            parent = self.path / CHECKPOINTS
             fresh = parent / ".new"
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
@@ -128,7 +149,7 @@ class RunFolder:
             save_file(dict(state.student.bases), fresh / _BASES)
             (fresh / _UPDATES).write_bytes(b"".join(state.student.updates))
             body = {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "lineage": state.lineage,
                 "round": state.round,
                 "labels": state.labels,
@@ -142,7 +163,7 @@ class RunFolder:
                 "label-shares": state.label_shares,
                 "history": state.history.as_dict(),
             }
-            write_json(fresh / _STATE, body)
+            write_json(fresh / STATE, body)
             for path in [*fresh.iterdir(), fresh]:
                 flush(path)
             newest = max(parent.glob("[0-9]" * 8), default=None)
@@ -158,9 +179,16 @@ class RunFolder:
                 f"free space, then set resume to {self.path}"
             ) from None
 
-    def write_history(self, state: RunState, config: RunConfig) -> None:
-        """Replace history.json."""
+    def finish(self, state: RunState, config: RunConfig) -> None:
+        """Say in history.json that nothing is left to do."""
+        self.write_history(state, config, finished=True)
+
+    def write_history(self, state: RunState, config: RunConfig, finished: bool = False) -> None:
+        """Replace history.json, and lead to the models of nodes on this machine."""
+        states = Path(config.state_dir).absolute() / state.lineage
+        link_nodes(self.path, states, {node: data["title"] for node, data in state.history.data.items()})
         body = {
+            "finished": finished,
             "config": config.as_run_config(),
             "lineage": state.lineage,
             "labels": state.labels,
@@ -173,32 +201,32 @@ class RunFolder:
             },
             **state.history.as_dict(),
         }
-        write_json(self.path / "history.json", body)
+        write_json(self.path / HISTORY, body)
 
 
 def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     """The folder and state from which the server starts: a new run's, or the one that `resume` names.
 
     Raises:
-        StateError, ConfigError: as `RunFolder.create` and `RunFolder.resume`.
+        StateError, ConfigError: as `RunFolder.new` and `RunFolder.resume`.
     """
     if config.resume:
         return RunFolder.resume(Path(config.resume).absolute(), config)
-    folder = RunFolder.create(Path(config.runs_dir).absolute() / (config.run_name or fresh_run_name()), config)
+    name = config.run_name or fresh_run_name()
+    folder = RunFolder.new(Path(config.runs_dir).absolute() / name)
     return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())
 
 
+def _taken(path: Path) -> StateError:
+    return StateError(
+        f"run folder {path} is there already: choose another run-name, or set resume to it to continue that run"
+    )
+
+
 def _newest_state(run: Path) -> RunState:
-    newest = max((run / "checkpoints").glob("[0-9]" * 8), default=None)
-    if newest is None:
-        raise StateError(f"resume: {run} has finished no round yet: start a new run")
+    newest = newest_checkpoint(run)
     try:
-        body = json.loads((newest / _STATE).read_text())
-        if body["format"] != _FORMAT:
-            raise StateError(
-                f"resume: {newest} has format {body['format']}, this version reads {_FORMAT}: "
-                "go on with the version of fedkd-flwr that wrote it, or start a new run"
-            )
+        body = json.loads((newest / STATE).read_text())
         joined, updates = (newest / _UPDATES).read_bytes(), []
         for size in body["updates"]:
             updates.append(joined[:size])

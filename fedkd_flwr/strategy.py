@@ -63,13 +63,14 @@ class FedKD(Strategy):
             config.node_wait_seconds,
             config.round_timeout_seconds,
         )
+        self._begun = False
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
 
     def summary(self) -> None:
         """Log what is run."""
         log.info(
-            "fedkd: %s, rounds %d to %d, lineage %s, results in %s",
+            "fedkd: %s, rounds %d to %d, lineage %s, results in %s once nodes have joined",
             self.config.method,
             self._offset + 1,
             self.config.num_rounds,
@@ -86,7 +87,7 @@ class FedKD(Strategy):
             RunError: too few nodes.
         """
         round = server_round + self._offset
-        members = self._membership.present(grid)
+        members = self._present(grid)
         chosen = sample(members, self.config.fraction_train, self.config.min_train_nodes, self.config.seed, round)
         return self._ask(
             chosen,
@@ -181,7 +182,7 @@ class FedKD(Strategy):
         if round < self.config.num_rounds:
             return []
         return self._ask(
-            self._membership.present(grid),
+            self._present(grid),
             "evaluate",
             lambda member, refresh: EvaluateRequest(
                 lineage=self.state.lineage,
@@ -233,6 +234,17 @@ class FedKD(Strategy):
         """Write the models of a run whose rounds are all done into its folder, however their last scores came out."""
         if self.state.student is not None and self.state.round == self.config.num_rounds:
             self._admission.model.export(self._student.tensors, self._folder.path)
+            last = self.state.history.after(self.state.round)
+            if last.nodes is not None and not last.not_exported:
+                self._folder.finish(self.state, self.config)
+
+    def _present(self, grid: Grid) -> list[Member]:
+        """The members that are online; once the first have joined, the run has a folder."""
+        members = self._membership.present(grid)
+        if not self._begun:
+            self._folder.begin(self.state, self.config)
+            self._begun = True
+        return members
 
     @property
     def _student(self) -> GlobalStudent:
@@ -315,7 +327,7 @@ class FedKD(Strategy):
         raise RunError(
             f"round {round}: {good} of {len(self._asked)} nodes gave a good answer, needed are "
             f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
-            f"{reasons}. To go on after round {self.state.round}: resume = {self._folder.path}"
+            f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
         )
 
     @property

@@ -130,7 +130,7 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
         (["-c", "num-round=3"], "'num-round' is unknown"),
         (["-c", "num-rounds=0"], "'num-rounds' is 0 but"),
         (["-c", "num-rounds"], "is not key=value"),
-        (["--resume", "runs/none"], "runs/none cannot be resumed"),
+        (["--resume", "runs/none"], "runs/none holds no run to resume"),
         (["--nodes", "1"], "min-train-nodes is 2 but --nodes is 1"),
         (["-c", 'dataset="csv:missing.csv"'], "missing.csv: no such file"),
         (["-c", "student-layers=9"], "'student-layers' is 9 but"),

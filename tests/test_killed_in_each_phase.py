@@ -41,20 +41,22 @@ holds."""
 
 SERVER = {
     "waiting for nodes": (0, "fedkd_flwr.membership.Membership.present", 1),
-    "sending the first student": (0, "fedkd_flwr.ledger.Ledger.add", 1),
-    "about to send": (1, "fedkd_flwr.ledger.Ledger.add", 1),
-    "sending": (1, "loopback.LoopbackGrid._deliver", 2),
-    "waiting for replies": (1, "loopback.LoopbackGrid.pull_messages", 1),
-    "taking replies": (1, "fedkd_flwr.strategy.FedKD._take", 2),
-    "encoding the next update": (1, "fedkd_flwr.global_student.apply_refresh", 1),
-    "scoring the student": (1, "fedkd_flwr.server_model.ServerModel.score", 1),
-    "writing a checkpoint": (1, "fedkd_flwr.run_folder.flush", 3),
-    "publishing a round": (2, "fedkd_flwr.run_folder.RunFolder.write_history", 1),
-    "asking for the last scores": (2, "fedkd_flwr.ledger.Ledger.add", 1),
-    "taking the last scores": (2, "fedkd_flwr.strategy.FedKD.aggregate_evaluate", 1),
-    "exporting the student": (3, "transformers.PreTrainedTokenizerBase.save_pretrained", 1),
+    "making its folder": (0, "fedkd_flwr.run_folder.RunFolder.checkpoint", 1),
+    "sending the first student": (1, "fedkd_flwr.ledger.Ledger.add", 1),
+    "about to send": (2, "fedkd_flwr.ledger.Ledger.add", 1),
+    "sending": (2, "loopback.LoopbackGrid._deliver", 2),
+    "waiting for replies": (2, "loopback.LoopbackGrid.pull_messages", 1),
+    "taking replies": (2, "fedkd_flwr.strategy.FedKD._take", 2),
+    "encoding the next update": (2, "fedkd_flwr.global_student.apply_refresh", 1),
+    "scoring the student": (2, "fedkd_flwr.server_model.ServerModel.score", 1),
+    "writing a checkpoint": (2, "fedkd_flwr.run_folder.flush", 3),
+    "publishing a round": (3, "fedkd_flwr.run_folder.RunFolder.write_history", 1),
+    "asking for the last scores": (3, "fedkd_flwr.ledger.Ledger.add", 1),
+    "taking the last scores": (3, "fedkd_flwr.strategy.FedKD.aggregate_evaluate", 1),
+    "exporting the student": (4, "transformers.PreTrainedTokenizerBase.save_pretrained", 1),
 }
-"""After how many checkpoints the server dies; the function, at which entry."""
+"""After how many checkpoints the server dies, the first of them made when nodes have joined; the function, at which
+entry."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_a_node_killed_in_any_phase(run_config: Config, tmp_path: Path, undistur
 def test_a_server_killed_in_any_phase(run_config: Config, tmp_path: Path, undisturbed: Path, phase: str) -> None:
     checkpoints, function, entry = SERVER[phase]
     run = tmp_path / "runs" / "run"
-    reached = run / "checkpoints" / f"{checkpoints:08d}" if checkpoints else run
+    reached = run / "checkpoints" / f"{checkpoints:08d}" if checkpoints else tmp_path
     grid = LoopbackGrid(run_config(**CHANGES), nodes(2))
     assert killed_in(function, partial(run_server, grid), entry, once=reached.is_dir)
     assert_ends_as(undisturbed, run_config)
@@ -102,15 +104,15 @@ def round_held(state_dir: Path, node: str) -> int:
 
 
 def assert_ends_as(undisturbed: Path, run_config: Config) -> None:
-    """Resume the run, or start it anew where it says that there is nothing to resume."""
+    """Resume the run, or start it again under its name where no node had joined."""
     stopped = Path(run_config()["runs-dir"], "run")
     resumed = LoopbackGrid(run_config(**CHANGES, resume=str(stopped)), nodes(2))
-    if any(stopped.glob("checkpoints/0*")):
+    if stopped.exists():
         folder = run_server(resumed)
     else:
-        with pytest.raises(StateError, match="no round yet: start a new run"):
+        with pytest.raises(StateError, match="holds no run to resume"):
             run_server(resumed)
-        folder = run_server(LoopbackGrid(run_config(**CHANGES, run_name="again"), nodes(2)))
+        folder = run_server(LoopbackGrid(run_config(**CHANGES), nodes(2)))
 
     assert_same_models(folder, undisturbed)
     assert exported(folder) == exported(undisturbed)

@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it never had been; what cannot go on says why."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     with pytest.raises(Stop):
         run_server(grid)
     folder = tmp_path / "runs" / "stopped"
-    raw = run_config(resume=str(folder), run_name="ignored", **changes)
+    raw = run_config(resume=str(folder), run_name="stopped", **changes)
     assert run_server(LoopbackGrid(raw, nodes(3), first_id=900)) == folder
 
     assert_same_models(folder, straight)
@@ -78,14 +79,57 @@ def test_a_finished_run_can_be_lengthened(run_config: Config, tmp_path: Path) ->
 
 def test_resume_refuses_another_run(run_config: Config, tmp_path: Path) -> None:
     folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
+    before = files_of(folder)
     for changes, message in (
-        ({"resume": str(tmp_path / "nowhere")}, "holds no run to continue"),
+        ({"resume": str(tmp_path / "nowhere")}, "holds no run to resume"),
         ({"resume": str(folder), "seed": 5}, "seed was 0, is 5"),
+        ({"resume": str(folder), "run_name": "other"}, "'run-name' is 'other' but a resumed run keeps its folder"),
+        ({"resume": str(folder), "num_rounds": 1}, "is finished, all its 1 rounds: nothing is left to resume"),
     ):
         with pytest.raises(FedKDError, match=message):
-            run_server(LoopbackGrid(run_config(num_rounds=2, **changes), nodes(2)))
-    with pytest.raises(StateError, match="not empty"):
+            run_server(LoopbackGrid(run_config(**{"num_rounds": 2, **changes}), nodes(2)))
+    with pytest.raises(StateError, match="is there already"):
         run_server(LoopbackGrid(run_config(), nodes(2)))
+    assert files_of(folder) == before, "a refusal changes nothing"
+
+
+def test_fewer_rounds_than_are_done_are_refused(run_config: Config) -> None:
+    folder = run_server(LoopbackGrid(run_config(), nodes(2)))
+    with pytest.raises(FedKDError, match=r"'num-rounds' is 1 but .* has finished 2 rounds"):
+        run_server(LoopbackGrid(run_config(num_rounds=1, resume=str(folder)), nodes(2)))
+
+
+def test_a_start_that_fails_leaves_nothing_and_its_name_free(run_config: Config, tmp_path: Path) -> None:
+    """No node is there; or those that are there cannot take part, as their data are not."""
+    for places, message in ((nodes(1), "1 nodes can take part"), ([{"data-path": "no.csv"}] * 2, "no such file")):
+        with pytest.raises(RunError, match=message):
+            run_server(LoopbackGrid(run_config(), places))
+        assert not (tmp_path / "runs").exists()
+    assert run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2))) == tmp_path / "runs" / "run"
+
+
+def test_a_resumption_that_fails_leaves_the_run_as_it_was(run_config: Config) -> None:
+    folder = run_server(LoopbackGrid(run_config(num_rounds=1, energy_end=0.95), nodes(2)))
+    before = files_of(folder)
+    with pytest.raises(RunError, match="0 nodes can take part"):
+        run_server(LoopbackGrid(run_config(num_rounds=5, energy_end=0.95, resume=str(folder)), nodes(1)))
+    assert files_of(folder) == before
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_run_leads_to_its_nodes_models_and_they_to_their_run(run_config: Config, tmp_path: Path) -> None:
+    folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
+    found = history(folder)
+    for node, data in found["data"].items():
+        link = folder / "nodes" / data["title"]
+        assert link.resolve() == tmp_path / "state" / found["lineage"] / node
+        assert (link / "teacher" / "model.safetensors").is_file()
+        (manifest,) = link.glob("0*/state.json")
+        assert json.loads(manifest.read_text())["run"] == "run"
+    assert found["data"].keys() == {"partition-0", "partition-1"} and found["finished"] is True
 
 
 def test_resume_with_another_number_of_nodes_is_refused(run_config: Config) -> None:
@@ -123,8 +167,8 @@ def test_a_checkpoint_of_another_version_is_left_alone(run_config: Config) -> No
     folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
     newest = max((folder / "checkpoints").iterdir())
     body = newest / "state.json"
-    old = body.read_text().replace('"format": 3', '"format": 2')
+    old = body.read_text().replace('"format": 4', '"format": 3')
     body.write_text(old)
-    with pytest.raises(StateError, match=rf"{newest} has format 2, this version reads 3: go on with .* or start a new"):
+    with pytest.raises(StateError, match=rf"{newest} has format 3, this version reads 4: go on with .* or start a new"):
         run_server(LoopbackGrid(run_config(num_rounds=2, resume=str(folder)), nodes(2)))
     assert body.read_text() == old

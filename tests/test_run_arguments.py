@@ -1,11 +1,13 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.errors import ConfigError, StateError
+from fedkd_flwr.past_run import FORMAT
 from fedkd_flwr.run_arguments import gather, parse_overrides, resume_command
 
 REPOSITORY = Path(__file__).parent.parent
@@ -70,10 +72,16 @@ def test_relative_paths_are_the_users(tmp_path: Path) -> None:
     assert gather(REPOSITORY, ['dataset="csv:/data/a.csv"']).config.dataset == "csv:/data/a.csv"
 
 
-def past_run(folder: Path, **changes: object) -> Path:
-    config = gather(REPOSITORY, ["num-rounds=3 seed=7"]).config.as_run_config() | changes
-    folder.mkdir(parents=True)
+def past_run(folder: Path, finished: bool = False, done: int = 1, **changes: object) -> Path:
+    """A run of three rounds, `done` of them finished, shared out among four nodes."""
+    config = gather(REPOSITORY, ["num-rounds=3 seed=7", f'run-name="{folder.name}"']).config.as_run_config() | changes
+    lineage = 16 * "0"
+    state = {"format": FORMAT, "lineage": lineage, "round": done, "partitions": 4, "taken": {"partition-0": 1}}
+    (folder / "checkpoints" / "00000001").mkdir(parents=True)
+    (folder / "checkpoints" / "00000001" / "state.json").write_text(json.dumps(state))
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "history.json").write_text(json.dumps({"finished": finished, "rounds": [{}] * done}))
+    (Path(str(config["state-dir"])) / lineage / "partition-0").mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -89,22 +97,73 @@ def test_of_several_teachers_and_saved_data_sets_the_folders_are_the_users(tmp_p
 
 def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -> None:
     past_run(tmp_path / "runs" / "old")
-    arguments = gather(REPOSITORY, ["num-rounds=8"], Path("runs/old"))
-    assert (arguments.config.seed, arguments.config.num_rounds) == (7, 8)
-    assert arguments.config.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
+    for overrides, resume in ((["num-rounds=8"], Path("runs/old")), (['num-rounds=8 resume="runs/old"'], None)):
+        arguments = gather(REPOSITORY, overrides, resume)
+        assert (arguments.config.seed, arguments.config.num_rounds, arguments.nodes) == (7, 8, 4)
+        assert arguments.config.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
 
 
-def test_resume_refuses_another_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"learning-rate was 0\.0005, is 0\.1"):
-        gather(REPOSITORY, ["learning-rate=0.1"], past_run(tmp_path / "old"))
+def test_what_changes_nothing_may_be_said_again(tmp_path: Path) -> None:
+    past_run(tmp_path / "runs" / "old")
+    said = ['run-name="old" runs-dir="runs" num-rounds=3']
+    assert gather(REPOSITORY, said, Path("runs/old"), 4) == gather(REPOSITORY, [], Path("runs/old"))
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "No such file"), ("{", "is not JSON"), ("[]", "no run-config")])
-def test_resume_of_what_is_no_run(tmp_path: Path, content: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "nodes", "words"),
+    [
+        ("learning-rate=0.1", None, "learning-rate was 0.0005, is 0.1"),
+        ('run-name="new"', None, "run-name changes nothing where a run is resumed"),
+        ('runs-dir="elsewhere"', None, "runs-dir changes nothing where a run is resumed"),
+        ('state-dir="elsewhere"', None, "elsewhere has nothing of"),
+        ("num-rounds=1", None, "'num-rounds' is 1 but"),
+        ("", 5, "--nodes is 5 but"),
+    ],
+)
+def test_resume_refuses_what_makes_another_run_or_no_difference(
+    tmp_path: Path, overrides: str, nodes: int | None, words: str
+) -> None:
+    folder = past_run(tmp_path / "runs" / "old", done=2)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        gather(REPOSITORY, [overrides], folder, nodes)
+
+
+def test_a_finished_run_can_only_be_lengthened(tmp_path: Path) -> None:
+    folder = past_run(tmp_path / "runs" / "old", finished=True, done=3)
+    with pytest.raises(ConfigError, match=r"old is finished, all its 3 rounds.* set num-rounds to more than 3"):
+        gather(REPOSITORY, [], folder)
+    assert gather(REPOSITORY, ["num-rounds=4"], folder).config.num_rounds == 4
+
+
+def test_a_run_of_another_version_cannot_be_resumed(tmp_path: Path) -> None:
+    folder = past_run(tmp_path / "runs" / "old", **{"a-key-of-then": 1})
+    (state,) = folder.glob("checkpoints/*/state.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"format": FORMAT - 1}))
+    with pytest.raises(StateError, match=rf"has format {FORMAT - 1}, this version reads {FORMAT}"):
+        gather(REPOSITORY, [], folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", None, "holds no run to resume: .*No such file"),
+        ("config.json", "{", "holds no run to resume: .*is not JSON"),
+        ("config.json", "[]", "holds no run to resume: .*no keys and values"),
+        ("checkpoints/00000001/state.json", "{", "is damaged, remove it"),
+        ("checkpoints/00000001/state.json", f'{{"format": {FORMAT}}}', "is damaged .*: remove it"),
+        ("checkpoints", None, "has no checkpoint to go on from: start a new run"),
+    ],
+)
+def test_resume_of_what_is_no_run(tmp_path: Path, file: str, content: str | None, words: str) -> None:
+    path = past_run(tmp_path / "old") / file
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match=rf"{tmp_path} cannot be resumed: .*{words}"):
-        gather(REPOSITORY, [], tmp_path)
+        path.write_text(content)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises(StateError, match=rf"{tmp_path}/old.* {words}"):
+        gather(REPOSITORY, [], tmp_path / "old")
 
 
 def test_taken_run_name(tmp_path: Path) -> None:

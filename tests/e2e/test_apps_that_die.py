@@ -35,7 +35,7 @@ def test_a_clientapp_killed_while_it_trains_costs_its_node_the_round(
     settings = config(num_rounds=3, min_train_nodes=1, local_steps=LONG, run_name="clientapp")
     south = federation.silos["south"]
     run = federation.federate(settings)
-    until((federation.folder(settings) / "checkpoints" / "00000001").is_dir, 300, federation.logs)
+    until((federation.folder(settings) / "checkpoints" / "00000002").is_dir, 300, federation.logs)
     training(south, 2).kill()
     assert run.wait(1200) == 0, federation.logs()
 
@@ -60,10 +60,10 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     settings |= {"codec": "budget", "budget": "4x", "error-feedback": "both"}
     south = federation.silos["south"]
     run = federation.federate(settings)
-    until((federation.folder(settings) / "checkpoints" / "00000001").is_dir, 300, federation.logs)
+    until((federation.folder(settings) / "checkpoints" / "00000002").is_dir, 300, federation.logs)
     slow = training(south, 2)
     slow.suspend()
-    until((federation.folder(settings) / "checkpoints" / "00000002").is_dir, 120, federation.logs)
+    until((federation.folder(settings) / "checkpoints" / "00000003").is_dir, 120, federation.logs)
     slow.resume()
     assert run.wait(1200) == 0, federation.logs()
 
@@ -89,7 +89,7 @@ def test_a_killed_serverapp_is_resumed(
     settings = config(num_rounds=3, run_name=killed)
     folder = federation.folder(settings)
     run = federation.federate(settings)
-    until((folder / "checkpoints" / "00000001").is_dir, 300, federation.logs)
+    until((folder / "checkpoints" / "00000002").is_dir, 300, federation.logs)
     server = federation.server.app("superexec", "serverapp")
     assert server is not None, federation.logs()
     if killed == "superexec":

@@ -162,7 +162,7 @@ def test_what_travels_is_what_the_codec_counts(
     )  # fmt: skip
     run_id = deployment.run(config)
     folder = tmp_path / "runs" / "run"
-    until((folder / "checkpoints" / "00000001").is_dir, 600, deployment.logs)
+    until((folder / "checkpoints" / "00000002").is_dir, 600, deployment.logs)
     network.set_link("south", "down")
     time.sleep(20)
     network.set_link("south", "up")

@@ -41,7 +41,7 @@ def test_a_killed_simulation_resumes_to_the_student_of_an_undisturbed_one(
     folder = tmp_path / "runs" / "run"
     first = fedkd("-c", str(config), cwd=tmp_path)
     deadline = time.monotonic() + 240
-    while not (folder / "checkpoints" / "00000001").is_dir():
+    while not (folder / "checkpoints" / "00000002").is_dir():
         assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)

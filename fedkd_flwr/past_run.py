@@ -1,0 +1,123 @@
+"""What the folder of a run says, without its models: whether it can go on, known before anything starts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError, StateError
+
+FORMAT = 4
+"""Of the server's checkpoints."""
+
+CONFIG, HISTORY, CHECKPOINTS, STATE = "config.json", "history.json", "checkpoints", "state.json"
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run that may go on.
+
+    Attributes:
+        folder: where its results are.
+        config: its run-config.
+        lineage: under which its nodes keep their states.
+        round: the last finished one.
+        partitions: among how many nodes the data set is shared out; 0: each has its own data.
+        taken: the nodes that have trained.
+        finished: nothing is left to do.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    lineage: str
+    round: int
+    partitions: int
+    taken: tuple[str, ...]
+    finished: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> "PastRun":
+        """The run in a folder, as its newest checkpoint has it.
+
+        Raises:
+            StateError: there is no run, or none that can go on; says why and what to do.
+        """
+        config = _read(folder / CONFIG, f"{folder} holds no run to resume")
+        newest = newest_checkpoint(folder)
+        state = _read(newest / STATE, f"resume: checkpoint {newest} is damaged, remove it to go on from the one before")
+        if state.get("format") != FORMAT:
+            raise StateError(
+                f"resume: {newest} has format {state.get('format')}, this version reads {FORMAT}: "
+                "go on with the version of fedkd-flwr that wrote it, or start a new run"
+            )
+        try:
+            history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+            finished = history["finished"] and len(history["rounds"]) == state["round"]
+        except (OSError, ValueError, KeyError, TypeError):
+            finished = False
+        try:
+            return cls(
+                folder=folder,
+                config=config,
+                lineage=state["lineage"],
+                round=state["round"],
+                partitions=state["partitions"] or 0,
+                taken=tuple(state["taken"]),
+                finished=finished,
+            )
+        except (KeyError, TypeError) as error:
+            raise StateError(
+                f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
+            ) from None
+
+    def require(self, config: RunConfig) -> None:
+        """Whether a run with this config is this run, going on.
+
+        Raises:
+            ConfigError: it is another run, or there is nothing left to do; names the keys.
+        """
+        if differences := RunConfig.parse(self.config).differences(config):
+            raise ConfigError(
+                f"{self.folder} can only be resumed as it was: {'; '.join(differences)}. Set these keys as they were"
+            )
+        if config.run_name not in ("", self.config["run-name"], self.folder.name):
+            raise ConfigError(
+                f"run-config key 'run-name' is {config.run_name!r} but a resumed run keeps its folder, {self.folder}: "
+                "leave run-name out"
+            )
+        if config.num_rounds < self.round:
+            raise ConfigError(
+                f"run-config key 'num-rounds' is {config.num_rounds} but {self.folder} has finished {self.round} "
+                "rounds: set it to more"
+            )
+        if self.finished and config.num_rounds <= self.round:
+            raise ConfigError(
+                f"{self.folder} is finished, all its {self.round} rounds: nothing is left to resume. "
+                f"To train it further, set num-rounds to more than {self.round}"
+            )
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Of the run in a folder.
+
+    Raises:
+        StateError: there is none.
+    """
+    newest = max((folder / CHECKPOINTS).glob("[0-9]" * 8), default=None)
+    if newest is None:
+        raise StateError(f"resume: {folder} has no checkpoint to go on from: start a new run, under another run-name")
+    return newest
+
+
+def _read(path: Path, problem: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StateError(f"{problem}: {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise StateError(f"{problem}: {path} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise StateError(f"{problem}: {path} holds no keys and values")
+    return found
