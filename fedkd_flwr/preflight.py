@@ -9,7 +9,7 @@ from pathlib import Path
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
-from fedkd_flwr.errors import ConfigError, StateError, at_node
+from fedkd_flwr.errors import ConfigError, DataError, StateError, at_node
 
 NodeConfig = Mapping[str, Value]
 
@@ -71,6 +71,7 @@ def looks_at_nodes(
     """
     for node in nodes:
         yield named(node, partial(_look_for_data, config, node))
+    yield partial(_look_for_test_data, config.server_test_data)
     for node in read:
         yield named(node, partial(load, config, node))
     if read and config.server_test_data:
@@ -139,6 +140,12 @@ def _look_for_data(config: RunConfig, node: NodeConfig) -> None:
     own = config.for_node(node)
     look_at_folder("state-dir", own.state_dir)
     data_fingerprint(own, node)
+
+
+def _look_for_test_data(source: str) -> None:
+    kind, _, path = source.partition(":")
+    if kind not in ("", "hf") and not Path(path).expanduser().exists():
+        raise DataError(f"server-test-data {path}: no such file or folder, correct the path in {source!r}")
 
 
 def _look_at_test_data(config: RunConfig, node: NodeConfig) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.past_run import FORMAT
-from fedkd_flwr.run_arguments import gather, parse_overrides, resume_command
+from fedkd_flwr.run_arguments import gather, gather_for_check, parse_overrides, resume_command
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -54,6 +54,21 @@ def test_later_overrides_win(tmp_path: Path) -> None:
 def test_runs_of_the_same_second_have_names_of_their_own() -> None:
     """Though neither has made its folder when the other is named."""
     assert len({gather(REPOSITORY, []).folder for _ in range(20)}) == 20
+
+
+def test_for_a_check_wrong_keys_are_told_and_left_as_the_app_has_them(tmp_path: Path) -> None:
+    config, mistakes = gather_for_check(REPOSITORY, ['num-rounds=0 sead=1 dataset="csv:a.csv"', "batch-size=3"])
+    assert config is not None
+    assert (config.dataset, config.batch_size) == (f"csv:{tmp_path}/a.csv", 3)
+    assert config.num_rounds == gather(REPOSITORY, []).config.num_rounds
+    assert len(mistakes) == 2
+    assert gather_for_check(REPOSITORY, ["seed=3"])[1] == []
+
+
+def test_for_a_check_keys_that_do_not_fit_together_leave_no_config() -> None:
+    config, mistakes = gather_for_check(REPOSITORY, ["shared-layers=1"])
+    assert config is None
+    assert len(mistakes) == 1 and "shared-layers is 1" in mistakes[0]
 
 
 def test_relative_paths_are_the_users(tmp_path: Path) -> None:
