@@ -5,8 +5,7 @@
 
 One thread; seconds are the processor's, the least of several repeats: other programs on the machine disturb them
 little. One table for each update: the last recorded one, and students of 4 layers, 768 wide, and 2 layers, 1024 wide,
-with singular values like k^-0.7 (rank 168 of 768 holds 95 %). `warm` starts from what the encoding of the update before
-found, in the second and third table of the same update: the most that it can save. `times` is numpy's time over this
+with singular values like k^-0.7 (rank 168 of 768 holds 95 %). `times` is numpy's time over this
 one's, `goal` the least that it should be; `/ fp32` and `/ fp64` are the decoding's time over that of the products of
 its factors in these.
 """
@@ -23,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fedkd_flwr.codec import Budget, EncodedUpdate, TotalEnergy, UpdateCodec
+from fedkd_flwr.codec import Budget, EncodedUpdate, UpdateCodec
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.factorize import Factors
 from fedkd_flwr.codec.records import Dense, Record
@@ -85,21 +84,18 @@ def torch_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, vt
 
 
-def table(title: str, before: Update, update: Update, repeats: int) -> None:
+def table(title: str, update: Update, repeats: int) -> None:
     dense = 4 * sum(tensor.numel() for tensor in update.values())
     total = sum(float(tensor.double().square().sum()) for tensor in update.values())
     rows: list[tuple[str, str, Callable[[], EncodedUpdate]]] = [
         ("numpy SVD, fp32 factors", "", lambda: published(update, numpy_svd)),
         ("torch SVD, fp32 factors", "", lambda: published(update, torch_svd)),
         ("ours, energy 0.95, fp32", "8", lambda: UpdateCodec(ENERGY).encode(update)),
-        ("ours, energy 0.95, fp32, warm", "20", warm(UpdateCodec(ENERGY), before, update)),
         ("ours, energy 0.95, 6 bits", "8", lambda: UpdateCodec(ENERGY, bits=6).encode(update)),
-        ("ours, total energy 0.95", "", lambda: UpdateCodec(allocation=TotalEnergy(ENERGY)).encode(update)),
     ]
     for ratio in (8, 32, 128):
         codec = UpdateCodec(allocation=Budget(dense // ratio))
         rows.append((f"ours, budget {ratio}x", "energy" if ratio == 128 else "", partial(codec.encode, update)))
-        rows.append((f"ours, budget {ratio}x, warm", "", warm(codec, before, update)))
     print(f"\n{title}: {len(update)} tensors, {dense / 1e6:.1f} MB dense")
     heads = f"{'encode s':>9}{'times':>7}{'goal':>7}{'decode s':>9}{'/ fp32':>7}{'/ fp64':>7}"
     print(f"{'':32}{heads}{'bytes':>11}{'ratio':>7}{'error':>8}")
@@ -117,10 +113,6 @@ def table(title: str, before: Update, update: Update, repeats: int) -> None:
             f"{decode_seconds / floors[0]:7.1f}{decode_seconds / floors[1]:7.1f}"
             f"{encoded.nbytes:11,}{dense / encoded.nbytes:7.1f}{error:8.4f}"
         )
-
-
-def warm(codec: UpdateCodec, before: Update, update: Update) -> Callable[[], EncodedUpdate]:
-    return partial(codec.encode, update, bases=codec.encode(before).bases)
 
 
 def multiplied(factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -145,11 +137,11 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(1)
     if arguments.recorded:
-        *_, before, update = recorded_rounds(arguments.recorded)
-        table(arguments.recorded.name, before, update, arguments.repeats)
+        *_, update = recorded_rounds(arguments.recorded)
+        table(arguments.recorded.name, update, arguments.repeats)
     for layers, width in ((4, 768), (2, 1024)):
         update = student(layers, width)
-        table(f"{layers} layers, {width} wide", update, update, arguments.repeats)
+        table(f"{layers} layers, {width} wide", update, arguments.repeats)
 
 
 if __name__ == "__main__":

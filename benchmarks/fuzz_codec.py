@@ -18,7 +18,7 @@ from collections import Counter
 
 import torch
 
-from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, TotalEnergy, Uniform, UpdateCodec
+from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, Uniform, UpdateCodec
 from fedkd_flwr.codec.wire import VERSION, pack
 
 PREFIX = struct.Struct("<3sBI")
@@ -38,7 +38,6 @@ def seeds() -> tuple[dict[str, torch.Size], list[bytes]]:
     }
     codecs = [UpdateCodec(0.9, bits=bits) for bits in (32, 16, 8, 6, 5, 4, 3)]
     codecs += [UpdateCodec(allocation=Budget(nbytes)) for nbytes in (300, 1000, 3000)]
-    codecs += [UpdateCodec(allocation=TotalEnergy(0.99))]
     codecs += [UpdateCodec(allocation=Uniform(rotated=True), bits=bits) for bits in (4, 3, 2, 1)]
     shapes = {name: tensor.shape for name, tensor in update.items()}
     return shapes, [codec.encode(update).to_bytes() for codec in codecs] + [EncodedUpdate.dense(update).to_bytes()]

@@ -71,7 +71,6 @@ VARIANTS = {
     "fedkd": FEDKD,
     "fedkd, no KL": FEDKD | NO_KL,
     "fedkd, no feedback downwards": FEDKD | {"error-feedback": "up"},
-    "fedkd, warm start": FEDKD | {"warm-start": True},
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
     "fedkd, five layers travel": FEDKD | {"shared-layers": 5},

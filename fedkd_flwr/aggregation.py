@@ -20,39 +20,32 @@ def weight(config: RunConfig, examples: int) -> float:
 class Aggregation(Protocol):
     """Takes the updates of a round, float32 tensors of the same names and shapes each time, one after the other."""
 
-    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
+    def add(self, node: str, update: Update, weight: float) -> None:
         """Take in the update of a node; the order decides the last bits of the result.
 
         Args:
             node: its name.
             update: the tensors.
             weight: in a mean.
-            spans: see `EncodedUpdate.spans`.
         """
 
     def compute(self) -> dict[str, Tensor]:
         """The round's update."""
-
-    def spans(self) -> dict[str, Tensor]:
-        """Of tensors of which it is known of all updates: what spans the result, fewer rows than it has dimensions."""
 
     def shortened(self) -> dict[str, float]:
         """Nodes whose update was too long: how many times as long as the median one."""
 
 
 class WeightedMean:
-    """sum(weight * update) / sum(weight); only the sum is held, and what spans it while that is smaller."""
+    """sum(weight * update) / sum(weight); only the sum is held."""
 
     def __init__(self) -> None:
         self._sum: dict[str, Tensor] = {}
         self._weight = 0.0
-        self._spans: dict[str, Tensor] = {}
 
-    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
+    def add(self, node: str, update: Update, weight: float) -> None:
         """See `Aggregation`."""
         self._weight += weight
-        stacked = _stacked(self._spans, spans or {}) if self._sum else dict(spans or {})
-        self._spans = {name: rows for name, rows in stacked.items() if len(rows) < rows.shape[1]}
         for name, tensor in update.items():
             if name in self._sum:
                 self._sum[name].add_(tensor, alpha=weight)
@@ -62,10 +55,6 @@ class WeightedMean:
     def compute(self) -> dict[str, Tensor]:
         """See `Aggregation`."""
         return {name: tensor / self._weight for name, tensor in self._sum.items()}
-
-    def spans(self) -> dict[str, Tensor]:
-        """See `Aggregation`."""
-        return self._spans
 
     def shortened(self) -> dict[str, float]:
         """None are."""
@@ -81,22 +70,22 @@ class ClippedMean(WeightedMean):
     def __init__(self, limit: float) -> None:
         super().__init__()
         self._limit = limit
-        self._updates: list[tuple[str, Update, float, Update | None, float]] = []
+        self._updates: list[tuple[str, Update, float, float]] = []
         self._shortened: dict[str, float] = {}
 
-    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
+    def add(self, node: str, update: Update, weight: float) -> None:
         """See `Aggregation`."""
-        self._updates.append((node, update, weight, spans, norm(update)))
+        self._updates.append((node, update, weight, norm(update)))
 
     def compute(self) -> dict[str, Tensor]:
         """See `Aggregation`."""
         middle = median(length for *_, length in self._updates)
-        for node, update, weight, spans, length in self._updates:
+        for node, update, weight, length in self._updates:
             if length > self._limit * middle:
                 self._shortened[node] = length / middle if middle else float("inf")
                 factor = self._limit * middle / length
                 update = {name: tensor * factor for name, tensor in update.items()}
-            super().add(node, update, weight, spans)
+            super().add(node, update, weight)
         return super().compute()
 
     def shortened(self) -> dict[str, float]:
@@ -113,7 +102,7 @@ class Median:
     def __init__(self) -> None:
         self._updates: list[Update] = []
 
-    def add(self, node: str, update: Update, weight: float, spans: Update | None = None) -> None:
+    def add(self, node: str, update: Update, weight: float) -> None:
         """See `Aggregation`."""
         self._updates.append(update)
 
@@ -125,10 +114,6 @@ class Median:
             ordered = torch.stack([update[name] for update in self._updates]).sort(dim=0).values
             medians[name] = (ordered[low] + ordered[high]) / 2
         return medians
-
-    def spans(self) -> dict[str, Tensor]:
-        """None: medians lie in no span of the updates."""
-        return {}
 
     def shortened(self) -> dict[str, float]:
         """None are."""
@@ -145,8 +130,3 @@ def build_aggregation(config: RunConfig) -> Aggregation:
 def norm(update: Update) -> float:
     """L2 norm over all tensors."""
     return float(torch.stack([tensor.norm() for tensor in update.values()]).norm()) if update else 0.0
-
-
-def _stacked(first: Update, second: Update) -> Update:
-    """Rows of both, by the names that are in both."""
-    return {name: torch.cat([rows, second[name]]) for name, rows in first.items() if name in second}

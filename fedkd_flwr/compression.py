@@ -47,7 +47,7 @@ def build_codec(settings: CodecSettings) -> UpdateCodec:
 
 
 def _budget_schedule(config: RunConfig, student_bytes: int) -> BudgetSchedule:
-    rounds, front = config.num_rounds, config.budget_front
+    rounds = config.num_rounds
     match = re.fullmatch(r"([0-9.]+)(x|[kMG]?B)(/run)?", config.budget)
     assert match is not None, "the config has been validated"
     number, unit, of_run = float(match[1]), match[2], match[3]
@@ -55,4 +55,4 @@ def _budget_schedule(config: RunConfig, student_bytes: int) -> BudgetSchedule:
     nbytes = of_round if of_run else of_round * rounds
     if nbytes < rounds:
         raise ConfigError(f"run-config key 'budget' is {config.budget!r}: that is less than a byte a round")
-    return BudgetSchedule(int(nbytes), rounds, front)
+    return BudgetSchedule(int(nbytes), rounds)

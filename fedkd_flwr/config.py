@@ -58,7 +58,6 @@ METHODS = {
             "energy-end": 0.98,
             "bits": 32,
             "error-feedback": "none",
-            "warm-start": False,
         },
     ),
     "fml": Method(fixes={"distillation-warm-up": 0, "teacher-kl-weight": 1.0, "student-kl-weight": 1.0}),
@@ -169,12 +168,10 @@ class RunConfig(BaseModel):
         pattern=rf"^{_POSITIVE}(x|[kMG]?B(/run)?)$",
         description="a ratio to what travels, dense (128x), bytes of an update (100kB) or of a run (5MB/run)",
     )
-    budget_front: float = Field(gt=0)
     energy_start: float = Field(gt=0, le=1)
     energy_end: float = Field(gt=0, le=1)
     bits: Literal[0, 1, 2, 3, 4, 5, 6, 8, 16, 32]
     error_feedback: Literal["none", "up", "down", "both"]
-    warm_start: bool
 
     fraction_train: float = Field(gt=0, le=1)
     min_train_nodes: int = Field(ge=1)

@@ -16,7 +16,7 @@ class GlobalStudent:
     """The student after `version` updates, with the newest updates as they were sent.
 
     `tensors`, float32 on the CPU, are its own and those of a teacher that travel with it.
-    `residual` is what the encodings of the mean have dropped so far, `bases` where the next one may start from.
+    `residual` is what the encodings of the mean have dropped so far.
     `updates` ends with the one that led to `version`. Old ones are dropped once the rest is as large as a
     snapshot: no node is ever sent more bytes than that.
     """
@@ -25,15 +25,12 @@ class GlobalStudent:
     version: int = 0
     updates: list[bytes] = field(default_factory=list)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
-    bases: Mapping[str, Tensor] = field(default_factory=dict)
 
     def advance(
         self,
         mean: Mapping[str, Tensor],
         codec: UpdateCodec,
         feedback: bool = False,
-        spans: Mapping[str, Tensor] | None = None,
-        warm_start: bool = False,
     ) -> None:
         """Encode the mean update and apply exactly what is sent, as every node will.
 
@@ -41,14 +38,11 @@ class GlobalStudent:
             mean: of the updates.
             codec: what encodes.
             feedback: what earlier encodings dropped is added before, and what this one drops is kept.
-            spans: see `UpdateCodec.encode`; with feedback they span too little, and do not count.
-            warm_start: `bases` are kept.
         """
         if feedback:
-            encoded, self.residual = ErrorFeedback(codec).encode(mean, self.residual, bases=self.bases)
+            encoded, self.residual = ErrorFeedback(codec).encode(mean, self.residual)
         else:
-            encoded = codec.encode(mean, spans=spans, bases=self.bases)
-        self.bases = encoded.bases if warm_start else {}
+            encoded = codec.encode(mean)
         self.tensors = apply_refresh(self.tensors, Refresh.of("updates", self.version + 1, encoded.to_bytes()))
         self.version += 1
         self.updates.append(encoded.to_bytes())

@@ -161,9 +161,9 @@ class Node:
             update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
             codec, residual = build_codec(request.codec), state.residual
             if request.codec.feedback_up:
-                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken), bases=state.bases)
+                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken))
             else:
-                encoded = codec.encode(update, bases=state.bases)
+                encoded = codec.encode(update)
         reply = TrainReply(
             lineage=request.lineage,
             node=self.name,
@@ -187,7 +187,6 @@ class Node:
                     lent=tensors.snapshot(self._models.pair.lent()) if self._own_share(request.round) else {},
                     moments=tensors.snapshot(moments(optimizer, trainable_parameters(self._models.pair))),
                     residual=residual,
-                    bases=encoded.bases if self._config.warm_start else {},
                     reply=pack(reply),
                     teacher=self._models.teacher_digest,
                     run=request.run,

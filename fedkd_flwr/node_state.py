@@ -29,8 +29,8 @@ from fedkd_flwr.names import is_lineage, is_node
 
 FORMAT = 5
 MANIFEST = "state.json"
-_TENSORS = ("student", "private", "lent", "moments", "residual", "bases")
-_FOR_TRAINING = ("moments", "residual", "bases")
+_TENSORS = ("student", "private", "lent", "moments", "residual")
+_FOR_TRAINING = ("moments", "residual")
 _REPLY = "reply"
 
 
@@ -46,11 +46,10 @@ class NodeState:
         lent: `Pair.lent()` as they were when it had trained; empty where its teacher keeps nothing of them.
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
-        bases: where the next encoding starts from; empty where it starts afresh.
         reply: what it answered in `round`; asked again, it answers the same.
         teacher: `PairModels.teacher_digest` of the models that it is of.
         run: how people call the run.
-        slim: moments, residual, bases and reply were removed after the run had finished.
+        slim: moments, residual and reply were removed after the run had finished.
     """
 
     round: int
@@ -60,7 +59,6 @@ class NodeState:
     lent: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
-    bases: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
     teacher: str = ""
     run: str = ""

@@ -3,7 +3,7 @@
 RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
-RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, bases, history
+RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
 RUN/student/              the student after the last round (its encoder where nodes keep heads of their own),
                           a `from_pretrained` folder; so is
 RUN/teacher/              where all layers of the teacher travel
@@ -34,7 +34,7 @@ from fedkd_flwr.run_names import fresh_run_name
 _KEEP_CHECKPOINTS = 2
 _TRAFFIC = "traffic.csv"
 _UPDATES = "updates.bin"
-_STUDENT, _RESIDUAL, _BASES = "student.safetensors", "residual.safetensors", "bases.safetensors"
+_STUDENT, _RESIDUAL = "student.safetensors", "residual.safetensors"
 
 
 @dataclass
@@ -146,7 +146,6 @@ class RunFolder:
             fresh.mkdir(parents=True)
             save_file(dict(state.student.tensors), fresh / _STUDENT)
             save_file(dict(state.student.residual), fresh / _RESIDUAL)
-            save_file(dict(state.student.bases), fresh / _BASES)
             (fresh / _UPDATES).write_bytes(b"".join(state.student.updates))
             body = {
                 "format": FORMAT,
@@ -236,7 +235,6 @@ def _newest_state(run: Path) -> RunState:
             version=body["version"],
             updates=updates,
             residual=load_file(newest / _RESIDUAL),
-            bases=load_file(newest / _BASES),
         )
         if student.digest != body["digest"]:
             raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")

@@ -143,7 +143,7 @@ class FedKD(Strategy):
                 times,
                 self.config.max_update_norm,
             )
-        self._student.advance(update, build_codec(codec), self._feedback, aggregation.spans(), self.config.warm_start)
+        self._student.advance(update, build_codec(codec), self._feedback)
         self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
@@ -307,8 +307,7 @@ class FedKD(Strategy):
         update = encoded.decode()
         if not math.isfinite(norm(update)):
             raise ProtocolError("its update is too long to be added to others")
-        spans = {} if self._feedback else encoded.spans()
-        aggregation.add(reply.node, update, weight(self.config, reply.examples), spans)
+        aggregation.add(reply.node, update, weight(self.config, reply.examples))
         member.version = reply.version
         return traffic_rows(round, reply.node, "up", encoded)
 

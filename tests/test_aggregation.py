@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given
@@ -72,29 +70,3 @@ def test_fewer_than_half_cannot_move_the_median_beyond_the_others(honest: list[l
     found = result(Median(), [(update(numbers), 1.0) for numbers in [*honest, *liars]])
     numbers = torch.tensor(honest)
     assert (found >= numbers.min(0).values - 1e-5).all() and (found <= numbers.max(0).values + 1e-5).all()
-
-
-def told(aggregation: Aggregation, spans: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    for index, known in enumerate(spans):
-        aggregation.add(f"node-{index}", update([float(index)] * 6), 1.0, known)
-    aggregation.compute()
-    return aggregation.spans()
-
-
-@pytest.mark.parametrize("mean", [WeightedMean, lambda: ClippedMean(0.1)])
-def test_a_mean_lies_in_all_spans_together_where_all_are_known(mean: Callable[[], Aggregation]) -> None:
-    rows = [torch.eye(4)[:1], torch.eye(4)[1:3]]
-    found = told(mean(), [{"a": rows[0], "b": rows[0]}, {"a": rows[1]}])
-    assert found.keys() == {"a"} and torch.equal(found["a"], torch.eye(4)[:3])
-    for silent in ([{"a": rows[0]}, {}], [{}, {"a": rows[0]}], [{"a": rows[0]}, {"b": rows[0]}, {"a": rows[0]}]):
-        assert told(mean(), silent) == {}
-
-
-def test_as_many_rows_as_dimensions_say_nothing_and_are_not_held() -> None:
-    few, many = {"a": torch.eye(4)[:2], "b": torch.eye(4)[:3]}, {"a": torch.eye(4)[:1], "b": torch.eye(4)[:1]}
-    assert {name: len(rows) for name, rows in told(WeightedMean(), [few, many]).items()} == {"a": 3}
-    assert told(WeightedMean(), [few, many, many]) == {}
-
-
-def test_a_median_lies_in_no_span() -> None:
-    assert told(Median(), [{"a": torch.ones(1, 2)}] * 2) == {}

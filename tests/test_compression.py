@@ -23,18 +23,15 @@ def config(defaults: dict[str, Any], **changes: Any) -> RunConfig:
 def test_a_budget_is_a_ratio_or_bytes_of_an_update_or_of_the_run(
     defaults: dict[str, Any], budget: str, expected: int
 ) -> None:
-    run = config(defaults, codec="budget", budget=budget, budget_front=1.0, num_rounds=4)
+    run = config(defaults, codec="budget", budget=budget, num_rounds=4)
     assert [codec_settings(run, round, STUDENT).budget for round in range(1, 5)] == [expected] * 4
 
 
-@given(front=st.floats(0.1, 10), rounds=st.integers(1, 20))
-def test_a_runs_budget_is_spent_to_the_byte_and_falls_as_asked(
-    defaults: dict[str, Any], front: float, rounds: int
-) -> None:
-    run = config(defaults, codec="budget", budget="50kB/run", budget_front=front, num_rounds=rounds)
+@given(rounds=st.integers(1, 20))
+def test_a_runs_budget_is_spent_to_the_byte(defaults: dict[str, Any], rounds: int) -> None:
+    run = config(defaults, codec="budget", budget="50kB/run", num_rounds=rounds)
     shares = [codec_settings(run, round, STUDENT).budget or 0 for round in range(1, rounds + 1)]
-    assert sum(shares) == 50_000
-    assert shares[0] / shares[-1] == pytest.approx(front if rounds > 1 else 1.0, rel=0.02)
+    assert sum(shares) == 50_000 and max(shares) - min(shares) <= 1
 
 
 def test_energy_rises_from_the_first_round_to_the_last(defaults: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
-from fedkd_flwr.codec import EncodedUpdate, UpdateCodec
+from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.device import choose_device
 from fedkd_flwr.distillation import Single
@@ -53,10 +53,9 @@ def test_an_update_that_was_lost_is_sent_again_with_error_feedback(run_config: C
     assert max(float(tensor.abs().max()) for tensor in owed.values()) > 1e-3
 
 
-@pytest.mark.parametrize(("budget", "limits"), [("8x", None), ("900B", [900] * 3), ("3kB/run", [1600, 1000, 625])])
+@pytest.mark.parametrize(("budget", "limits"), [("8x", None), ("900B", [900] * 3), ("3kB/run", [1000] * 3)])
 def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: list[int] | None) -> None:
-    front = 2.56 if budget.endswith("/run") else 1.0
-    changes = {"num_rounds": 3, "codec": "budget", "budget": budget, "budget_front": front}
+    changes = {"num_rounds": 3, "codec": "budget", "budget": budget}
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
     size = history(folder)["sizes"]["student-bytes"]
     with (folder / "traffic.csv").open() as file:
@@ -68,41 +67,6 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
                 sent = sum(int(row["bytes"]) for row in rows if (row["round"], row["direction"], row["node"]) == key)
                 limit = limits[round - 1] if limits else size // 8
                 assert 0.8 * limit < sent <= limit
-
-
-@pytest.mark.parametrize(
-    ("changes", "known"),
-    [
-        ({"error_feedback": "up"}, True),
-        ({"error_feedback": "none", "max_update_norm": 2.0}, True),
-        ({"error_feedback": "both"}, False),
-        ({"error_feedback": "up", "aggregation": "median"}, False),
-    ],
-)
-def test_the_mean_is_encoded_with_what_spans_it(
-    run_config: Config, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], known: bool
-) -> None:
-    """Not what feedback adds to it, nor a median: these lie in no span."""
-    encode, seen = UpdateCodec.encode, []
-
-    def spy(
-        codec: UpdateCodec,
-        update: dict[str, torch.Tensor],
-        generator: torch.Generator | None = None,
-        spans: dict[str, torch.Tensor] | None = None,
-        bases: dict[str, torch.Tensor] | None = None,
-    ) -> EncodedUpdate:
-        seen.extend((update[name], rows) for name, rows in (spans or {}).items())
-        return encode(codec, update, generator, spans, bases)
-
-    monkeypatch.setattr(UpdateCodec, "encode", spy)
-    run_server(LoopbackGrid(run_config(num_rounds=1, codec="budget", budget="8x", **changes), nodes(2)))
-    assert bool(seen) == known
-    for matrix, rows in seen:
-        flat = matrix.reshape(len(matrix), -1)
-        upright = flat if flat.shape[0] >= flat.shape[1] else flat.T
-        basis = torch.linalg.svd(rows)[2][: torch.linalg.matrix_rank(rows)]
-        torch.testing.assert_close(upright @ basis.T @ basis, upright, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

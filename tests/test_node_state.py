@@ -28,7 +28,6 @@ def state(round: int) -> NodeState:
         lent={"w": torch.full((3, 2), value / 3)},
         moments={"w/step": torch.tensor(value)},
         residual={"w": torch.full((3, 2), value / 7)},
-        bases={"w": torch.full((1, 2), value / 9)},
         reply=b"reply %d" % round,
     )
 
@@ -37,7 +36,7 @@ def same(a: NodeState, b: NodeState) -> bool:
     tensors = all(
         getattr(a, part).keys() == getattr(b, part).keys()
         and all(torch.equal(getattr(a, part)[name], getattr(b, part)[name]) for name in getattr(a, part))
-        for part in ("student", "private", "lent", "moments", "residual", "bases")
+        for part in ("student", "private", "lent", "moments", "residual")
     )
     return tensors and (a.round, a.version, a.reply) == (b.round, b.version, b.reply)
 
@@ -80,7 +79,7 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
         [
             "state.json",
             "reply",
-            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual", "bases")),
+            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual")),
         ]
     )
 

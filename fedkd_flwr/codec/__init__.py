@@ -1,6 +1,6 @@
 """Low-rank codec for updates of named tensors: pure torch, usable without Flower."""
 
-from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy, Uniform
+from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, Uniform
 from fedkd_flwr.codec.codec import UpdateCodec
 from fedkd_flwr.codec.encoded import EncodedUpdate, TensorRow
 from fedkd_flwr.codec.factorize import Factors, factorize
@@ -19,7 +19,6 @@ __all__ = [
     "ErrorFeedback",
     "Factors",
     "TensorRow",
-    "TotalEnergy",
     "Uniform",
     "UpdateCodec",
     "factorize",

@@ -1,4 +1,4 @@
-"""Who gets how many bytes: by each matrix's energy (the paper), the whole update's, a byte budget, or all alike."""
+"""Who gets how many bytes: by each matrix's energy (the paper), a byte budget, or all alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from fedkd_flwr.codec.costs import (
     FACTORED_LOST,
     FACTORED_OVERHEAD,
-    ROTATED_LOST,
     Floats,
     Known,
     component_nbytes,
     dense_lost,
     dense_nbytes,
-    rotated_nbytes,
 )
 from fedkd_flwr.errors import CodecError
 
@@ -25,16 +23,6 @@ _FINEST = (16, 32)  # where a budget is larger than all codes
 @dataclass(frozen=True)
 class Energy:
     """Every matrix keeps more than `share` of its own energy, its squared norm (FedKD, Eq 8)."""
-
-    share: float
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-
-@dataclass(frozen=True)
-class TotalEnergy:
-    """The whole update keeps more than `share` of its energy, after quantisation, in as few bytes as that takes."""
 
     share: float
 
@@ -60,7 +48,7 @@ class Uniform:
     rotated: bool = False
 
 
-Allocation = Energy | TotalEnergy | Budget | Uniform
+Allocation = Energy | Budget | Uniform
 
 
 @dataclass(frozen=True)
@@ -68,8 +56,8 @@ class Choice:
     """What a tensor is sent as.
 
     Attributes:
-        kind: "empty", "dense", "rotated" or "factored".
-        widths: (bits, components) of a factored tensor, widest first; ((bits, 1),) of a dense or rotated one.
+        kind: "empty", "dense" or "factored".
+        widths: (bits, components) of a factored tensor, widest first; ((bits, 1),) of a dense one.
     """
 
     kind: str
@@ -100,13 +88,12 @@ class Menu:
     Args:
         tensor: what is known of it.
         widths: bits that components and numbers may have, ascending.
-        rotated: bits that rotated numbers may have, ascending.
 
     Attributes:
         nbytes, kept: float64 [points], both ascending from 0: expected bytes, expected energy.
     """
 
-    def __init__(self, tensor: Known, widths: Sequence[int], rotated: Sequence[int] = ()) -> None:
+    def __init__(self, tensor: Known, widths: Sequence[int]) -> None:
         self._widths = tuple(widths)
         energies = tensor.total * np.diff(tensor.shares, prepend=0.0)
         rates = np.diff([0.0, *(component_nbytes(tensor.sides, bits) for bits in widths)])
@@ -127,15 +114,6 @@ class Menu:
             )
             for bits in (*widths, *finest)
         ]
-        if tensor.numel:
-            self._wholes += [
-                Offer(
-                    Choice("rotated", ((bits, 1),)),
-                    rotated_nbytes(tensor, bits),
-                    tensor.total * (1 - ROTATED_LOST[bits]),
-                )
-                for bits in rotated
-            ]
         for index, whole in enumerate(self._wholes):
             self._add(-1 - index, whole)
 
@@ -148,13 +126,6 @@ class Menu:
         code = int(np.searchsorted(self._chain_nbytes, nbytes, side="right")) - 1
         fitting = [offer for offer in self._wholes if offer.nbytes <= nbytes]
         return max(self.at(point), self._factors(code), *fitting, key=lambda offer: offer.kept)
-
-    def reaching(self, point: int, kept: float) -> Offer:
-        """The cheapest that keeps `kept`, or the step to `point`."""
-        code = int(np.searchsorted(self._chain_kept, kept))
-        enough = [offer for offer in self._wholes if offer.kept >= kept]
-        enough += [self._factors(code)] if code < len(self._chain_kept) else []
-        return min([self.at(point), *enough], key=lambda offer: offer.nbytes)
 
     def _factors(self, code: int) -> Offer:
         return Offer(self._choice(code), float(self._chain_nbytes[code]), float(self._chain_kept[code]))
@@ -208,20 +179,6 @@ def spend(menus: Sequence[Menu], nbytes: float) -> list[Offer]:
             rest -= offers[owner].nbytes
         if not going:
             break
-    return offers
-
-
-def reach(menus: Sequence[Menu], energy: float) -> list[Offer]:
-    """At least `energy`, or all there is, for the fewest bytes: the best steps a byte first, over all tensors."""
-    owners, _, gains = _steps(menus)
-    kept = np.cumsum(gains)
-    taken = int(np.searchsorted(kept, energy))
-    points = np.bincount(owners[:taken], minlength=len(menus))
-    offers = [menu.at(int(point)) for menu, point in zip(menus, points, strict=True)]
-    if taken < len(owners):
-        last = int(owners[taken])
-        missing = energy - sum(offer.kept for offer in offers)
-        offers[last] = menus[last].reaching(int(points[last]) + 1, offers[last].kept + missing)
     return offers
 
 

@@ -1,12 +1,10 @@
 """The codec: an update of named tensors becomes factors, numbers or nothing, as its allocation says."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.allocate import Allocation, Budget, Energy, TotalEnergy, Uniform
+from fedkd_flwr.codec.allocate import Allocation, Energy, Uniform
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.plan import Plan, uniform
 from fedkd_flwr.codec.quantize import WIDTHS
@@ -25,8 +23,8 @@ class UpdateCodec:
 
     - `Energy(T)`: each matrix gets the smallest rank that keeps more than T of it before quantisation (FedKD, Eqs
       8-9); vectors are sent whole, in 8 bits or more.
-    - `TotalEnergy(T)`, `Budget(nbytes)`: ranks and widths are shared out over all tensors by energy per
-      byte; what is not worth its bytes is not sent. Numbers are rotated where that keeps more.
+    - `Budget(nbytes)`: ranks and widths are shared out over all tensors by energy per byte; what is not worth its
+      bytes is not sent.
     - `Uniform()`: every number in the same bits (FedPAQ); vectors in 8 or more. `Uniform(rotated=True)`: matrices
       rotated, at 1 to 4 bits (DRIVE, EDEN).
 
@@ -47,22 +45,11 @@ class UpdateCodec:
             raise CodecError(f"bits must be one of {', '.join(map(str, allowed))}, got {bits}")
         self.bits = bits
 
-    def encode(
-        self,
-        update: Mapping[str, Tensor],
-        generator: torch.Generator | None = None,
-        spans: Mapping[str, Tensor] | None = None,
-        bases: Mapping[str, Tensor] | None = None,
-    ) -> EncodedUpdate:
+    def encode(self, update: Mapping[str, Tensor]) -> EncodedUpdate:
         """Encode named tensors of any shapes, floating dtypes and devices; each is decomposed where it is.
 
         Args:
             update: the tensors.
-            generator: codes are rounded at random, their mean is the number. None: to the nearest.
-            spans: of tensors that are sums of factors, rows that span the smaller sides, [r, min(out, rest)]: where r
-                is small singular values come faster. A tensor outside of its span is encoded as without.
-            bases: `EncodedUpdate.bases` of the last update: singular values of large matrices come faster, and are
-                nearly as large. Laws hold as without.
 
         Raises:
             CodecError: names a tensor that is not floating point, or holds what float32 cannot hold; a
@@ -71,17 +58,12 @@ class UpdateCodec:
         tensors = finite_float32(update)
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
-            return uniform(tensors, self.bits or (4 if rotated else 32), rotated, generator)
-        plan = Plan(update, tensors, generator, spans or {}, bases or {})
+            return uniform(tensors, self.bits or (4 if rotated else 32), rotated)
+        plan = Plan(update, tensors)
         widths = _MIXED if self.bits is None else (self.bits,)
-        match self.allocation:
-            case Energy(share):
-                encoded = plan.per_matrix(share, self.bits or 32)
-            case TotalEnergy(share):
-                encoded = plan.keeping(share, widths)
-            case Budget(nbytes):
-                encoded = plan.within(nbytes, widths)
-        return replace(encoded, bases=plan.bases(encoded.ranks))
+        if isinstance(self.allocation, Energy):
+            return plan.per_matrix(self.allocation.share, self.bits or 32)
+        return plan.within(self.allocation.nbytes, widths)
 
     def decode(self, encoded: EncodedUpdate) -> dict[str, Tensor]:
         """The tensors, float32 on the CPU; see `EncodedUpdate.decode`."""

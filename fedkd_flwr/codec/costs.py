@@ -6,9 +6,6 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd_flwr.codec.quantize import packed_nbytes
-from fedkd_flwr.codec.rotate import groups_of
-
 Floats = NDArray[np.float64]
 
 # Components of a matrix: bits that a number takes on the wire, and squared error of both sides relative to the square,
@@ -16,9 +13,6 @@ Floats = NDArray[np.float64]
 _FACTORED_RATE = {32: 32.0, 16: 16.0, 8: 7.3, 6: 5.25, 5: 4.2, 4: 3.1, 3: 2.0}
 FACTORED_LOST = {32: 0.0, 16: 1e-7, 8: 7e-5, 6: 1.2e-3, 5: 5e-3, 4: 2.3e-2, 3: 0.13}
 FACTORED_OVERHEAD = 40  # bytes: a header, the code table of the Huffman coder
-
-ROTATED_LOST = {1: 1 - 2 / np.pi, 2: 0.11748, 3: 0.03454, 4: 0.009501}
-"""Squared error of the Lloyd-Max quantiser of a Gaussian by bits (Max 1960), relative to the square."""
 
 _OVERHEAD = 6  # bytes of a header
 _GAUSSIAN_RANGE = 4.13  # 2^entropy of a unit Gaussian: a grid of step s takes log2(4.13 / s) bits a number
@@ -66,11 +60,6 @@ def dense_lost(tensor: Known, bits: int) -> float:
     if bits >= 16:
         return 0.0 if bits == 32 else 1e-7
     return min(1.0, tensor.crest / (12 * _largest(bits) ** 2))
-
-
-def rotated_nbytes(tensor: Known, bits: int) -> float:
-    """Of all numbers, rotated."""
-    return packed_nbytes(tensor.numel, bits) + 2 * groups_of(tensor.numel) + _OVERHEAD
 
 
 def _largest(bits: int) -> int:

@@ -1,14 +1,13 @@
 """An encoded update: the records of its tensors and the bytes that travel."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.records import Dense, Empty, Record, Shape, finite_float32
+from fedkd_flwr.codec.records import Dense, Record, Shape, finite_float32
 from fedkd_flwr.codec.wire import pack, unpack
 from fedkd_flwr.errors import CodecError
 
@@ -38,16 +37,10 @@ class TensorRow:
 
 @dataclass(frozen=True, eq=False)
 class EncodedUpdate:
-    """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`.
-
-    Attributes:
-        bases: of large matrices that `UpdateCodec.encode` decomposed, directions of their smaller side, [r, side], from
-            which encoding the next update may start. They do not travel.
-    """
+    """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`."""
 
     _records: Mapping[str, Record]
     _data: bytes
-    bases: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Mapping[str, Record]) -> Self:
@@ -123,10 +116,6 @@ class EncodedUpdate:
         for name in self._records:
             if name not in shapes:
                 raise CodecError(f"tensor {name!r} is not expected in the update")
-
-    def spans(self) -> dict[str, Tensor]:
-        """Of each tensor that came as factors or as zeros: rows that span the smaller side, [r, min(out, rest)]."""
-        return {name: record.span for name, record in self._records.items() if isinstance(record, Factored | Empty)}
 
     def decode(self) -> dict[str, Tensor]:
         """Each tensor in its shape, float32, on the CPU, in memory of its own.

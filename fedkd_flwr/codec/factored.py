@@ -32,20 +32,13 @@ class Factored(Record):
     parts: tuple[Rows, ...] = field(kw_only=True)
 
     @classmethod
-    def of(
-        cls,
-        shape: Shape,
-        factors: Factors,
-        widths: Sequence[tuple[int, int]] = (),
-        generator: torch.Generator | None = None,
-    ) -> Self:
+    def of(cls, shape: Shape, factors: Factors, widths: Sequence[tuple[int, int]] = ()) -> Self:
         """Quantise float32 factors of the flattened tensor.
 
         Args:
             shape: of the tensor.
             factors: as many components as the widths sum to.
             widths: (bits, components) in the order of the factors; empty: all in float32.
-            generator: see `Rows.of`.
         """
         widths = widths or ((32, factors.rank),)
         parts, start = [], 0
@@ -53,7 +46,7 @@ class Factored(Record):
             part = slice(start, start := start + count)
             left, right = factors.left.T[part], factors.right[part]
             rows = torch.cat(_balanced(left, right) if bits < 32 else (left, right), dim=1)
-            parts.append(Rows.of(rows, bits, generator))
+            parts.append(Rows.of(rows, bits))
         exact = all(part.bits == 32 for part in parts)
         return cls(shape, claimed(factors.energy) if exact else 0.0, parts=tuple(parts))
 
@@ -77,12 +70,6 @@ class Factored(Record):
         rows = torch.cat([part.values for part in self.parts])
         out = matrix_shape(self.shape)[0]
         return rows[:, :out].T, rows[:, out:]
-
-    @property
-    def span(self) -> Tensor:
-        """Of its smaller side: the factor [r, min(out, rest)]."""
-        left, right = self.factors()
-        return right if len(left) >= right.shape[1] else left.T
 
     def measured(self, tensor: Tensor, total: float) -> Self:
         """||G||^2 - ||G - L R||^2 = 2 <G R^T, L> - <L^T L, R R^T>: no more operations than a decoding in float32.

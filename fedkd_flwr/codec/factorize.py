@@ -15,11 +15,6 @@ from fedkd_flwr.errors import CodecError
 
 _BATCH = 16  # Gram matrices decomposed together: bounds the memory
 _FLOAT32_DOUBT = 2.0**-26  # times k: above 4 times the measured error of energy shares from a float32 eigh of [k, k]
-_NARROW = 0.5  # of the smaller side: a wider span saves nothing, at the paper's energy
-_AHEAD = 48  # components kept to start the next round from, over those that were sent, and no more than ...
-_FOLD = 3  # ... so many times as many
-_FRESH = 16  # random directions beside them
-_OUTSIDE = 2.0**-20  # of the energy: what float32 may leave outside of a span that holds the matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +122,6 @@ class Spectrum:
             left, right = torch.cat([self._left, left]), torch.cat([self._right, right])
         self._left, self._right = left, right
 
-    def ahead(self, rank: int) -> Tensor:
-        """What `continued` starts from after `rank` components were sent: rows [r, min(m, n)] of them and of some more.
-
-        Error feedback owes what the others hold. There are none where the Gram matrix is faster.
-        """
-        count = min(rank + _AHEAD, _FOLD * rank)
-        wide = count + _FRESH > _NARROW * min(self.matrix.shape)
-        return self.basis[:, : 0 if wide else count].T.float().contiguous()
-
     def factors(self, rank: int) -> Factors:
         """Of the leading `rank` components, all of them added."""
         kept = float(self.shares[rank - 1]) if rank else float(not len(self.values))
@@ -189,59 +175,6 @@ def spectra(
         basis = bases.get(index, matrix.new_zeros(0, 0))
         found.append(Spectrum(matrix, descending if total else descending[:0], basis, total))
     return found
-
-
-def spanned(matrix: Tensor, rows: Tensor) -> Spectrum | None:
-    """The values of a matrix in a known span, by QR of that and without the Gram matrix; all others are 0.
-
-    Args:
-        matrix: [m, n], finite, on the CPU.
-        rows: [r, min(m, n)], what its smaller side may lie in the span of.
-
-    Returns:
-        None where it does not, and where a span is so wide that the Gram matrix is faster.
-    """
-    if not 0 < len(rows) <= _NARROW * min(matrix.shape):
-        return None
-    tall = _tall(matrix, torch.float32)
-    values, basis = _within(tall, rows)
-    total = _energy(tall)
-    if not float(values.sum()) > (1 - _OUTSIDE) * total:
-        return None
-    return Spectrum(matrix, values.clamp(min=0).numpy(), basis, total)
-
-
-def continued(matrix: Tensor, rows: Tensor) -> Spectrum:
-    """Nearly the leading values of a matrix, by a step of subspace iteration from where the last round's led.
-
-    The warm start of PowerSGD (Vogels et al. 2019), with more directions than are sent. The energy that they hold is
-    known exactly.
-
-    Args:
-        matrix: [m, n], finite, not all zero, on the CPU.
-        rows: [r, min(m, n)], what `Spectrum.ahead` gave.
-    """
-    tall, generator = _tall(matrix, torch.float32), torch.Generator().manual_seed(0)
-    fresh = torch.randn(_FRESH, rows.shape[1], generator=generator) / rows.shape[1] ** 0.5
-    with torch.autocast("cpu", enabled=False):
-        values, basis = _within(tall, (tall @ torch.cat([rows, fresh]).T).T @ tall)
-    return Spectrum(matrix, values.clamp(min=0).numpy(), basis, _energy(tall))
-
-
-def _within(tall: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """By Rayleigh and Ritz: squared singular values [r] of a matrix in the span of rows, and their vectors [k, r].
-
-    Values are float64, largest first; where rows say the same twice, zeros to rounding, of either sign.
-    """
-    with torch.autocast("cpu", enabled=False):
-        basis = torch.linalg.qr(rows.T.float()).Q
-        image = (tall @ basis).numpy()
-        values, vectors = torch.linalg.eigh(torch.from_numpy(image.T @ image))
-        return values.double().flip(0), basis @ vectors.flip(1)
-
-
-def _energy(tall: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tall, dtype=torch.float64)) ** 2
 
 
 def gram(matrix: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.codec import UpdateCodec
@@ -26,18 +25,13 @@ class ErrorFeedback:
     codec: UpdateCodec
 
     def encode(
-        self,
-        update: Mapping[str, Tensor],
-        residual: Mapping[str, Tensor],
-        generator: torch.Generator | None = None,
-        bases: Mapping[str, Tensor] | None = None,
+        self, update: Mapping[str, Tensor], residual: Mapping[str, Tensor]
     ) -> tuple[EncodedUpdate, dict[str, Tensor]]:
         """Encode the update with what earlier encodings have dropped.
 
         Args:
             update: named tensors of any floating dtypes, on any devices.
             residual: what the last call returned; {} at the start.
-            generator, bases: see `UpdateCodec.encode`.
 
         Returns:
             The encoded sum, and the new residual, float32 on the CPU: decoded + new residual == update + residual,
@@ -52,7 +46,7 @@ class ErrorFeedback:
             name: tensor.detach().float() + residual[name].to(tensor.device, non_blocking=True) if residual else tensor
             for name, tensor in update.items()
         }
-        encoded = self.codec.encode(owed, generator, bases=bases)
+        encoded = self.codec.encode(owed)
         decoded = encoded.decode()
         on_cpu = to_host([tensor.detach().float() for tensor in owed.values()])
         return encoded, {name: tensor - decoded[name] for name, tensor in zip(owed, on_cpu, strict=True)}

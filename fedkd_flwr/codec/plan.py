@@ -1,22 +1,19 @@
 """One update on its way to bytes: what each tensor may become, and the choice that meets a budget or an energy."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.allocate import Choice, Menu, Offer, reach, spend
+from fedkd_flwr.codec.allocate import Choice, Menu, Offer, spend
 from fedkd_flwr.codec.costs import Known, component_nbytes
 from fedkd_flwr.codec.encoded import EncodedUpdate
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import continued, resolved, spanned, spectra, to_ranks
+from fedkd_flwr.codec.factorize import resolved, spectra, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
-from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.records import Dense, Empty, Record, matrix_shape, scaled_rows, squared_norm
-from fedkd_flwr.codec.rotated import ROTATED_WIDTHS, Rotated
-from fedkd_flwr.codec.rule import VECTOR_BITS, Rule, doubt
+from fedkd_flwr.codec.rotated import Rotated
 from fedkd_flwr.codec.wire import packed_nbytes
 from fedkd_flwr.errors import CodecError
 
@@ -26,7 +23,7 @@ _FIRST_RANK = 32
 _AHEAD = 1.2  # singular values asked for at first, over those that the bytes carry where all matrices have as many
 _GROWTH = 1.5
 _CLOSE = 0.003  # of a budget: so much may stay unspent
-_ALIKE = 0.05  # of real over expected bytes: by so much neighbours differ at most
+_VECTOR_BITS = 8  # at least, of what is no matrix
 
 
 class Plan:
@@ -35,20 +32,11 @@ class Plan:
     Args:
         update: what is to be encoded, wherever it is.
         tensors: the same in float32 on the CPU, finite.
-        generator, spans, bases: see `UpdateCodec.encode`.
     """
 
-    def __init__(
-        self,
-        update: Mapping[str, Tensor],
-        tensors: Mapping[str, Tensor],
-        generator: torch.Generator | None,
-        spans: Mapping[str, Tensor],
-        bases: Mapping[str, Tensor],
-    ) -> None:
+    def __init__(self, update: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
         self._energies = {name: squared_norm(tensor) for name, tensor in tensors.items()}
-        self._generator = generator
         matrices = {
             name: (update[name].detach().float() if update[name].is_cuda else tensor).reshape(
                 matrix_shape(tensor.shape)
@@ -56,25 +44,20 @@ class Plan:
             for name, tensor in tensors.items()
             if may_shrink(tensor)
         }
-        large = {name: matrix for name, matrix in matrices.items() if self._is_large(name, matrix)}
-        within = {name: spanned(matrix, spans[name]) for name, matrix in large.items() if name in spans}
-        self._spectra = {name: spectrum for name, spectrum in within.items() if spectrum}
-        self._large = {name: matrix for name, matrix in large.items() if name not in self._spectra}
+        self._large = {name: matrix for name, matrix in matrices.items() if self._is_large(name, matrix)}
         self._leading: dict[str, LeadingSpectrum] = {}
-        self._spectra |= {name: continued(matrix, bases[name]) for name, matrix in self._large.items() if name in bases}
-        small = {name: matrix for name, matrix in matrices.items() if name not in large}
-        self._spectra |= zip(small, spectra(list(small.values())), strict=True)
+        small = {name: matrix for name, matrix in matrices.items() if name not in self._large}
+        self._spectra = dict(zip(small, spectra(list(small.values())), strict=True))
         self._crests: dict[str, tuple[int, float]] = {}
         self._made: dict[tuple[str, Choice], Record] = {}
 
     def per_matrix(self, energy: float, bits: int) -> EncodedUpdate:
         """Each matrix at the smallest rank that keeps more than `energy` of it."""
         for name in self._large:
-            if name not in self._spectra or not self._spectra[name].resolves(energy):
-                self._spectra[name] = self._lanczos(name).until(energy)
+            self._spectra[name] = self._lanczos(name).until(energy)
         self._spectra = dict(zip(self._spectra, resolved(list(self._spectra.values()), energy), strict=True))
         ranks = {name: spectrum.rank(energy) for name, spectrum in self._spectra.items()}
-        return self._measured(self._records(self._ruled(ranks, bits)))
+        return self._measured(self._records(self._choices(ranks, bits)))
 
     def within(self, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
         """The most energy that at most `nbytes` carry.
@@ -97,11 +80,11 @@ class Plan:
         most, fitting, failing = 0.0, 0.0, np.inf
         expected = float(nbytes - header)
         for _ in range(_TRIES):
-            offers = self._settled(menus, widths, partial(spend, nbytes=expected))
+            offers = self._settled(menus, widths, expected)
             records, kept = self._offered(offers), sum(offer.kept for offer in offers)
             taken = packed_nbytes(records)
             if taken > nbytes:
-                failing = expected
+                failing = expected = sum(offer.nbytes for offer in offers)  # more than that buys the same again
             else:
                 fitting = expected
                 if kept > most:
@@ -112,76 +95,10 @@ class Plan:
             expected *= (1 - _CLOSE / 2) * (nbytes - header) / max(1, taken - header)
             if not fitting < expected < failing:
                 expected = (fitting + min(failing, 2 * nbytes)) / 2
-        return self._no_more_than_dense(self._or_ruled(self._measured(best), nbytes, widths))
+        return self._no_more_than_dense(self._measured(best))
 
-    def keeping(self, energy: float, widths: Sequence[int]) -> EncodedUpdate:
-        """More than `energy` of the whole update in as few bytes as that takes.
-
-        What rounding loses is known only once it is done: what may be dropped is corrected until enough is kept.
-        """
-        menus = self._menus(widths, _FIRST_RANK)
-        total = sum(self._energies.values())
-        dropped = 1 - energy
-        for _ in range(_TRIES):
-            offers = self._settled(menus, widths, partial(reach, energy=total * (1 - dropped)))
-            encoded = self._measured(self._offered(offers))
-            lost = total - self._kept(encoded)
-            if lost < (1 - energy) * total:
-                return self._no_more_than_dense(encoded)
-            dropped *= (1 - _CLOSE) * (1 - energy) * total / lost if lost else 0.0
-        return EncodedUpdate.dense(self._tensors)
-
-    def bases(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:
-        """See `EncodedUpdate.bases`, after so many components of each tensor were sent."""
-        ahead = {name: self._spectra[name].ahead(ranks[name]) for name in self._large}
-        return {name: rows for name, rows in ahead.items() if len(rows)}
-
-    def _or_ruled(self, planned: EncodedUpdate, nbytes: int, widths: Sequence[int]) -> EncodedUpdate:
-        """A plan, or the paper's rule within `nbytes` at one width where that keeps more.
-
-        A plan takes the best steps a byte. Where a whole matrix no longer fits, the rule may have a better use for the
-        bytes that are left.
-        """
-        best, most = planned, self._kept(planned)
-        rivals = widths if len(widths) == 1 else WIDTHS
-        rule = Rule(self._all_known(), rivals)
-        for bits in rivals:
-            if rule.keeps(bits, nbytes * (1 + doubt(bits))) > most:
-                rival = self._ruled_within(nbytes, bits, most)
-                if rival and self._kept(rival) > most:
-                    best, most = rival, self._kept(rival)
-        return best
-
-    def _ruled_within(self, nbytes: int, bits: int, most: float) -> EncodedUpdate | None:
-        """The finest that the rule makes of `nbytes`; None where that cannot keep more than `most`."""
-        rule = Rule(self._all_known(), (bits,))
-        finest = float(rule.thresholds[rule.finest(bits, nbytes * (1 + doubt(bits)))])
-        for name in self._large:
-            if finest >= self._known(name).shares[-1]:
-                self._spectra[name] = self._lanczos(name).until(finest)
-        rule = Rule(self._all_known(), (bits,))
-
-        def at(state: int) -> dict[str, Record]:
-            ranks = {name: spectrum.rank(rule.thresholds[state]) for name, spectrum in self._spectra.items()}
-            return self._records(self._ruled(ranks, bits))
-
-        fitting, failing = -1, len(rule.thresholds)
-        guess = rule.finest(bits, nbytes)
-        while failing - fitting > 1:
-            state = min(max(guess, fitting + 1), failing - 1)
-            taken = packed_nbytes(at(state))
-            fitting, failing = (state, failing) if taken <= nbytes else (fitting, state)
-            carried = nbytes * rule.expected(bits, state) / taken
-            if rule.keeps(bits, carried * (1 + _ALIKE)) <= most:
-                return None
-            guess = rule.finest(bits, carried)
-        for state in (failing + 1, fitting):
-            if 0 <= state < len(rule.thresholds) and packed_nbytes(at(state)) <= nbytes:
-                return self._measured(at(state))
-        return None
-
-    def _ruled(self, ranks: Mapping[str, int], bits: int) -> dict[str, Choice]:
-        """Factors where they are smaller than the numbers, zeros for nothing; vectors in no less than VECTOR_BITS."""
+    def _choices(self, ranks: Mapping[str, int], bits: int) -> dict[str, Choice]:
+        """Factors where they are smaller than the numbers, zeros for nothing; vectors in no less than _VECTOR_BITS."""
         choices = {}
         for name, tensor in self._tensors.items():
             sides = sum(matrix_shape(tuple(tensor.shape)))
@@ -190,11 +107,8 @@ class Plan:
             elif name in ranks and ranks[name] * sides < tensor.numel():
                 choices[name] = Choice("factored", ((bits, ranks[name]),))
             else:
-                choices[name] = Choice("dense", ((bits if name in ranks else max(bits, VECTOR_BITS), 1),))
+                choices[name] = Choice("dense", ((bits if name in ranks else max(bits, _VECTOR_BITS), 1),))
         return choices
-
-    def _all_known(self) -> list[Known]:
-        return [self._known(name) for name in self._tensors]
 
     def _known(self, name: str) -> Known:
         tensor, spectrum = self._tensors[name], self._spectra.get(name)
@@ -211,9 +125,6 @@ class Plan:
             self._crests[name] = len(rows), square / self._energies[name] if self._energies[name] else 0.0
         return self._crests[name]
 
-    def _kept(self, encoded: EncodedUpdate) -> float:
-        return sum(row.energy * self._energies[row.name] for row in encoded.rows())
-
     def _is_large(self, name: str, matrix: Tensor) -> bool:
         """Whether leading singular values come faster than all; on a GPU all matrices are decomposed in one batch."""
         return min(matrix.shape) >= _LARGE and not matrix.is_cuda and self._energies[name] > 0
@@ -222,25 +133,21 @@ class Plan:
         return self._records({name: offer.choice for name, offer in zip(self._tensors, offers, strict=True)})
 
     def _menus(self, widths: Sequence[int], rank: int) -> list[Menu]:
-        """With `rank` singular values of each large matrix, or more, or those that its basis gave."""
+        """With `rank` singular values of each large matrix."""
         for name in self._large:
-            if name not in self._spectra:
-                self._spectra[name] = self._lanczos(name).first(rank)
+            self._spectra[name] = self._lanczos(name).first(rank)
         return [self._menu(name, widths) for name in self._tensors]
 
     def _menu(self, name: str, widths: Sequence[int]) -> Menu:
-        rotated = [bits for bits in reversed(ROTATED_WIDTHS) if len(widths) > 1 or bits in widths]
-        return Menu(self._known(name), widths, rotated)
+        return Menu(self._known(name), widths)
 
-    def _settled(
-        self, menus: list[Menu], widths: Sequence[int], solve: Callable[[Sequence[Menu]], list[Offer]]
-    ) -> list[Offer]:
-        """Solve, with more singular values for every matrix that takes all that are known, until none does."""
+    def _settled(self, menus: list[Menu], widths: Sequence[int], nbytes: float) -> list[Offer]:
+        """Spend, with more singular values for every matrix that takes all that are known, until none does."""
         while True:
-            offers, short = solve(menus), False
+            offers, short = spend(menus, nbytes), False
             for index, (name, offer) in enumerate(zip(self._tensors, offers, strict=True)):
                 known = len(self._spectra[name].values) if name in self._large else 0
-                takes_all = offer.choice.kind in ("dense", "rotated") or offer.choice.rank == known
+                takes_all = offer.choice.kind == "dense" or offer.choice.rank == known
                 if 0 < known < min(matrix_shape(tuple(self._tensors[name].shape))) and takes_all:
                     short = True
                     self._spectra[name] = self._lanczos(name).first(max(_FIRST_RANK, int(_GROWTH * known)))
@@ -269,7 +176,7 @@ class Plan:
         factors = to_ranks([(self._spectra[name], choice.rank) for name, choice in factored])
         for (name, choice), found in zip(factored, factors, strict=True):
             shape = tuple(self._tensors[name].shape)
-            self._made[name, choice] = Factored.of(shape, found, choice.widths, self._generator)
+            self._made[name, choice] = Factored.of(shape, found, choice.widths)
         return {name: self._made[name, choice] for name, choice in choices.items()}
 
     def _numbers(self, name: str, choice: Choice) -> Record:
@@ -278,10 +185,8 @@ class Plan:
         match choice.kind:
             case "empty":
                 return Empty(tuple(tensor.shape), 0.0 if self._energies[name] else 1.0)
-            case "dense":
-                return Dense.of(tensor, choice.widths[0][0], self._generator)
             case _:
-                return Rotated.of(tensor, choice.widths[0][0], self._generator)
+                return Dense.of(tensor, choice.widths[0][0])
 
     def _no_more_than_dense(self, encoded: EncodedUpdate) -> EncodedUpdate:
         if encoded.nbytes <= sum(4 * tensor.numel() for tensor in self._tensors.values()):
@@ -289,20 +194,18 @@ class Plan:
         return min(encoded, EncodedUpdate.dense(self._tensors), key=lambda candidate: candidate.nbytes)
 
 
-def uniform(
-    tensors: Mapping[str, Tensor], bits: int, rotated: bool, generator: torch.Generator | None
-) -> EncodedUpdate:
-    """Every number of float32 tensors in `bits`, vectors in no less than VECTOR_BITS."""
+def uniform(tensors: Mapping[str, Tensor], bits: int, rotated: bool) -> EncodedUpdate:
+    """Every number of float32 tensors in `bits`, vectors in no less than _VECTOR_BITS."""
     records: dict[str, Record] = {}
     for name, tensor in tensors.items():
         if not tensor.any():
             records[name] = Empty(tuple(tensor.shape), 1.0)
         elif rotated and may_shrink(tensor):
-            records[name] = Rotated.of(tensor, bits, generator)
+            records[name] = Rotated.of(tensor, bits)
         else:
-            width = bits if may_shrink(tensor) else max(bits, VECTOR_BITS)
+            width = bits if may_shrink(tensor) else max(bits, _VECTOR_BITS)
             total = squared_norm(tensor) if width < 32 else 1.0
-            records[name] = Dense.of(tensor, width, generator).measured(tensor, total)
+            records[name] = Dense.of(tensor, width).measured(tensor, total)
     return EncodedUpdate.of(records)
 
 

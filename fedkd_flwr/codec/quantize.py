@@ -42,14 +42,12 @@ class Rows:
     stream: bytes | memoryview
 
     @classmethod
-    def of(cls, values: Tensor, bits: int, generator: torch.Generator | None = None) -> Self:
-        """Quantise.
+    def of(cls, values: Tensor, bits: int) -> Self:
+        """Quantise to the nearest code.
 
         Args:
             values: float32 [k, n], finite, on the CPU.
             bits: one of WIDTHS.
-            generator: rounds codes at random so that their mean is the value, and is
-                not used at 16 and 32 bits. None: to the nearest.
         """
         if bits == 32:
             codes, scales = values.contiguous(), torch.ones(len(values))
@@ -60,12 +58,7 @@ class Rows:
             codes = (values / scales[:, None]).half()
             return cls(bits, scales, codes, _bytes(codes))
         scales = _upper_bfloat16(peaks / _largest(bits))
-        grid = values / scales[:, None]
-        if generator is not None:
-            # The float32 sum may round up to the next whole number; the clamp takes that back at the peak.
-            noise = torch.rand(grid.shape, generator=generator)
-            grid = (grid + noise).floor()
-        codes = grid.round().clamp(-_largest(bits), _largest(bits)).to(torch.int8)
+        codes = (values / scales[:, None]).round().clamp(-_largest(bits), _largest(bits)).to(torch.int8)
         return cls(bits, scales, codes, _shortest(codes, bits))
 
     @property

@@ -118,11 +118,6 @@ class Empty(Record):
         """Zeros."""
         return torch.zeros(self.shape)
 
-    @property
-    def span(self) -> Tensor:
-        """No rows: [0, min(out, rest)]."""
-        return torch.zeros(0, min(matrix_shape(self.shape)))
-
     def write(self, header: Writer, payload: Writer) -> None:
         """Nothing."""
 
@@ -141,11 +136,11 @@ class Dense(Record):
     rows: Rows = field(kw_only=True)
 
     @classmethod
-    def of(cls, tensor: Tensor, bits: int = 32, generator: torch.Generator | None = None) -> Self:
+    def of(cls, tensor: Tensor, bits: int = 32) -> Self:
         """A copy of a float32 tensor, quantised."""
         shape = tuple(tensor.shape)
         values = tensor.reshape(_dense_rows(shape, bits))
-        rows = Rows.of(values.clone() if bits == 32 else values, bits, generator)
+        rows = Rows.of(values.clone() if bits == 32 else values, bits)
         return cls(shape, 1.0 if bits == 32 else 0.0, rows=rows)
 
     @property

@@ -34,12 +34,11 @@ class Rotated(Record):
     """Codes of the rotated numbers, each the nearest level of a Gaussian of its block's variance (DRIVE, Vargaftik et
     al. 2021; EDEN, 2022), and a scale a block.
 
-    The scale is that of the least squared error: error feedback needs an encoding that always comes nearer. Where
-    codes are to be rounded at random, it is the one that makes the mean over all rotations the tensor.
+    The scale is that of the least squared error: error feedback needs an encoding that always comes nearer.
 
     Attributes:
         width: bits of a number: 1, 2, 3 or 4.
-        seed: of the rotation, below 2^16; from the norm, so that it differs by update, or at random.
+        seed: of the rotation, below 2^16; from the norm, so that it differs by update.
         scales: float32, one a block, see `rotate`.
         codes: uint8 [numel], the index of the level, ascending.
     """
@@ -52,19 +51,16 @@ class Rotated(Record):
     codes: Tensor = field(kw_only=True)
 
     @classmethod
-    def of(cls, tensor: Tensor, bits: int, generator: torch.Generator | None = None) -> Self:
+    def of(cls, tensor: Tensor, bits: int) -> Self:
         """Rotate and quantise a float32 tensor that is not empty.
 
         Args:
             tensor: any shape, on the CPU.
             bits: 1, 2, 3 or 4.
-            generator: draws the rotation, and the mean over its draws is the tensor. None: the least squared error.
         """
         flat = tensor.detach().reshape(-1)
         peak = flat.abs().amax().clamp(min=TINY)
         seed = zlib.crc32(struct.pack("<d", float(torch.linalg.vector_norm(flat, dtype=torch.float64)))) % _SEEDS
-        if generator is not None:
-            seed = int(torch.randint(_SEEDS, (), generator=generator))
         rotated = rotate(flat / peak, seed)
         squares = group_sums(rotated.square())
         deviations = (squares / group_sums(torch.ones_like(rotated))).sqrt().clamp(min=TINY)
@@ -72,8 +68,7 @@ class Rotated(Record):
         codes = torch.bucketize(rotated / spread(deviations, len(flat)), (levels[1:] + levels[:-1]) / 2, out_int32=True)
         chosen = levels[codes]
         inner, square = group_sums(rotated * chosen), group_sums(chosen.square())
-        scales = inner / square if generator is None else squares / inner.clamp(min=TINY)
-        scales = (scales * peak).clamp(TINY, _HUGE).bfloat16().float()
+        scales = (inner / square * peak).clamp(TINY, _HUGE).bfloat16().float()
         sent = scales.double() / peak.double()
         kept = float((sent * (2 * inner - sent * square)).sum() / squares.sum(dtype=torch.float64))
         return cls(

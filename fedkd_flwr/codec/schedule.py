@@ -36,12 +36,9 @@ class EnergySchedule:
 class BudgetSchedule:
     """Bytes for all updates of a run in one direction, shared out over its rounds to the last byte.
 
-    The first round gets `front` times as much as the last, those between fall (or rise) geometrically.
-
     Args:
         nbytes: of the whole run, at least one a round.
         rounds: of the run.
-        front: above 1: more early; 1: the same every round.
 
     Raises:
         CodecError: an argument is out of range.
@@ -49,20 +46,19 @@ class BudgetSchedule:
 
     nbytes: int
     rounds: int
-    front: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.rounds >= 1 and 0 < self.front < float("inf")):
-            raise CodecError(f"a schedule needs rounds and a positive front, got {self.rounds} and {self.front}")
+        if self.rounds < 1:
+            raise CodecError(f"a schedule needs rounds, got {self.rounds}")
         for round in range(1, self.rounds + 1):
             self(round)
 
     @classmethod
-    def of_ratio(cls, ratio: float, dense_nbytes: int, rounds: int, front: float = 1.0) -> Self:
+    def of_ratio(cls, ratio: float, dense_nbytes: int, rounds: int) -> Self:
         """As if each round sent `dense_nbytes` / `ratio`."""
         if not 1 <= ratio < float("inf"):
             raise CodecError(f"the ratio of dense bytes to sent bytes must be at least 1, got {ratio}")
-        return cls(int(dense_nbytes / ratio * rounds), rounds, front)
+        return cls(int(dense_nbytes / ratio * rounds), rounds)
 
     def __call__(self, round: int) -> Budget:
         """The budget of one round, counted from 1.
@@ -75,5 +71,4 @@ class BudgetSchedule:
         return Budget(self._until(round) - self._until(round - 1))
 
     def _until(self, round: int) -> int:
-        weights = [self.front ** (1 - r / max(1, self.rounds - 1)) for r in range(self.rounds)]
-        return int(self.nbytes * (sum(weights[:round]) / sum(weights))) if round < self.rounds else self.nbytes
+        return self.nbytes * round // self.rounds

@@ -5,19 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec import Budget, CodecError, Energy, TotalEnergy
-from fedkd_flwr.codec.allocate import Menu, Offer, reach, spend
+from fedkd_flwr.codec import Budget, CodecError, Energy
+from fedkd_flwr.codec.allocate import Menu, Offer, spend
 from fedkd_flwr.codec.costs import Floats, Known
 
 MIXED = (3, 4, 5, 6, 8)
 
 
-ROTATED = (1, 2, 3, 4)
-
-
 def menu(out: int, rest: int, total: float, energies: Floats, widths: tuple[int, ...], crest: float = 4.4) -> Menu:
     shares = np.cumsum(energies) / total
-    return Menu(Known(out * rest, out + rest, total, shares, out, crest), widths, ROTATED if len(widths) > 1 else ())
+    return Menu(Known(out * rest, out + rest, total, shares, out, crest), widths)
 
 
 @st.composite
@@ -56,7 +53,7 @@ def test_choices_are_possible_and_cost_what_they_say(made: list[Menu]) -> None:
             bits = [width for width, _ in choice.widths]
             assert bits == sorted(set(bits), reverse=True)
             assert all(count > 0 for _, count in choice.widths)
-            if choice.kind in ("dense", "rotated"):
+            if choice.kind == "dense":
                 assert len(choice.widths) == 1
 
 
@@ -99,33 +96,6 @@ def test_no_choice_of_points_is_better_by_more_than_the_bytes_left(made: list[Me
     assert best <= kept + max(slopes, default=0) * (nbytes - spent) + 1e-9 * best
 
 
-@settings(deadline=None)
-@given(made=menus(), share=st.floats(0, 1))
-def test_energy_is_reached_for_no_more_bytes_than_the_best_steps_take(made: list[Menu], share: float) -> None:
-    """The best a byte first, the last of them whole."""
-    energy = share * sum(float(menu.kept[-1]) for menu in made)
-    spent, kept = totals(reach(made, energy))
-    assert kept >= energy * (1 - 1e-9)
-    steps = [
-        (gain / cost, gain, cost)
-        for menu in made
-        for gain, cost in zip(np.diff(menu.kept), np.diff(menu.nbytes), strict=True)
-    ]
-    needed, missing = 0.0, energy
-    for slope, gain, _ in sorted(steps, reverse=True):
-        needed += min(gain, max(missing, 0.0)) / slope
-        missing -= gain
-    assert spent <= (needed + max((cost for *_, cost in steps), default=0.0)) * (1 + 1e-9)
-
-
-@given(made=menus())
-def test_an_energy_beyond_all_is_answered_with_all(made: list[Menu]) -> None:
-    """By a rounding error, say."""
-    for menu in made:
-        last = len(menu.kept) - 1
-        assert menu.reaching(last, float(menu.kept[-1]) * (1 + 1e-12)) == menu.at(last)
-
-
 def test_large_components_are_sent_precisely_and_small_ones_coarsely() -> None:
     energies = 4.0 ** -np.arange(10)
     (offer,) = spend([menu(100, 100, float(energies.sum()), energies, MIXED)], 900)
@@ -146,13 +116,6 @@ def test_bytes_too_few_for_a_long_step_buy_factors() -> None:
     assert offer.kept > 0.5 * flat.kept[1]
 
 
-def test_fewer_bits_than_a_grid_has_are_rotated() -> None:
-    numbers = menu(100, 100, 100.0, np.zeros(0), MIXED)
-    for nbytes, kind, bits in ((1_300, "rotated", 1), (2_600, "rotated", 2), (5_100, "dense", 4)):
-        (offer,) = spend([numbers], nbytes)
-        assert (offer.choice.kind, offer.choice.widths) == (kind, ((bits, 1),))
-
-
 @given(made=menus(), share=st.floats(0, 1))
 def test_no_choice_is_above_the_menu(made: list[Menu], share: float) -> None:
     for one in made:
@@ -164,9 +127,8 @@ def test_no_choice_is_above_the_menu(made: list[Menu], share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1, float("nan")])
 def test_shares_out_of_range(share: float) -> None:
-    for allocation in (Energy, TotalEnergy):
-        with pytest.raises(CodecError, match="energy"):
-            allocation(share)
+    with pytest.raises(CodecError, match="energy"):
+        Energy(share)
 
 
 def test_no_budget() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from test_codec import updates
 from torch import Tensor
 
-from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, TotalEnergy, Uniform, UpdateCodec
+from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, Uniform, UpdateCodec
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.quantize import WIDTHS
 from fedkd_flwr.codec.wire import pack
@@ -13,7 +13,6 @@ from fedkd_flwr.codec.wire import pack
 widths = st.sampled_from([None, *WIDTHS])
 allocations = st.one_of(
     st.builds(Energy, st.floats(0.05, 1)),
-    st.builds(TotalEnergy, st.floats(0.05, 1)),
     st.builds(Budget, st.integers(500, 5000)),
     st.just(Uniform()),
 )
@@ -45,14 +44,11 @@ def dense_nbytes(update: dict[str, Tensor]) -> int:
 
 
 @settings(max_examples=150, deadline=None)
-@given(update=updates, share=st.floats(0, 1.5), bits=widths, seed=st.one_of(st.none(), st.integers(0, 9)))
-def test_never_over_budget_never_over_dense(
-    update: dict[str, Tensor], share: float, bits: int | None, seed: int | None
-) -> None:
+@given(update=updates, share=st.floats(0, 1.5), bits=widths)
+def test_never_over_budget_never_over_dense(update: dict[str, Tensor], share: float, bits: int | None) -> None:
     nbytes = max(1, int(share * dense_nbytes(update)))
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
     try:
-        encoded = UpdateCodec(allocation=Budget(nbytes), bits=bits).encode(update, generator)
+        encoded = UpdateCodec(allocation=Budget(nbytes), bits=bits).encode(update)
     except CodecError as error:
         assert "budget" in str(error)
         nothing = EncodedUpdate.of(UpdateCodec().encode({n: torch.zeros(t.shape) for n, t in update.items()})._records)
@@ -66,37 +62,13 @@ def test_never_over_budget_never_over_dense(
     assert pack(received._records) == encoded.to_bytes()
 
 
-@settings(max_examples=100, deadline=None)
-@given(update=updates, share=st.floats(0.05, 1), bits=widths)
-def test_total_energy_is_kept(update: dict[str, Tensor], share: float, bits: int | None) -> None:
-    encoded = UpdateCodec(allocation=TotalEnergy(share), bits=bits).encode(update)
-    assert encoded.nbytes <= dense_nbytes(update)
-    energies = [float(tensor.double().square().sum()) for tensor in update.values()]
-    dropped = sum((1 - row.energy) * energy for row, energy in zip(encoded.rows(), energies, strict=True))
-    assert dropped <= (1 - share) * sum(energies)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.98, 0.999])
-@pytest.mark.parametrize("bits", [None, 32, 8, 4])
-def test_total_energy_arrives_in_fewer_bytes_than_each_for_itself(share: float, bits: int | None) -> None:
-    update = uneven()
-    encoded = UpdateCodec(allocation=TotalEnergy(share), bits=bits).encode(update)
-    assert kept(update, encoded) > share
-    alone = UpdateCodec(share, bits=bits or 32).encode(update)
-    if kept(update, alone) >= share:
-        assert encoded.nbytes < alone.nbytes
-
-
 @settings(max_examples=150, deadline=None)
-@given(update=updates, allocation=allocations, bits=widths, seed=st.one_of(st.none(), st.integers(0, 9)))
+@given(update=updates, allocation=allocations, bits=widths)
 def test_receivers_know_what_each_tensor_keeps(
-    update: dict[str, Tensor], allocation: Allocation, bits: int | None, seed: int | None
+    update: dict[str, Tensor], allocation: Allocation, bits: int | None
 ) -> None:
     """Never more than arrives, and within a twelfth of an octave of what was dropped, and of what float32 resolves."""
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    received = EncodedUpdate.from_bytes(
-        UpdateCodec(allocation=allocation, bits=bits).encode(update, generator).to_bytes()
-    )
+    received = EncodedUpdate.from_bytes(UpdateCodec(allocation=allocation, bits=bits).encode(update).to_bytes())
     decoded = received.decode()
     for row in received.rows():
         tensor = {row.name: update[row.name]}
@@ -114,13 +86,16 @@ def test_receivers_know_what_each_tensor_keeps(
 @example(energy=0.999, bits=16, seed=0)
 @example(energy=0.999, bits=8, seed=0)
 @example(energy=0.1, bits=8, seed=0)
-def test_at_equal_bytes_a_budget_keeps_no_less_than_each_for_itself(energy: float, bits: int, seed: int) -> None:
+def test_at_equal_bytes_a_budget_keeps_what_the_rule_keeps_within_1_percent(
+    energy: float, bits: int, seed: int
+) -> None:
+    """The paper's rule keeps the same share of each matrix; a budget shares bytes out by what they are worth."""
     update = uneven(seed)
     alone = UpdateCodec(energy, bits=bits).encode(update)
     for width in (bits, None):
         together = UpdateCodec(allocation=Budget(alone.nbytes), bits=width).encode(update)
         assert together.nbytes <= alone.nbytes
-        assert kept(update, together) >= kept(update, alone) - 2 * DOUBT
+        assert kept(update, together) >= 0.99 * kept(update, alone)
 
 
 def test_more_bytes_keep_more_and_are_used() -> None:
@@ -160,11 +135,9 @@ def test_quantised_factors_of_the_paper_keep_its_ranks(bits: int) -> None:
     assert kept(update, coded) > kept(update, exact) - {16: 1e-6, 8: 1e-3, 6: 5e-3, 5: 0.01, 4: 0.04, 3: 0.2}[bits]
 
 
-def test_random_rounding_repeats_with_the_seed() -> None:
+def test_encodings_repeat_to_the_bit() -> None:
     update = uneven()
     codec = UpdateCodec(allocation=Budget(5000))
-    first, again, other = (codec.encode(update, torch.Generator().manual_seed(seed)).to_bytes() for seed in (0, 0, 1))
-    assert first == again != other
     assert codec.encode(update).to_bytes() == codec.encode(update).to_bytes()
 
 

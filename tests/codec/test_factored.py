@@ -37,15 +37,6 @@ def test_sides_of_a_row_have_one_peak() -> None:
     assert float(left.abs().max()) == pytest.approx(float(right.abs().max()), rel=0.01)
 
 
-def test_random_rounding_has_the_product_as_its_mean() -> None:
-    factors = factorize(decaying(20, 10), 0.9)
-    generator = torch.Generator().manual_seed(0)
-    widths = ((4, 1), (3, factors.rank - 1))
-    draws = torch.stack([Factored.of((20, 10), factors, widths, generator).decode() for _ in range(1000)])
-    distance = (draws.mean(dim=0) - factors.left @ factors.right).abs()
-    assert (distance <= 5 * draws.std(dim=0) / 1000**0.5 + 1e-6).all()
-
-
 @settings(max_examples=50)
 @given(
     widths=st.lists(st.tuples(st.sampled_from((8, 6, 5, 4, 3)), st.integers(1, 40)), min_size=1, max_size=5),

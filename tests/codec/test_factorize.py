@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.factorize import Spectrum, factorize_all, spectra, to_ranks
+from fedkd_flwr.codec.factorize import factorize_all, spectra, to_ranks
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)
@@ -165,27 +163,6 @@ def test_factors_of_a_growing_rank_are_those_of_it_at_once() -> None:
         assert error == pytest.approx(1 - factors.energy, abs=1e-5)
     in_steps, at_once = to_ranks([(grown, 30), (once, 30)])
     torch.testing.assert_close(in_steps.left, at_once.left)
-
-
-@pytest.fixture
-def any_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("any_threads")
-@pytest.mark.parametrize(("m", "n"), [(64, 32), (32, 64), (37, 32), (300, 32)])
-def test_projecting_is_the_same_for_any_number_of_threads(m: int, n: int) -> None:
-    """A node and the server need not have equally many: of 5 to 7 rows MKL's product is split in another way."""
-    (spectrum,) = spectra([with_spectrum(m, n, 1.0, 0).float()])
-    for rank in range(1, 32):
-        found = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            fresh = Spectrum(spectrum.matrix, spectrum.values, spectrum.basis, spectrum.total)
-            found += to_ranks([(fresh, rank)])
-        assert torch.equal(found[0].left, found[1].left) and torch.equal(found[0].right, found[1].right), rank
 
 
 def test_autocast_and_gradients_leave_no_trace() -> None:

@@ -3,13 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, ErrorFeedback, TotalEnergy, UpdateCodec
+from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, ErrorFeedback, UpdateCodec
 
 CODECS = [
     UpdateCodec(0.5),
     UpdateCodec(0.8, bits=4),
     UpdateCodec(allocation=Budget(300)),
-    UpdateCodec(allocation=TotalEnergy(0.3), bits=3),
+    UpdateCodec(allocation=Budget(500), bits=3),
 ]
 
 

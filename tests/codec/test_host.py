@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec import Budget, ErrorFeedback, TotalEnergy, UpdateCodec, host
+from fedkd_flwr.codec import Budget, ErrorFeedback, UpdateCodec, host
 from fedkd_flwr.codec.host import on_host, to_host
 
 Copy = Callable[[Sequence[Tensor]], list[Any]]
@@ -36,10 +36,9 @@ CODECS = pytest.mark.parametrize(
     [
         UpdateCodec(0.9),
         UpdateCodec(1 - 1e-8),
-        UpdateCodec(allocation=TotalEnergy(0.9)),
         UpdateCodec(allocation=Budget(20_000)),
     ],
-    ids=["energy", "energy that float32 cannot tell", "total energy", "budget"],
+    ids=["energy", "energy that float32 cannot tell", "budget"],
 )
 
 

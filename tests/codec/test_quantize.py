@@ -35,10 +35,9 @@ def sent(rows: Rows) -> Rows:
 
 
 @settings(max_examples=200, deadline=None)
-@given(values=matrices(), bits=st.sampled_from(WIDTHS), seed=st.one_of(st.none(), st.integers(0, 2**32 - 1)))
-def test_wire_and_error_bound(values: Tensor, bits: int, seed: int | None) -> None:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    rows = Rows.of(values, bits, generator)
+@given(values=matrices(), bits=st.sampled_from(WIDTHS))
+def test_wire_and_error_bound(values: Tensor, bits: int) -> None:
+    rows = Rows.of(values, bits)
     read = sent(rows)
     assert read.bits == bits and torch.equal(read.values, rows.values) and read.stream == rows.stream
     k, n = values.shape
@@ -50,7 +49,7 @@ def test_wire_and_error_bound(values: Tensor, bits: int, seed: int | None) -> No
     elif bits == 16:
         assert (error <= peaks * 2.0**-11).all()
     else:
-        step = peaks * (1 + 2.0**-7) / (2 ** (bits - 1) - 1) * (1.0 if generator else 0.5)
+        step = peaks * (1 + 2.0**-7) / (2 ** (bits - 1) - 1) / 2
         assert (error <= step * (1 + 1e-5) + 2.0**-126).all()
 
 
@@ -60,23 +59,6 @@ def test_error_on_gaussian_rows_is_that_of_a_uniform_grid(bits: int) -> None:
     rows = Rows.of(values, bits)
     steps = rows.values.abs().amax(dim=1) / (2 ** (bits - 1) - 1)
     assert float((rows.values - values).square().mean()) == pytest.approx(float((steps**2 / 12).mean()), rel=0.1)
-
-
-@pytest.mark.parametrize("bits", CODED)
-def test_random_rounding_has_the_number_as_its_mean(bits: int) -> None:
-    values = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    draws = torch.stack([Rows.of(values, bits, generator).values for _ in range(2000)])
-    standard_error = draws.std(dim=0) / len(draws) ** 0.5
-    peaks = values.abs() >= values.abs().amax(dim=1, keepdim=True)
-    assert ((draws.mean(dim=0) - values).abs() <= 5 * standard_error + 1e-6).all()
-    assert (draws.std(dim=0)[~peaks] > 0).any()
-
-
-def test_random_rounding_depends_on_the_seed_alone() -> None:
-    values = torch.randn(5, 40)
-    first, again, other = (Rows.of(values, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    assert first.stream == again.stream != other.stream
 
 
 @pytest.mark.parametrize(("bits", "entropy"), [(8, 7.1), (6, 5.1), (4, 3.0), (3, 1.9)])

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from fedkd_flwr.codec import CodecError, EncodedUpdate, Uniform, UpdateCodec
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.costs import ROTATED_LOST, Known, rotated_nbytes
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.rotate import groups_of
 from fedkd_flwr.codec.rotated import _LEVELS, ROTATED_WIDTHS, Rotated
@@ -20,11 +19,10 @@ def lost(tensor: torch.Tensor, record: Rotated) -> float:
     return float((record.decode() - tensor).double().square().sum() / tensor.double().square().sum())
 
 
-@given(shape=shapes, width=bits, exponent=st.integers(-37, 37), seed=st.one_of(st.none(), st.integers(0, 99)))
-def test_wire_bytes_and_energy(shape: tuple[int, ...], width: int, exponent: int, seed: int | None) -> None:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+@given(shape=shapes, width=bits, exponent=st.integers(-37, 37))
+def test_wire_bytes_and_energy(shape: tuple[int, ...], width: int, exponent: int) -> None:
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(exponent + 40)) * 10.0**exponent
-    record = Rotated.of(tensor, width, generator)
+    record = Rotated.of(tensor, width)
     header, payload = Writer(), Writer()
     record.write(header, payload)
     readers = Reader(header.getvalue()), Reader(payload.getvalue())
@@ -36,10 +34,7 @@ def test_wire_bytes_and_energy(shape: tuple[int, ...], width: int, exponent: int
     assert len(payload.getvalue()) == record.nbytes == (tensor.numel() * width + 7) // 8 + 2 * groups
     assert record.decode().shape == shape
     scaled = (record.decode().double() - tensor.double()).square().sum() / tensor.double().square().sum()
-    if record.energy:  # the unbiased scale may miss a few numbers by more than all of them
-        assert 1 - record.energy - 2 * DOUBT <= float(scaled) <= 1 - record.energy + 1e-6
-    else:
-        assert float(scaled) >= 1 - 2 * DOUBT
+    assert 1 - record.energy - 2 * DOUBT <= float(scaled) <= 1 - record.energy + 1e-6
 
 
 @pytest.mark.parametrize("width", ROTATED_WIDTHS)
@@ -52,12 +47,9 @@ def test_error_is_that_of_lloyd_and_max(width: int, source: str) -> None:
     if source == "one row":
         tensor[17] *= 30
     expected = {1: 0.3634, 2: 0.1175, 3: 0.0345, 4: 0.0095}[width]
-    assert ROTATED_LOST[width] == pytest.approx(expected, rel=0.002)
     record = Rotated.of(tensor, width)
     assert lost(tensor, record) < 1.03 * expected
     assert lost(tensor, record) > 0.97 * expected or source == "one row"
-    known = Known(tensor.numel(), 601, 1.0, torch.zeros(0).double().numpy())
-    assert rotated_nbytes(known, width) == pytest.approx(record.nbytes, abs=10)
 
 
 @pytest.mark.parametrize("width", ROTATED_WIDTHS)
@@ -77,14 +69,6 @@ def test_encoding_always_comes_nearer_and_repeats() -> None:
         assert lost(tensor, first) < 1
         assert (first.seed, first.codes.tolist()) == (again.seed, again.codes.tolist())
         assert Rotated.of(3 * tensor, 1).seed != first.seed
-
-
-def test_random_rotations_have_the_tensor_as_their_mean() -> None:
-    tensor = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    draws = torch.stack([Rotated.of(tensor, 2, generator).decode() for _ in range(2000)])
-    standard_error = draws.std(dim=0) / 2000**0.5
-    assert ((draws.mean(dim=0) - tensor).abs() <= 5 * standard_error + 0.01).all()
 
 
 @pytest.mark.parametrize("width", [None, *ROTATED_WIDTHS])
