@@ -15,7 +15,7 @@ from fedkd_flwr.errors import StateError
 from fedkd_flwr.node_state import NodeState, NodeStore
 
 LINEAGES = [digit * 16 for digit in "abcd"]
-TRAINING = ("moments", "residual", "bases")
+TRAINING = ("moments", "residual")
 
 
 def state(round: int) -> NodeState:
