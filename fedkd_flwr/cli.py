@@ -15,6 +15,9 @@ from rich.text import Text
 from fedkd_flwr.check import Checked, write_held_out
 from fedkd_flwr.check import as_table as nodes_table
 from fedkd_flwr.check import check as check_nodes
+from fedkd_flwr.clean import as_table as lineages_table
+from fedkd_flwr.clean import choose, lineages, megabytes
+from fedkd_flwr.clean import remove as remove_lineage
 from fedkd_flwr.errors import FedKDError
 from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.preflight import preflight, simulated_nodes
@@ -151,6 +154,36 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     """Print the table of the run in folder RUN, finished or not: quality and bytes of each round."""
     with _one_line_errors(_BAD_INPUT):
         _out.print(as_table(read_summary(run_folder)))
+
+
+@app.command()
+def clean(
+    state_dir: Annotated[Path, typer.Option(help="Where nodes of this machine keep their states.")] = Path("state"),
+    remove: Annotated[list[str] | None, typer.Option(metavar="LINEAGE", help="Remove this one; repeatable.")] = None,
+    all_finished: Annotated[bool, typer.Option("--all-finished", help="Remove those of all finished runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove what is named even where its run may go on.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """List what the nodes of runs keep on this machine, teachers among it, and remove what is asked for.
+
+    Exit code: 0 all was listed or removed; 2 something cannot be; 1 the question was answered with no.
+    """
+    with _one_line_errors(_BAD_INPUT):
+        found = lineages(state_dir)
+        if not (remove or all_finished):
+            _print_wide(lineages_table(found))
+            _say(f"{len(found)} runs, {megabytes(found)} in {state_dir}")
+            return
+        chosen = choose(found, remove or [], all_finished, force)
+        if not chosen:
+            _say(f"nothing to remove in {state_dir}")
+            return
+        _print_wide(lineages_table(chosen))
+        if not (yes or typer.confirm(f"Remove these {len(chosen)} with their teachers ({megabytes(chosen)})?")):
+            raise typer.Exit(_FAILED)
+        for lineage in chosen:
+            remove_lineage(lineage, force)
+        _say(f"removed {len(chosen)} runs, {megabytes(chosen)}")
 
 
 def _report(arguments: Arguments) -> None:

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -62,3 +63,26 @@ def replacing(folder: Path) -> Iterator[Path]:
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """While no other process holds the lock with this file; it goes with its process.
+
+    Args:
+        path: of the file, which is made.
+        wait: for another process.
+
+    Yields:
+        Whether the lock is ours: not where another process holds it, or the file system has no locks.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
+        except OSError:
+            ours = False
+        yield ours

@@ -7,10 +7,10 @@ Nothing here removes a state that a run may still go on with, or a finished teac
 has answered the run's last message; of those, what only further training would need goes when another run joins.
 """
 
-import fcntl
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,12 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedkd_flwr.disk import flush
+from fedkd_flwr.disk import flush, locked
 from fedkd_flwr.errors import DamagedStateError, StateError
 from fedkd_flwr.names import is_lineage, is_node
+from fedkd_flwr.state_manifest import FORMAT, MANIFEST, newest_state, read_manifest
 
-FORMAT = 5
-MANIFEST = "state.json"
 _TENSORS = ("student", "private", "lent", "moments", "residual")
 _FOR_TRAINING = ("moments", "residual")
 _REPLY = "reply"
@@ -87,11 +86,11 @@ class NodeStore:
             DamagedStateError: it is not what was written; names the file.
             StateError: it cannot be read, or another version of this package wrote it.
         """
-        newest = self._newest()
+        newest = newest_state(self.folder)
         if newest is None:
             return None
         try:
-            manifest = json.loads((newest / MANIFEST).read_text())
+            manifest = read_manifest(newest)
             if manifest["format"] != FORMAT:
                 raise StateError(
                     f"{newest} has format {manifest['format']}, this version reads {FORMAT}: "
@@ -140,6 +139,7 @@ class NodeStore:
                 "teacher": state.teacher,
                 "finished": finished,
                 "slim": state.slim,
+                "used": time.time(),
             }
 
         with self._alone():
@@ -153,7 +153,7 @@ class NodeStore:
         """
 
         def fill(fresh: Path, newest: Path | None) -> Mapping[str, Any]:
-            return _linked(newest, fresh) | {"finished": False}
+            return _linked(newest, fresh) | {"finished": False, "used": time.time()}
 
         if self._is_finished():
             with self._alone():
@@ -187,9 +187,9 @@ class NodeStore:
                     self._replace(fill)
 
     def _is_finished(self, slim: bool | None = None) -> bool:
-        newest = self._newest()
+        newest = newest_state(self.folder)
         try:
-            manifest = _read_manifest(newest) if newest else {"format": 0}
+            manifest = read_manifest(newest) if newest else {"format": 0}
             return bool(manifest["format"] == FORMAT and manifest["finished"] and slim in (None, manifest["slim"]))
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -200,7 +200,7 @@ class NodeStore:
         Raises:
             StateError: the disk refuses; the old state is still there.
         """
-        newest = self._newest()
+        newest = newest_state(self.folder)
         number = int(newest.name) + 1 if newest else 1
         fresh = self.folder / f".new-{os.getpid()}"
         try:
@@ -225,21 +225,14 @@ class NodeStore:
     @contextmanager
     def _alone(self, wait: bool = True) -> Iterator[bool]:
         """While no other process writes this state; False: one may, or this file system has no locks."""
+        lock = self._lineage / f".{self.folder.name}.lock"
         try:
             self._lineage.mkdir(parents=True, exist_ok=True)
-            lock = (self._lineage / f".{self.folder.name}.lock").open("w")
+            lock.touch()
         except OSError as error:
             raise StateError(f"cannot write to {self._lineage}: {error}; set state-dir to another folder") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                locked = True
-            except OSError:
-                locked = False
-            yield locked
-
-    def _newest(self) -> Path | None:
-        return max(self.folder.glob("[0-9]" * 8), default=None)
+        with locked(lock, wait) as ours:
+            yield ours
 
     def _sweep(self, keep: Path | None) -> None:
         for path in [*self.folder.glob("[0-9]" * 8), *self.folder.glob(".new-*")]:
@@ -247,15 +240,11 @@ class NodeStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _read_manifest(state: Path) -> dict[str, Any]:
-    return dict(json.loads((state / MANIFEST).read_text()))
-
-
 def _linked(state: Path | None, fresh: Path, but: Collection[str] = ()) -> dict[str, Any]:
     """Link the files of a state, but these, into a folder; the manifest, with the checksums of those."""
     if state is None:
         raise FileNotFoundError("the state before has been removed")
-    manifest = _read_manifest(state)
+    manifest = read_manifest(state)
     manifest["crc32"] = {name: value for name, value in manifest["crc32"].items() if name not in but}
     for name in manifest["crc32"]:
         os.link(state / name, fresh / name)
