@@ -57,6 +57,10 @@ class Run:
 class Result:
     """What a run gave: for each evaluated round its number, MB a node so far, scores of student, teachers and nodes.
 
+    `student` and `teachers` are as the nodes use them, with the label frequencies of each where heads are adjusted to
+    those; then `student-as-shared` is the student without. Lines of before 2026-11-28 lack that, and count F1 and
+    average precision as 0 where a node has nothing to find.
+
     Attributes:
         device: on which the nodes learnt, "cpu" or a GPU's name.
     """
@@ -245,12 +249,19 @@ def summarised(history: Mapping[str, Any], place: Scenario) -> Iterator[dict[str
     for entry in history["rounds"]:
         sent += entry["bytes-up"] + entry["bytes-down"]
         if entry["nodes"] is not None:
-            scores = {who: _rounded(entry[who]) for who in ("student", "teachers")}
+            scores = {who: _rounded(_in_use(entry, who)) for who in ("student", "teachers")}
+            if entry["student-own-labels"]:
+                scores["student-as-shared"] = _rounded(entry["student"])
             nodes = {
-                node: {who: _rounded(found[who], place.metrics) for who in ("student", "teacher")}
+                node: {who: _rounded(_in_use(found, who), place.metrics) for who in ("student", "teacher")}
                 for node, found in entry["nodes"].items()
             }
             yield {"round": entry["round"], "mb": round(sent / place.nodes / 1e6, 3), **scores, "nodes": nodes}
+
+
+def _in_use(scores: Mapping[str, Any], who: str) -> dict[str, float] | None:
+    """Those of a model with its node's own label frequencies, where it is adjusted to them."""
+    return scores[f"{who}-own-labels"] or scores[who]
 
 
 def table(
@@ -263,7 +274,7 @@ def table(
             line = [variant, str(len(found)), str(entries[0]["round"]), f"{mean(e['mb'] for e in entries):.2f}"]
             for who in ("student", "teachers"):
                 for metric in metrics:
-                    line.append(mean_and_error(e[who][metric] for e in entries if e[who]))
+                    line.append(mean_and_error(e[who][metric] for e in entries if metric in (e[who] or ())))
             yield line
 
 

@@ -123,9 +123,13 @@ def rows(variant: str, found: list[Result], example: Example) -> Iterator[list[s
             if any(entry[whose] is None for entry in entries):
                 continue
             line = [variant, str(len(found)), str(entries[0]["round"]), f"{mean(e['mb'] for e in entries):.2f}", whose]
-            line += [mean_and_error(entry[whose][metric] for entry in entries) for metric in example.metrics]
-            nodes = sorted(entries[0]["nodes"])
-            yield line + [f"{mean(e['nodes'][node][model][example.metrics[0]] for e in entries):.3f}" for node in nodes]
+            for metric in example.metrics:
+                line.append(mean_and_error(entry[whose][metric] for entry in entries if metric in entry[whose]))
+            for node in sorted(entries[0]["nodes"]):
+                scores = [entry["nodes"][node][model] for entry in entries]
+                found = [of_seed[example.metrics[0]] for of_seed in scores if example.metrics[0] in of_seed]
+                line.append(f"{mean(found):.3f}" if found else "-")
+            yield line
 
 
 if __name__ == "__main__":

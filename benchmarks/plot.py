@@ -114,7 +114,7 @@ def curve(results: Results, scenario: str, variant: str, settings: Settings, who
     """(round, MB a node so far, mean, standard error) of the evaluated rounds."""
     found = results.of(scenario, variant, settings)
     for entries in zip(*(result.rounds for result in found), strict=True):
-        values = [entry[who][metric] for entry in entries if entry[who]]
+        values = [entry[who][metric] for entry in entries if metric in (entry[who] or ())]
         if values:
             error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
             yield entries[0]["round"], mean(e["mb"] for e in entries), mean(values), error

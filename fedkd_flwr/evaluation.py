@@ -11,11 +11,14 @@ from fedkd_flwr.tasks import Scores, Task
 if TYPE_CHECKING:
     import pyarrow as pa
 
+OWN_LABELS = "-own-labels"
+"""What ends the name of a model that is adjusted to how frequent labels are at its node."""
+
 
 def evaluate(
     pair: Pair, task: Task, examples: "pa.Table", batch_size: int, place: Device
 ) -> dict[str, dict[str, float]]:
-    """Scores by model, `teacher` and `student`, of those that the pair has.
+    """Scores by model, of one forward pass.
 
     Args:
         pair: on the device of `place`; it is put into evaluation mode.
@@ -23,6 +26,10 @@ def evaluate(
         examples: what `task.encode` returned.
         batch_size: of a forward pass.
         place: where and how precisely to compute.
+
+    Returns:
+        Of `teacher` and `student`, where the pair has them, scores as the models are; and of those to whose logits the
+        pair adds what its node lacks, as `teacher-own-labels` and `student-own-labels`, scores with that.
     """
     scores: dict[str, Scores] = {}
     pair.eval()
@@ -32,6 +39,11 @@ def evaluate(
             with torch.autocast(place.device.type, place.autocast, enabled=place.autocast is not None):
                 outputs = dict(zip(("teacher", "student"), pair(batch), strict=True))
             for name, output in outputs.items():
-                if output is not None:
-                    scores.setdefault(name, task.scores()).update(output.logits, batch["labels"])
-    return {name: score.compute() for name, score in scores.items()}
+                if output is None:
+                    continue
+                found = {name: output.logits}
+                if output.plain is not None:
+                    found = {name: output.plain, f"{name}{OWN_LABELS}": output.logits}
+                for model, logits in found.items():
+                    scores.setdefault(model, task.scores()).update(logits, batch["labels"])
+    return {model: score.compute() for model, score in scores.items()}

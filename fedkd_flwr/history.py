@@ -1,6 +1,6 @@
 """What a run reports of each round: scores, bytes, seconds."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,9 +13,13 @@ class ScoreBoard:
     """The models after a round: scores, and what it cost to bring the student there to the nodes.
 
     Attributes:
-        student, teachers: means over nodes, weighted by held-out examples.
+        student, teachers: means over nodes, weighted by held-out examples. The models whose heads travel as they are.
+        student_own_labels, teachers_own_labels: the same of models that are adjusted to each node's label frequencies;
+            None where none are.
         nodes: node -> its own scores.
         not_exported: node -> why it has not written its models as folders, after the last round.
+        nodes_scored: metric -> at how many of the nodes it is defined, of those that are not defined at all of them;
+            its means are over these.
         server: the student's scores on the server's own test data.
         refreshed: nodes that were brought to the student, with the next message.
         bytes_down: encoded bytes, over all nodes, that it took.
@@ -23,23 +27,43 @@ class ScoreBoard:
     """
 
     student: Scores | None = None
+    student_own_labels: Scores | None = None
     teachers: Scores | None = None
+    teachers_own_labels: Scores | None = None
     nodes: dict[str, dict[str, Any]] | None = None
     not_exported: dict[str, str] = field(default_factory=dict)
+    nodes_scored: dict[str, int] = field(default_factory=dict)
     server: Scores | None = None
     refreshed: int = 0
     bytes_down: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
 
-    def record(self, evaluations: Mapping[str, Evaluation]) -> None:
-        """Fill in what the nodes found."""
-        if evaluations:
-            self.student = mean_scores((e.examples, e.student) for e in evaluations.values())
-            self.teachers = mean_scores((e.examples, e.teacher) for e in evaluations.values())
-            self.nodes = {
-                node: {"student": e.student, "teacher": e.teacher, "test-examples": e.examples}
-                for node, e in evaluations.items()
+    def record(self, evaluations: Mapping[str, Evaluation], metrics: Iterable[str]) -> None:
+        """Fill in what the nodes found.
+
+        Args:
+            evaluations: by node.
+            metrics: names of those that these nodes can have.
+        """
+        if not evaluations:
+            return
+        found = evaluations.values()
+        self.student = mean_scores((e.examples, e.student) for e in found)
+        self.student_own_labels = mean_scores((e.examples, e.student_own_labels) for e in found)
+        self.teachers = mean_scores((e.examples, e.teacher) for e in found)
+        self.teachers_own_labels = mean_scores((e.examples, e.teacher_own_labels) for e in found)
+        self.nodes = {
+            node: {
+                "student": e.student,
+                "student-own-labels": e.student_own_labels,
+                "teacher": e.teacher,
+                "teacher-own-labels": e.teacher_own_labels,
+                "test-examples": e.examples,
             }
+            for node, e in evaluations.items()
+        }
+        defined = Counter(name for e in found for name in e.student or e.teacher or {})
+        self.nodes_scored = {name: defined[name] for name in metrics if defined[name] < len(found)}
 
 
 @dataclass
@@ -85,7 +109,11 @@ class History:
         board = self.after(round)
         parts = [
             f"{name} of the {who} {value:.3f}"
-            for who, scores in (("student", board.student), ("teachers", board.teachers))
+            for who, scores in (
+                ("student", board.student),
+                ("student with each node's own label frequencies", board.student_own_labels),
+                ("teachers", board.teachers_own_labels or board.teachers),
+            )
             for name, value in list((scores or {}).items())[:1]
         ]
         return f"; after round {round}: {', '.join(parts)}" if parts else ""

@@ -34,7 +34,7 @@ from fedkd_flwr.distillation import (
     trainable_parameters,
 )
 from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError, at_node
-from fedkd_flwr.evaluation import evaluate
+from fedkd_flwr.evaluation import OWN_LABELS, evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.model_checks import check_models
@@ -289,7 +289,13 @@ class Node:
         examples, task = self._examples().test, self._prepared.task
         with self._clock("evaluate"):
             scores = evaluate(self._models.pair, task, examples, 2 * self._config.batch_size, self._device)
-            return Evaluation(student=scores.get("student"), teacher=scores.get("teacher"), examples=len(examples))
+        return Evaluation(
+            student=scores.get("student"),
+            teacher=scores.get("teacher"),
+            student_own_labels=scores.get(f"student{OWN_LABELS}"),
+            teacher_own_labels=scores.get(f"teacher{OWN_LABELS}"),
+            examples=len(examples),
+        )
 
     def _export(self, folder: Path, request: EvaluateRequest) -> str:
         """Write what is the node's own as `from_pretrained` folders; returns why that failed, or ""."""

@@ -191,10 +191,18 @@ class EvaluateRequest(_Body):
 
 
 class Evaluation(_Body):
-    """Scores on a node's held-out examples: the student as received and the node's own teacher, where there is one."""
+    """Scores on a node's held-out examples, each without the metrics that are undefined of these.
+
+    Attributes:
+        student, teacher: the student as received and the node's own teacher, where there are such models.
+        student_own_labels, teacher_own_labels: those whose heads travel, adjusted to the node's label frequencies.
+        examples: how many there are.
+    """
 
     student: Scores | None
     teacher: Scores | None
+    student_own_labels: Scores | None = None
+    teacher_own_labels: Scores | None = None
     examples: Count
 
 

@@ -21,10 +21,12 @@ from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import RoundEntry, ScoreBoard, mean_scores, prefixed
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
+from fedkd_flwr.metrics import METRICS
 from fedkd_flwr.protocol import (
     CodecSettings,
     EvaluateReply,
     EvaluateRequest,
+    Evaluation,
     Refresh,
     TrainReply,
     TrainRequest,
@@ -144,7 +146,7 @@ class FedKD(Strategy):
                 self.config.max_update_norm,
             )
         self._student.advance(update, build_codec(codec), self._feedback)
-        self.state.history.after(round - 1).record({r.node: r.evaluation for r in taken if r.evaluation is not None})
+        self._record(round - 1, {r.node: r.evaluation for r in taken if r.evaluation is not None})
         entry = RoundEntry(
             round=round,
             codec=codec.model_dump(),
@@ -209,7 +211,7 @@ class FedKD(Strategy):
             log.warning("fedkd: final evaluation: no answer from %s: %s", node, reason)
         self._require(round, len(good), failed)
         board = self.state.history.after(round)
-        board.record({member.info.node: reply.evaluation for member, reply in good})
+        self._record(round, {member.info.node: reply.evaluation for member, reply in good})
         self._note(board, [reply for _, reply in good])
         board.not_exported = {reply.node: reply.not_exported for _, reply in good if reply.not_exported}
         for node, reason in board.not_exported.items():
@@ -328,6 +330,11 @@ class FedKD(Strategy):
             f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
             f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
         )
+
+    def _record(self, round: int, evaluations: Mapping[str, Evaluation]) -> None:
+        """Keep what the nodes that were asked found after a round."""
+        metrics = METRICS[self.config.task].of({len(member.info.labels) for _, member in self._asked})
+        self.state.history.after(round).record(evaluations, metrics)
 
     @property
     def _feedback(self) -> bool:

@@ -1,8 +1,8 @@
 """What a run achieved and sent, round by round: read from its history.json, shown as a table."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +10,42 @@ from rich import box
 from rich.table import Table
 
 from fedkd_flwr.errors import StateError
+from fedkd_flwr.metrics import METRICS, Metrics
 from fedkd_flwr.seconds import in_words
 
 _MB = 1e6
 
-
-@dataclass(frozen=True)
-class Shown:
-    """The two scores of a task by which its runs are judged, what they are together, and their headings."""
-
-    names: tuple[str, str]
-    title: str
-    headings: tuple[str, str]
-
-
-_SHOWN = (
-    Shown(("accuracy", "span-f1"), "Accuracy of words and F1 of spans", ("acc", "F1")),
-    Shown(("micro-f1", "mean-average-precision"), "Micro-F1 and mean average precision", ("F1", "mAP")),
-    Shown(("auc", "ndcg@10"), "AUC and nDCG@10", ("AUC", "nDCG")),
-    Shown(("mae", "spearman"), "Mean absolute error and rank correlation", ("MAE", "rho")),
-    Shown(("accuracy", "macro-f1"), "Accuracy and macro-F1", ("acc", "F1")),
-)
+MODELS = {
+    "student": ("\nstudent", "\n"),
+    "student-own-labels": ("student\nown", "\nlabels"),
+    "teachers": ("\nteacher", "\n"),
+    "teachers-own-labels": ("teacher\nown", "\nlabels"),
+}
+"""The models that are scored, as history.json names them, and the two lines above their two columns."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality of one model, or the mean of the nodes' models, in the two scores that are shown."""
+    """Quality of one model, or the mean of the nodes' models, in the two scores that are shown; None: undefined."""
 
-    first: float
-    second: float
+    first: float | None
+    second: float | None
 
 
 @dataclass(frozen=True)
 class Round:
     """One line of the summary. Round 0 is the untrained state.
 
-    `up` and `down` are bytes per node, the mean over the nodes whose update was taken, and over those that were
-    brought to the student of this round. `versus_teacher` and `versus_student` are how many times less was sent,
-    up to and with this round, than FedAvg would have sent had it exchanged the whole teacher, or student, with the
-    same nodes.
+    `scores` are those of each model of `MODELS` that was scored. `up` and `down` are bytes per node, the mean over the
+    nodes whose update was taken, and over those that were brought to the student of this round. `versus_teacher` and
+    `versus_student` are how many times less was sent, up to and with this round, than FedAvg would have sent had it
+    exchanged the whole teacher, or student, with the same nodes.
     """
 
     number: int
     asked: int = 0
     trained: int = 0
-    student: Scores | None = None
-    teachers: Scores | None = None
+    scores: Mapping[str, Scores] = field(default_factory=dict)
     up: float | None = None
     down: float | None = None
     versus_teacher: float | None = None
@@ -66,13 +56,14 @@ class Round:
 class Summary:
     """A run's rounds, which scores they show, the bytes of sending its teacher or student once, dense, and seconds.
 
-    `seconds` are `RoundEntry.seconds` of each round.
+    `footnotes` are what one must know of the scores. `seconds` are `RoundEntry.seconds` of each round.
     """
 
     rounds: tuple[Round, ...]
-    shown: Shown | None
+    metrics: Metrics
     teacher_bytes: int
     student_bytes: int
+    footnotes: tuple[str, ...]
     seconds: tuple[Mapping[str, float], ...]
 
 
@@ -94,9 +85,9 @@ def read_summary(run: Path) -> Summary:
 def summarise(history: Mapping[str, Any]) -> Summary:
     """Add up a history as history.json holds it."""
     teacher_bytes, student_bytes = (int(history["sizes"][f"{model}-bytes"]) for model in ("teacher", "student"))
-    initial = history["initial"]
-    start = Round(0, student=_scores(initial["student"]), teachers=_scores(initial["teachers"]))
-    rounds = [start] if start.student else []
+    initial, metrics = history["initial"], METRICS[history["config"]["task"]]
+    start = Round(0, scores=_scores(initial, metrics))
+    rounds = [start] if start.scores else []
     sent, exchanges = initial["bytes-down"], 0
     for entry in history["rounds"]:
         trained, refreshed, up, down = (entry[key] for key in ("trained", "refreshed", "bytes-up", "bytes-down"))
@@ -107,44 +98,45 @@ def summarise(history: Mapping[str, Any]) -> Summary:
                 number=entry["round"],
                 asked=entry["asked"],
                 trained=trained,
-                student=_scores(entry["student"]),
-                teachers=_scores(entry["teachers"]),
+                scores=_scores(entry, metrics),
                 up=_ratio(up, trained),
                 down=_ratio(down, refreshed),
                 versus_teacher=_ratio(exchanges * teacher_bytes, sent),
                 versus_student=_ratio(exchanges * student_bytes, sent),
             )
         )
-    boards = (board for entry in (initial, *history["rounds"]) for board in (entry["student"], entry["teachers"]))
-    shown = next((_shown(board) for board in boards if board), None)
+    footnotes = (*_where_undefined(history["rounds"], metrics), *_whose_labels(rounds))
     seconds = tuple(entry["seconds"] for entry in history["rounds"])
-    return Summary(tuple(rounds), shown, teacher_bytes, student_bytes, seconds)
+    return Summary(tuple(rounds), metrics, teacher_bytes, student_bytes, footnotes, seconds)
 
 
 def as_table(summary: Summary) -> Table:
     """Render a summary for the terminal."""
     teacher, student = summary.teacher_bytes / _MB, summary.student_bytes / _MB
-    title, (first, second) = ("No scores yet", ("", "")) if (s := summary.shown) is None else (s.title, s.headings)
+    models = [name for name in MODELS if any(name in row.scores for row in summary.rounds)]
+    title, headings = summary.metrics.title if models else "No scores yet", summary.metrics.headings
+    caption = [
+        *summary.footnotes,
+        f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
+        "× less than that: up to and with the round",
+        in_words(summary.seconds),
+    ]
     table = Table(
         title=f"{title}; MB per node and round, mean over the nodes that took part",
-        caption=f"FedAvg sends {teacher:.2f} MB (teacher) or {student:.2f} MB (student) each way; "
-        "× less than that: up to and with the round" + (f"\n{words}" if (words := in_words(summary.seconds)) else ""),
+        caption="\n".join(line for line in caption if line),
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=(0, 0, 0, 0 if len(models) == len(MODELS) else 1),
         pad_edge=False,
     )
-    for heading in (
-        "\n\nround", "\n\nnodes", f"\nstudent\n{first}", f"\n\n{second}", f"\nteacher\n{first}", f"\n\n{second}",
-        "\nMB\nup", "\nMB\ndown",
-        "× less\nthan\nteacher", "× less\nthan\nstudent",
-    ):  # fmt: skip
+    scored = [f"{above}\n{name}" for m in models for above, name in zip(MODELS[m], headings, strict=True)]
+    sent = ("\nMB\nup", "\nMB\ndown", "× less\nthan\nteacher", "× less\nthan\nstudent")
+    for heading in ("\n\nround", "\n\nnodes", *scored, *sent):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rounds:
         table.add_row(
             str(row.number) if row.number else "start",
             f"{row.trained}/{row.asked}" if row.number else "",
-            *_score_cells(row.student),
-            *_score_cells(row.teachers),
+            *(cell for model in models for cell in _score_cells(row.scores.get(model))),
             _cell(row.up, 1 / _MB, 3),
             _cell(row.down, 1 / _MB, 3),
             _cell(row.versus_teacher, 1, 1),
@@ -153,12 +145,24 @@ def as_table(summary: Summary) -> Table:
     return table
 
 
-def _scores(metrics: Mapping[str, float] | None) -> Scores | None:
-    return None if metrics is None else Scores(*(metrics[name] for name in _shown(metrics).names))
+def _scores(board: Mapping[str, Any], metrics: Metrics) -> dict[str, Scores]:
+    return {model: Scores(*map(found.get, metrics.shown)) for model in MODELS if (found := board.get(model))}
 
 
-def _shown(metrics: Mapping[str, float]) -> Shown:
-    return next(shown for shown in _SHOWN if metrics.keys() >= set(shown.names))
+def _where_undefined(rounds: Sequence[Mapping[str, Any]], metrics: Metrics) -> Iterator[str]:
+    """Which of the shown scores are undefined at nodes, as it was in the last evaluated round."""
+    last = next((entry for entry in reversed(rounds) if entry["nodes"]), None)
+    for name, heading in zip(metrics.shown, metrics.headings, strict=True):
+        if last and (count := last.get("nodes-scored", {}).get(name)) is not None:
+            yield f"{heading}: over {count} of {len(last['nodes'])} nodes; undefined of the others' held-out rows"
+
+
+def _whose_labels(rounds: Sequence[Round]) -> Iterator[str]:
+    if any("student-own-labels" in row.scores for row in rounds):
+        yield (
+            "student: as it is shared, on every node's held-out rows; own labels: adjusted to the label frequencies of "
+            "each node, as nodes export it"
+        )
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -166,7 +170,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _score_cells(scores: Scores | None) -> tuple[str, str]:
-    return ("", "") if scores is None else (f"{scores.first:.3f}", f"{scores.second:.3f}")
+    return ("", "") if scores is None else (_cell(scores.first, 1, 3), _cell(scores.second, 1, 3))
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

@@ -30,6 +30,7 @@ def round_of(number: int, **changes: Any) -> dict[str, Any]:
 
 def history_of(*rounds: dict[str, Any], initial: dict[str, Any] | None = SCORES) -> dict[str, Any]:
     return {
+        "config": {"task": "text-classification"},
         "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
         "initial": {"student": initial, "teachers": initial, "bytes-down": 0},
         "rounds": list(rounds),
@@ -39,7 +40,7 @@ def history_of(*rounds: dict[str, Any], initial: dict[str, Any] | None = SCORES)
 def test_bytes_are_per_node_that_took_part() -> None:
     row = summarise(history_of(round_of(1))).rounds[1]
     assert (row.up, row.down) == (100_000, 50_000)
-    assert (row.student, row.teachers) == (Scores(0.5, 0.4), Scores(0.75, 0.4))
+    assert row.scores == {"student": Scores(0.5, 0.4), "teachers": Scores(0.75, 0.4)}
 
 
 def test_ratios_count_both_directions_up_to_the_round() -> None:
@@ -60,7 +61,7 @@ def test_who_does_not_train_is_brought_to_the_student_too() -> None:
 def test_round_without_evaluation_or_success() -> None:
     failed = round_of(1, student=None, teachers=None, trained=0, **{"bytes-up": 0, "bytes-down": 0})
     (row,) = summarise(history_of(failed, initial=None)).rounds
-    assert (row.student, row.up, row.versus_teacher) == (None, None, None)
+    assert (row.scores, row.up, row.versus_teacher) == ({}, None, None)
 
 
 def test_where_the_time_of_all_rounds_went_stands_below_the_table() -> None:
@@ -90,6 +91,36 @@ def test_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     assert "start 0.500 0.400 0.500 0.400" in cells
     assert "1 2/3 0.500 0.400 0.750 0.400 0.100 0.050 400.0 40.0" in cells
     assert "2 2/3 0.750 0.400 123.456 0.050 1.0 0.1" in cells
+
+
+def printed(history: dict[str, Any], width: int) -> list[str]:
+    console = Console(width=width, record=True)
+    console.print(as_table(summarise(history)))
+    return [" ".join(line.split()) for line in console.export_text().splitlines()]
+
+
+def test_models_with_the_labels_of_each_node_have_columns_of_their_own_where_there_are_any() -> None:
+    own = {"student-own-labels": {**SCORES, "accuracy": 0.625}, "teachers-own-labels": {**SCORES, "accuracy": 0.875}}
+    lines = printed(history_of(round_of(1), round_of(2, **own)), 100)
+    assert not any("…" in line for line in lines)
+    assert "2 2/3 0.500 0.400 0.625 0.400 0.750 0.400 0.875 0.400 0.100 0.050 400.0 40.0" in lines
+    assert "student own labels teacher own labels MB MB than than" in lines
+    assert any("as it is shared" in line for line in lines)
+    assert "own labels" not in " ".join(printed(history_of(round_of(1)), 100))
+
+
+def test_undefined_scores_are_left_out_and_a_footnote_counts_the_nodes_that_have_them() -> None:
+    nodes: dict[str, Any] = {"north": {}, "south": {}, "west": {}}
+    some = {"nodes": nodes, "nodes-scored": {"span-f1": 2, "precision": 2}}
+    none = {"nodes": nodes, "nodes-scored": {"span-f1": 0, "precision": 0}}
+    scores = {"accuracy": 0.5, "span-f1": 0.25, "loss": 1.0}
+    of_words = {"config": {"task": "token-classification"}}
+    found = history_of(round_of(1, **some, student=scores, teachers=scores), initial=None) | of_words
+    assert "F1: over 2 of 3 nodes; undefined of the others' held-out rows" in printed(found, 100)
+    scores = {"accuracy": 0.5, "loss": 1.0}
+    found = history_of(round_of(1, **none, student=scores, teachers=scores), initial=None) | of_words
+    assert "1 2/3 0.500 0.500 0.100 0.050 400.0 40.0" in printed(found, 100)
+    assert any("F1: over 0 of 3 nodes" in line for line in printed(found, 100))
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,13 @@ class Outputs:
 
     logits: [B, C], or [B, L, C] of a task on tokens.  hidden: the matched layers, each [B, L, D], or [B, D] of models
     that read different tokens, a student's already mapped by W to the teacher's width.  attentions: the matched layers,
-    each [B, A, L, L].
+    each [B, A, L, L].  plain: the logits as they are without what is added at this node; None where nothing is.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...] = ()
     attentions: tuple[Tensor, ...] = ()
+    plain: Tensor | None = None
 
     def detach(self) -> "Outputs":
         """The same outputs as constants."""

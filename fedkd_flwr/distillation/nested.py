@@ -73,7 +73,8 @@ class Nested(Pair):
         else:
             outputs = self.teacher(**inputs, output_hidden_states=True)
             teacher, student = outputs.logits, self._exit_head(outputs.hidden_states[self._exit], inputs)
-        return Outputs(self.adjusted(teacher) if self.whole else teacher), Outputs(self.adjusted(student))
+        outputs = Outputs(teacher)
+        return self.adjusted(outputs) if self.whole else outputs, self.adjusted(Outputs(student))
 
     def federated(self) -> dict[str, Parameter]:
         """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 
 import torch
@@ -61,9 +62,11 @@ class Pair(nn.Module, ABC):
         """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""
         self._kept = frozenset(names)
 
-    def adjusted(self, logits: Tensor) -> Tensor:
-        """The logits of a head that travels, [..., classes], as they hold at this node."""
-        return logits if self.adjustment is None else logits + self.adjustment
+    def adjusted(self, outputs: Outputs) -> Outputs:
+        """Outputs of a model whose head travels, with logits [..., classes] as they hold at this node."""
+        if self.adjustment is None:
+            return outputs
+        return replace(outputs, logits=outputs.logits + self.adjustment, plain=outputs.logits)
 
     def shared(self) -> dict[str, Parameter]:
         """What travels."""
@@ -85,8 +88,8 @@ class Single(Pair):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
-        logits = self.model(**readable(inputs_of(batch), self.model)).logits
-        return (None, Outputs(self.adjusted(logits))) if self._travels else (Outputs(logits), None)
+        outputs = Outputs(self.model(**readable(inputs_of(batch), self.model)).logits)
+        return (None, self.adjusted(outputs)) if self._travels else (outputs, None)
 
     def federated(self) -> dict[str, Parameter]:
         """All of a student's trainable parameters."""
@@ -152,10 +155,12 @@ class TeacherStudent(Pair):
                 self._matched(teacher.hidden_states, self._layers, own_mask),
                 tuple(teacher.attentions[layer - 1] for layer in self._layers) if self._attention else (),
             ),
-            Outputs(
-                self.adjusted(student.logits),
-                tuple(project(h) for project, h in zip(self.projections, of_student, strict=True)),
-                tuple(student.attentions) if self._attention else (),
+            self.adjusted(
+                Outputs(
+                    student.logits,
+                    tuple(project(h) for project, h in zip(self.projections, of_student, strict=True)),
+                    tuple(student.attentions) if self._attention else (),
+                )
             ),
         )
 

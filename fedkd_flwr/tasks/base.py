@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 
 class Scores(Protocol):
-    """Metrics of one model, summed up over batches."""
+    """Metrics of one model, summed up over batches.
+
+    The held-out rows alone decide which metrics there are, whatever the model says of them: so all models of a node
+    have the same ones, and means over nodes are over the same nodes.
+    """
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in the outputs of a batch."""
 
     def compute(self) -> dict[str, float]:
-        """Finite scores of everything taken in, by name."""
+        """Finite scores of everything taken in, by name, without those that are undefined of such rows."""
 
 
 class Task(Protocol):

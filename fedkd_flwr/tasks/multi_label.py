@@ -69,7 +69,7 @@ class MultiLabelScores:
     """Micro and macro F1 of the classes at a probability of 0.5, mean average precision, mean binary cross-entropy.
 
     A class that no example has counts 0 in macro F1 where it is predicted, and not at all where it is not; in mean
-    average precision it does not count.
+    average precision it does not count. Where no example has any class, the loss alone is defined.
     """
 
     def __init__(self, classes: int) -> None:
@@ -97,22 +97,20 @@ class MultiLabelScores:
         """Scores of all examples so far, of which there is at least one.
 
         Returns:
-            `micro-f1`, `macro-f1`, `mean-average-precision` (0 where no example has a class) and `loss`.
+            `loss` and, where an example has a class, `micro-f1`, `macro-f1` and `mean-average-precision`.
 
         Raises:
             RunError: the loss is not finite.
         """
         loss = finite(float(self._loss.compute()))
         true, false, _, missed, support = self._counts.compute().unbind(-1)
+        if not support.any():
+            return {"loss": loss}
         with warnings.catch_warnings(action="ignore"):  # of classes that no example has
             ranking = self._ranking.compute()
         return {
             "micro-f1": float(self._micro.compute()),
-            "macro-f1": _mean(self._macro.compute()[(true + false + missed) > 0]),
-            "mean-average-precision": _mean(ranking[support > 0]),
+            "macro-f1": float(self._macro.compute()[(true + false + missed) > 0].mean()),
+            "mean-average-precision": float(ranking[support > 0].mean()),
             "loss": loss,
         }
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else 0.0

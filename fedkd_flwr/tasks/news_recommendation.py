@@ -1,5 +1,6 @@
 """Which of the offered news a user clicks, by the titles of these and of the news that they clicked before."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -140,12 +141,12 @@ class RankingScores:
     """AUC, MRR, nDCG@5 and nDCG@10 of MIND, and the cross-entropy: means over impressions.
 
     As in MIND's evaluation: MRR is the mean of 1 / rank over all clicked news, and of news with equal scores the later
-    one comes first (in AUC they count half).
+    one comes first (in AUC they count half). An impression without clicks counts in none of these, one of which all
+    news were clicked not in AUC.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._found: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, offered], labels int64 [batch, offered] as in `task_loss`, on any device."""
@@ -160,6 +161,7 @@ class RankingScores:
         ranks = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64)
         gains = 1 / torch.log2(ranks + 1)
         best = (ranks <= clicks.unsqueeze(1)).double()
+        clicked, both = clicks > 0, pairs.sum((1, 2)) > 0
         found = {
             "auc": (won * pairs).sum((1, 2)) / pairs.sum((1, 2)),
             "mrr": (ranked / ranks).sum(1) / clicks,
@@ -167,17 +169,22 @@ class RankingScores:
             "loss": losses,
         }
         for name, values in found.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
-        self._count += len(labels)
+            self._found[name].append(values[both if name == "auc" else clicked])
 
     def compute(self) -> dict[str, float]:
-        """Scores of all impressions so far, of which there is at least one.
+        """Scores of all impressions so far.
+
+        Returns:
+            Means over the impressions that have each score, without the scores that none has.
 
         Raises:
             RunError: the loss is not finite.
         """
-        scores = {name: total / self._count for name, total in self._sums.items()}
-        return scores | {"loss": finite(scores["loss"])}
+        columns = {name: torch.cat(parts) for name, parts in self._found.items()}
+        scores = {name: float(column.mean()) for name, column in columns.items() if len(column)}
+        if "loss" in scores:
+            finite(scores["loss"])
+        return scores
 
 
 def _drawn(clicked: "NDArray[np.int8]", stream: np.random.Generator) -> "NDArray[np.int64]":

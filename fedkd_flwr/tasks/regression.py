@@ -84,8 +84,8 @@ class RegressionScores:
         """Scores of all examples so far, of which there is at least one.
 
         Returns:
-            `mae`, `rmse`, `r2` (of numbers that are all alike 0), `spearman` (of outputs that are, too) and `loss`,
-            the squared error of scaled numbers.
+            `mae`, `rmse` and `loss`, the squared error of scaled numbers; of numbers that are not all alike also `r2`
+            and `spearman` (0 where the outputs are all alike: they rank nothing).
 
         Raises:
             RunError: an output is not finite.
@@ -95,12 +95,11 @@ class RegressionScores:
         outputs, labels = torch.cat(self._outputs), torch.cat(self._labels)
         loss = finite(float(nn.functional.mse_loss(outputs, labels)))
         _, half = self._scale
-        differ = len(labels) > 1 and bool(labels.min() < labels.max())
-        ranked = differ and bool(outputs.min() < outputs.max())
-        return {
-            "mae": half * float(mean_absolute_error(outputs, labels)),
-            "rmse": half * math.sqrt(loss),
-            "r2": float(r2_score(outputs, labels)) if differ else 0.0,
-            "spearman": float(spearman_corrcoef(outputs, labels)) if ranked else 0.0,
-            "loss": loss,
-        }
+        scores = {"mae": half * float(mean_absolute_error(outputs, labels)), "rmse": half * math.sqrt(loss)}
+        if labels.min() < labels.max():
+            ranked = bool(outputs.min() < outputs.max())
+            scores |= {
+                "r2": float(r2_score(outputs, labels)),
+                "spearman": float(spearman_corrcoef(outputs, labels)) if ranked else 0.0,
+            }
+        return scores | {"loss": loss}

@@ -1,7 +1,5 @@
 """What tasks with one label per example have in common: losses and scores."""
 
-import math
-
 from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
@@ -49,7 +47,8 @@ class ClassificationScores:
     """Accuracy, macro F1 and mean cross-entropy; of two classes also F1 and average precision of the second.
 
     Macro F1 is the mean F1 of the classes that are among the gold labels or the predictions: a class that is in
-    neither does not count, one that is only predicted counts 0.
+    neither does not count, one that is only predicted counts 0. F1 and average precision are those of finding the
+    second class: where no example is of it, there is nothing to find.
     """
 
     def __init__(self, classes: int) -> None:
@@ -70,6 +69,7 @@ class ClassificationScores:
         self._positive = BinaryF1Score(validate_args=False) if classes == 2 else None
         self._ranking = BinaryAveragePrecision(validate_args=False) if classes == 2 else None
         self._loss = MeanMetric(nan_strategy="disable")
+        self._positives = 0
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits [batch, classes], labels int64 [batch], on any device."""
@@ -78,24 +78,21 @@ class ClassificationScores:
         if self._positive is not None and self._ranking is not None:
             self._positive.update(logits.argmax(dim=-1), labels)
             self._ranking.update(logits.softmax(dim=-1)[:, 1], labels)
+            self._positives += int(labels.sum())
         self._loss.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self) -> dict[str, float]:
         """Scores of all examples so far, of which there is at least one.
 
         Returns:
-            `accuracy`, `macro-f1` and `loss`; of two classes also `f1` and `average-precision`, 0 where no
-            example is of the second.
+            `accuracy`, `macro-f1` and `loss`; of two classes also `f1` and `average-precision`, where an example is
+            of the second.
 
         Raises:
             RunError: the loss is not finite.
         """
         loss = finite(float(self._loss.compute()))
         scores = {name: float(value) for name, value in self._decisions.compute().items()}
-        if self._positive is not None and self._ranking is not None:
-            ranking = float(self._ranking.compute())
-            scores |= {
-                "f1": float(self._positive.compute()),
-                "average-precision": ranking if math.isfinite(ranking) else 0.0,
-            }
+        if self._positives and self._positive is not None and self._ranking is not None:
+            scores |= {"f1": float(self._positive.compute()), "average-precision": float(self._ranking.compute())}
         return scores | {"loss": loss}

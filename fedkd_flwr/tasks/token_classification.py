@@ -182,7 +182,8 @@ class TokenClassification:
 class SpanScores:
     """Micro-averaged F1, precision and recall of spans by seqeval (strict IOB2), accuracy and mean loss of words.
 
-    In strict IOB2 a predicted I- that follows no tag of its type is no span.
+    In strict IOB2 a predicted I- that follows no tag of its type is no span. Where there is no span to find, only
+    accuracy and loss are defined.
     """
 
     def __init__(self, labels: tuple[str, ...]) -> None:
@@ -205,7 +206,8 @@ class SpanScores:
         """Scores of all words so far, of which there is at least one.
 
         Returns:
-            `span-f1`, `precision` and `recall` (0 where there is no span), `accuracy` and `loss`.
+            `accuracy` and `loss`; where there is a span also `span-f1`, `precision` (0 where none is predicted) and
+            `recall`.
 
         Raises:
             RunError: the loss is not finite.
@@ -215,17 +217,13 @@ class SpanScores:
         from seqeval.scheme import IOB2
 
         loss = finite(self._loss / sum(map(len, self._gold)))
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            self._gold, self._predicted, average="micro", scheme=IOB2, zero_division=0
-        )
-        scores: dict[str, Any] = {
-            "span-f1": f1,
-            "precision": precision,
-            "recall": recall,
-            "accuracy": accuracy_score(self._gold, self._predicted),
-            "loss": loss,
-        }
-        return {name: float(value) for name, value in scores.items()}
+        scores = {}
+        if any(tag.startswith("B-") for line in self._gold for tag in line):
+            precision, recall, f1, _ = precision_recall_fscore_support(
+                self._gold, self._predicted, average="micro", scheme=IOB2, zero_division=0
+            )
+            scores = {"span-f1": float(f1), "precision": float(precision), "recall": float(recall)}
+        return scores | {"accuracy": float(accuracy_score(self._gold, self._predicted)), "loss": loss}
 
     def _named(self, tags: Tensor) -> list[str]:
         return [self._labels[tag] for tag in tags.tolist()]

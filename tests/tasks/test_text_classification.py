@@ -156,10 +156,13 @@ def test_of_two_classes_the_second_is_the_positive_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:No positive samples")
-def test_without_positive_examples_the_scores_are_finite() -> None:
+@pytest.mark.parametrize("said", [[3.0, 0.0], [0.0, 3.0]], ids=["none is predicted", "one is predicted"])
+def test_without_positive_examples_their_scores_are_undefined(said: list[float]) -> None:
     scores = ClassificationScores(2)
-    scores.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
-    assert scores.compute()["average-precision"] == scores.compute()["f1"] == 0
+    scores.update(torch.tensor([[1.0, 0.0], said]), torch.tensor([0, 0]))
+    assert scores.compute().keys() == {"accuracy", "macro-f1", "loss"}
+    scores.update(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    assert scores.compute()["f1"] == 0 < scores.compute()["average-precision"]
 
 
 def test_a_class_that_is_neither_there_nor_predicted_does_not_count() -> None:

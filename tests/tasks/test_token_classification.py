@@ -230,15 +230,24 @@ def test_scores_are_those_of_seqeval_however_batched(data: st.DataObject) -> Non
     strict = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
     computed = scores.compute()
     loss = computed.pop("loss")
-    assert computed == pytest.approx(
-        {
+    expected = {"accuracy": accuracy_score(gold, predicted)}
+    if any(tag.startswith("B-") for line in gold for tag in line):
+        expected |= {
             "span-f1": f1_score(gold, predicted, **strict),
             "precision": precision_score(gold, predicted, **strict),
             "recall": recall_score(gold, predicted, **strict),
-            "accuracy": accuracy_score(gold, predicted),
         }
-    )
+    assert computed == pytest.approx(expected)
     assert all(type(value) is float for value in computed.values()) and loss > 0
+
+
+@pytest.mark.parametrize("said", [[0, 0], [1, 2]], ids=["none is predicted", "one is predicted"])
+def test_without_a_span_to_find_scores_of_spans_are_undefined(said: list[int]) -> None:
+    scores = SpanScores(("O", "B-A", "I-A"))
+    scores.update(torch.eye(3)[torch.tensor([said])], torch.tensor([[0, 0]]))
+    assert scores.compute().keys() == {"accuracy", "loss"}
+    scores.update(torch.eye(3)[torch.tensor([[0, 0]])], torch.tensor([[1, 2]]))
+    assert scores.compute()["span-f1"] == scores.compute()["recall"] == scores.compute()["precision"] == 0
 
 
 def test_an_inside_without_a_beginning_is_no_span() -> None:
