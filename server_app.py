@@ -1,6 +1,6 @@
 """What the server does with a run: run config -> strategy -> rounds -> what a run leaves."""
 
-from flwr.app import ArrayRecord, Context
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedkd_flwr.config import RunConfig
@@ -20,15 +20,4 @@ def main(grid: Grid, context: Context) -> None:
     config = RunConfig.parse(context.run_config)
     folder, state = open_run(config)
     check_models(config)
-    strategy = FedKD(config, folder, state)
-    grid = ReliableGrid(grid)
-    try:
-        strategy.start(
-            grid,
-            ArrayRecord(),
-            num_rounds=config.num_rounds - state.round,
-            timeout=config.round_timeout_seconds,
-        )
-        strategy.finish(grid)
-    finally:
-        strategy.export()
+    FedKD(config, folder, state).run(ReliableGrid(grid))

@@ -69,7 +69,7 @@ METHODS = {
 # What may differ between a run and the run that resumes it: none of it changes what a round gives, but that rates,
 # energies and budgets that follow the number of rounds go by the new one.
 _FREE_ON_RESUME = {
-    "resume", "run-name", "runs-dir", "state-dir", "num-rounds",
+    "resume", "run-name", "runs-dir", "state-dir", "num-rounds", "early-stopping", "keep-checkpoints",
     "node-wait-seconds", "round-timeout-seconds", "device", "precision", "threads",
 }  # fmt: skip
 
@@ -179,6 +179,8 @@ class RunConfig(BaseModel):
     aggregation: Literal["examples", "uniform", "median"]
     max_update_norm: float = Field(ge=0)
     evaluate_every: int = Field(ge=1)
+    keep_best: str
+    early_stopping: int = Field(ge=0)
     node_wait_seconds: int = Field(ge=1)
     round_timeout_seconds: int = Field(ge=1)
 
@@ -190,6 +192,7 @@ class RunConfig(BaseModel):
     run_name: str = Field(
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", description="letters, digits, '.', '_' and '-', or empty"
     )
+    keep_checkpoints: int = Field(ge=1)
     resume: str
     state_dir: str = Field(min_length=1)
 

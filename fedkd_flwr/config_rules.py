@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.data_kinds import kinds_of, sources_of
+from fedkd_flwr.metrics import METRICS
 
 if TYPE_CHECKING:
     from fedkd_flwr.config import RunConfig
@@ -146,6 +147,30 @@ def _medians_need_no_clipping(config: "RunConfig") -> None:
         raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
 
 
+def _best_is_by_a_score(config: "RunConfig") -> None:
+    if not config.keep_best:
+        if config.early_stopping:
+            raise ValueError(
+                "early-stopping needs a score to wait for: set keep-best, to 'student.loss' say, or it to 0"
+            )
+        return
+    trains = config.parts.trains
+    there = {
+        "student": "student" in trains,
+        "student-own-labels": config.adjusts_logits,
+        "teacher": "teacher" in trains,
+        "server": bool(config.server_test_data) and "student" in trains,
+    }
+    models = [model for model, exists in there.items() if exists]
+    names = METRICS[config.task].names
+    model, _, name = config.keep_best.partition(".")
+    if model not in models or name not in names:
+        raise ValueError(
+            f"keep-best is {config.keep_best!r} but should be MODEL.SCORE: MODEL {' | '.join(models)} in this run, "
+            f"SCORE {' | '.join(names)} of task {config.task!r}"
+        )
+
+
 _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _energies_rise,
     _codec_has_these_bits,
@@ -160,6 +185,7 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _chosen_layers_are_the_students,
     _more_of_the_teacher_than_the_student,
     _medians_need_no_clipping,
+    _best_is_by_a_score,
 )
 
 

@@ -49,14 +49,20 @@ class GlobalStudent:
         while self.updates and sum(map(len, self.updates)) >= self.snapshot_bytes:
             self.updates.pop(0)
 
-    def refresh_from(self, held: int | None) -> Refresh:
-        """The cheapest way from version `held` (None: unknown) to the current one."""
+    def refresh_from(self, held: int | None, best: Mapping[str, Tensor] | None = None) -> Refresh:
+        """The cheapest way from version `held` (None: unknown) to the current one.
+
+        Args:
+            held: by the node.
+            best: the student of a version between, which the node must have, too; updates lead over it.
+        """
         if held == self.version:
             return Refresh.of("nothing", self.version)
         missing = self.version - held if held is not None else 0
         if 0 < missing <= len(self.updates):
             return Refresh.of("updates", self.version, *self.updates[-missing:])
-        return Refresh.of("snapshot", self.version, EncodedUpdate.dense(self.tensors).to_bytes())
+        students = [self.tensors] if best is None else [best, self.tensors]
+        return Refresh.of("snapshot", self.version, *(EncodedUpdate.dense(student).to_bytes() for student in students))
 
     @property
     def digest(self) -> str:

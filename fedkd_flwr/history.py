@@ -2,15 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fedkd_flwr.protocol import Evaluation, Scores
 
 
 @dataclass
-class ScoreBoard:
-    """The models after a round: scores, and what it cost to bring the student there to the nodes.
+class Scored:
+    """Scores of the models after a round.
 
     Attributes:
         student, teachers: means over nodes, weighted by held-out examples. The models whose heads travel as they are.
@@ -21,9 +21,6 @@ class ScoreBoard:
         nodes_scored: metric -> at how many of the nodes it is defined, of those that are not defined at all of them;
             its means are over these.
         server: the student's scores on the server's own test data.
-        refreshed: nodes that were brought to the student, with the next message.
-        bytes_down: encoded bytes, over all nodes, that it took.
-        notes: node -> what its owner should know (a state that was lost, say).
     """
 
     student: Scores | None = None
@@ -34,9 +31,6 @@ class ScoreBoard:
     not_exported: dict[str, str] = field(default_factory=dict)
     nodes_scored: dict[str, int] = field(default_factory=dict)
     server: Scores | None = None
-    refreshed: int = 0
-    bytes_down: int = 0
-    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def record(self, evaluations: Mapping[str, Evaluation], metrics: Iterable[str]) -> None:
         """Fill in what the nodes found.
@@ -67,6 +61,21 @@ class ScoreBoard:
 
 
 @dataclass
+class ScoreBoard(Scored):
+    """The models after a round: scores, and what it cost to bring the student there to the nodes.
+
+    Attributes:
+        refreshed: nodes that were brought to the student, with the next message.
+        bytes_down: encoded bytes, over all nodes, that it took.
+        notes: node -> what its owner should know (a state that was lost, say).
+    """
+
+    refreshed: int = 0
+    bytes_down: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
 class RoundEntry(ScoreBoard):
     """One round: who took part, what travelled, where the time went.
 
@@ -93,11 +102,39 @@ class RoundEntry(ScoreBoard):
 
 
 @dataclass
+class BestEntry(Scored):
+    """The exported models of the best round, scored by the nodes that exported them.
+
+    Attributes:
+        round: which it is.
+        metric: by which it is.
+    """
+
+    round: int = 0
+    metric: str = ""
+
+    @classmethod
+    def of(cls, round: int, metric: str, board: Scored) -> "BestEntry":
+        """The entry of a round with what is known of it."""
+        return cls(**{each.name: getattr(board, each.name) for each in fields(Scored)}, round=round, metric=metric)
+
+
+@dataclass
 class History:
-    """All rounds of a run; `initial` holds the scores before the first, `data` which each node has."""
+    """All rounds of a run.
+
+    Attributes:
+        initial: the scores before the first round.
+        rounds: from the first.
+        best: of what is exported, where that is the best round; None until the run has finished.
+        ended_early: the run ended before its last round, because no round was better any more.
+        data: which each node has.
+    """
 
     initial: ScoreBoard = field(default_factory=ScoreBoard)
     rounds: list[RoundEntry] = field(default_factory=list)
+    best: BestEntry | None = None
+    ended_early: bool = False
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def after(self, round: int) -> ScoreBoard:
@@ -124,6 +161,8 @@ class History:
             "initial": _kebab(asdict(self.initial)),
             "rounds": [_kebab(asdict(entry)) for entry in self.rounds],
             "data": self.data,
+            "best": self.best and _kebab(asdict(self.best)),
+            "ended-early": self.ended_early,
         }
 
     @classmethod
@@ -132,7 +171,9 @@ class History:
         return cls(
             ScoreBoard(**_snake(stored["initial"])),
             [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
-            stored.get("data", {}),
+            stored["best"] and BestEntry(**_snake(stored["best"])),
+            stored["ended-early"],
+            stored["data"],
         )
 
 

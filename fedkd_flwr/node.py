@@ -37,6 +37,7 @@ from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateE
 from fedkd_flwr.evaluation import OWN_LABELS, evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
+from fedkd_flwr.kept_models import KeptModels
 from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -149,6 +150,7 @@ class Node:
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
+            self._keep_models(store, state, student, request)
             self._put(student, state)
         evaluation = self._evaluate() if request.evaluate else None
         if self._config.fits_heads:
@@ -207,7 +209,9 @@ class Node:
         with self._clock("codec"):
             student = self._refreshed(state, request.refresh)
         with self._clock("state"):
-            self._put(student, state)
+            self._keep_models(store, state, student, request)
+            scored = self._best_models(store, request.best) if request.use_best else replace(state, student=student)
+            self._put(scored.student, scored)
         evaluation = self._evaluate()
         not_exported = self._export(store.folder, request)
         with self._clock("state"):
@@ -270,6 +274,36 @@ class Node:
                 f"this message goes from {base} to {refresh.version}: it needs a snapshot"
             )
         return apply_refresh(state.student, refresh)
+
+    def _keep_models(
+        self, store: NodeStore, state: NodeState, student: Mapping[str, Tensor], request: TrainRequest | EvaluateRequest
+    ) -> None:
+        """Keep what the node is told to, and what it may be told to with the next message; the rest goes.
+
+        Of a round that is to be scored the server says afterwards whether it is the best: by then the node may have
+        trained again.
+        """
+        if not self._config.keep_best:
+            return
+        kept, wanted = KeptModels(store.folder), {request.best}
+        if isinstance(request, TrainRequest) and request.evaluate:
+            wanted.add(request.round - 1)
+        students = {state.version: state.student, request.refresh.version: student}
+        if part := request.refresh.until(request.best, state.version):
+            students.setdefault(request.best, apply_refresh(state.student, part))
+        for round in wanted & students.keys():
+            if 0 < state.round <= round:
+                kept.save(round, replace(state, student=students[round]))
+        kept.forget(but=wanted)
+
+    def _best_models(self, store: NodeStore, round: int) -> NodeState:
+        kept = KeptModels(store.folder)
+        if round not in kept:
+            raise StateError(
+                f"node {self.name} has no models of round {round}, in which it had not trained yet or of which it lost "
+                "its state: its newest ones are exported"
+            )
+        return kept.load(round)
 
     def _put(self, student: Mapping[str, Tensor], state: NodeState) -> None:
         pair = self._models.pair

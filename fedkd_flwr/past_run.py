@@ -9,7 +9,7 @@ from typing import Any
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, StateError
 
-FORMAT = 4
+FORMAT = 5
 """Of the server's checkpoints."""
 
 CONFIG, HISTORY, CHECKPOINTS, STATE = "config.json", "history.json", "checkpoints", "state.json"
@@ -27,6 +27,7 @@ class PastRun:
         partitions: among how many nodes the data set is shared out; 0: each has its own data.
         taken: the nodes that have trained.
         finished: nothing is left to do.
+        ended_early: it has finished before its last round.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class PastRun:
     partitions: int
     taken: tuple[str, ...]
     finished: bool
+    ended_early: bool
 
     @classmethod
     def read(cls, folder: Path) -> "PastRun":
@@ -55,8 +57,9 @@ class PastRun:
         try:
             history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
             finished = history["finished"] and len(history["rounds"]) == state["round"]
+            ended_early = history.get("ended-early", False)
         except (OSError, ValueError, KeyError, TypeError):
-            finished = False
+            finished = ended_early = False
         try:
             return cls(
                 folder=folder,
@@ -66,6 +69,7 @@ class PastRun:
                 partitions=state["partitions"] or 0,
                 taken=tuple(state["taken"]),
                 finished=finished,
+                ended_early=ended_early,
             )
         except (KeyError, TypeError) as error:
             raise StateError(
@@ -91,6 +95,11 @@ class PastRun:
             raise ConfigError(
                 f"run-config key 'num-rounds' is {config.num_rounds} but {self.folder} has finished {self.round} "
                 "rounds: set it to more"
+            )
+        if self.finished and self.ended_early and config.early_stopping == self.config["early-stopping"]:
+            raise ConfigError(
+                f"{self.folder} is finished: it ended early, after {self.round} rounds. To train it further, set "
+                "early-stopping to another number, or to 0"
             )
         if self.finished and config.num_rounds <= self.round:
             raise ConfigError(

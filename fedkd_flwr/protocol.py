@@ -100,7 +100,8 @@ class Refresh(_Body):
     """How a node brings its student up to date before anything else.
 
     Attributes:
-        kind: nothing (it holds `version`), updates (apply the payloads in order) or snapshot (replace).
+        kind: nothing (it holds `version`), updates (apply the payloads in order) or snapshot (replace; of two payloads
+            the first is the student after the best round, which the node is to keep).
         version: of the student afterwards.
         sizes: bytes of each payload.
         payloads: encoded updates, or one dense encoded snapshot; they travel in the message's Array.
@@ -120,6 +121,14 @@ class Refresh(_Body):
     def of(cls, kind: Literal["nothing", "updates", "snapshot"], version: int, *payloads: bytes) -> Self:
         """A refresh to `version` with these payloads."""
         return cls(kind=kind, version=version, sizes=tuple(map(len, payloads)), payloads=payloads)
+
+    def until(self, version: int, held: int) -> "Refresh | None":
+        """The part of this refresh that brings a node from version `held` to an older one; None: there is none."""
+        if self.kind == "snapshot" and version and len(self.payloads) > 1:
+            return Refresh.of("snapshot", version, self.payloads[0])
+        if self.kind == "updates" and held < version <= held + len(self.payloads) == self.version:
+            return Refresh.of("updates", version, *self.payloads[: version - held])
+        return None
 
     def with_payloads(self, joined: bytes) -> Self:
         """This refresh with its payloads cut out of the bytes that travelled.
@@ -162,6 +171,7 @@ class TrainRequest(_Body):
         shared_head: whether the student's head travels; otherwise each node keeps its own.
         label_shares: of all nodes, to which heads are adjusted and by which classes are balanced; empty: neither.
         evaluate: score the refreshed student and the teacher before training.
+        best: the round whose models the node is to keep until it is told another; 0: none.
     """
 
     lineage: Lineage
@@ -172,6 +182,7 @@ class TrainRequest(_Body):
     shared_head: bool = True
     label_shares: Shares = ()
     evaluate: bool
+    best: Count = 0
     refresh: Refresh
 
 
@@ -179,6 +190,9 @@ class EvaluateRequest(_Body):
     """Asks a node to score the refreshed student and its teacher after `round`, the last; other fields as in training.
 
     With its answer the node is done: its state is finished.
+
+    Attributes:
+        use_best: score and export the models of round `best` instead.
     """
 
     lineage: Lineage
@@ -187,6 +201,8 @@ class EvaluateRequest(_Body):
     taken: Count = 0
     shared_head: bool = True
     label_shares: Shares = ()
+    best: Count = 0
+    use_best: bool = False
     refresh: Refresh
 
 

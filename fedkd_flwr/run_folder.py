@@ -4,8 +4,9 @@ RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
 RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
-RUN/student/              the student after the last round (its encoder where nodes keep heads of their own),
-                          a `from_pretrained` folder; so is
+RUN/best/                 the student of the best round so far, where the run looks for one
+RUN/student/              the student after the last round or the best (its encoder where nodes keep heads of their
+                          own), a `from_pretrained` folder; so is
 RUN/teacher/              where all layers of the teacher travel
 RUN/nodes/TITLE           leads to the models of a node on this machine, by the title of its data
 """
@@ -31,7 +32,6 @@ from fedkd_flwr.node_links import link_nodes
 from fedkd_flwr.past_run import CHECKPOINTS, CONFIG, FORMAT, HISTORY, STATE, PastRun, newest_checkpoint
 from fedkd_flwr.run_names import fresh_run_name
 
-_KEEP_CHECKPOINTS = 2
 _TRAFFIC = "traffic.csv"
 _UPDATES = "updates.bin"
 _STUDENT, _RESIDUAL = "student.safetensors", "residual.safetensors"
@@ -170,7 +170,7 @@ class RunFolder:
             fresh.rename(parent / f"{number:08d}")
             flush(parent)
             self.write_history(state, config)
-            for old in sorted(parent.glob("[0-9]" * 8))[:-_KEEP_CHECKPOINTS]:
+            for old in sorted(parent.glob("[0-9]" * 8))[: -config.keep_checkpoints]:
                 shutil.rmtree(old)
         except (OSError, SafetensorError) as error:
             raise StateError(

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from logging import getLogger
 from typing import TypeVar
 
@@ -13,12 +14,13 @@ from flwr.serverapp.strategy import Strategy
 from fedkd_flwr import tensors
 from fedkd_flwr.admission import Admission
 from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm, weight
+from fedkd_flwr.best_round import BestRound
 from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
-from fedkd_flwr.history import RoundEntry, ScoreBoard, mean_scores, prefixed
+from fedkd_flwr.history import BestEntry, RoundEntry, ScoreBoard, Scored, mean_scores, prefixed
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.metrics import METRICS
@@ -38,6 +40,10 @@ from fedkd_flwr.seconds import by_part, in_words
 
 log = getLogger("flwr")
 _Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
+
+
+class _EndedEarlyError(Exception):
+    """Ends Flower's loop over the rounds."""
 
 
 class FedKD(Strategy):
@@ -66,6 +72,7 @@ class FedKD(Strategy):
             config.round_timeout_seconds,
         )
         self._begun = False
+        self._best = BestRound(config, state.history, folder.path)
         self._asked: list[tuple[Message, Member]] = []
         self._sent_at = 0.0
 
@@ -80,6 +87,20 @@ class FedKD(Strategy):
             self._folder.path,
         )
 
+    def run(self, grid: Grid) -> None:
+        """All rounds that are left, then what a run leaves.
+
+        Raises:
+            FedKDError: it cannot be finished; says why and how it may go on.
+        """
+        try:
+            with suppress(_EndedEarlyError):
+                rounds = self.config.num_rounds - self.state.round
+                self.start(grid, ArrayRecord(), num_rounds=rounds, timeout=self.config.round_timeout_seconds)
+            self.finish(grid)
+        finally:
+            self.export()
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -89,6 +110,8 @@ class FedKD(Strategy):
             RunError: too few nodes.
         """
         round = server_round + self._offset
+        if self._best.ends(round - 1):
+            raise _EndedEarlyError
         members = self._present(grid)
         chosen = sample(members, self.config.fraction_train, self.config.min_train_nodes, self.config.seed, round)
         return self._ask(
@@ -103,6 +126,7 @@ class FedKD(Strategy):
                 shared_head=self.state.shared_head,
                 label_shares=self.state.label_shares,
                 evaluate=self._evaluates_after(round - 1),
+                best=self._best.number,
                 refresh=refresh,
             ),
         )
@@ -145,8 +169,11 @@ class FedKD(Strategy):
                 times,
                 self.config.max_update_norm,
             )
+        before = self._student.tensors
         self._student.advance(update, build_codec(codec), self._feedback)
-        self._record(round - 1, {r.node: r.evaluation for r in taken if r.evaluation is not None})
+        self._record(
+            self.state.history.after(round - 1), {r.node: r.evaluation for r in taken if r.evaluation is not None}
+        )
         entry = RoundEntry(
             round=round,
             codec=codec.model_dump(),
@@ -155,11 +182,16 @@ class FedKD(Strategy):
             trained=len(taken),
             failed=failed,
             bytes_up=self._folder.ledger.total(round, "up"),
-            server=self._admission.model.score(self._student.tensors) if self._evaluates_after(round) else None,
+            server=self._admission.model.score(self._student.tensors)
+            if self._evaluates_after(round) or self._is_last(round)
+            else None,
         )
-        self.state.history.rounds.append(entry)
+        history = self.state.history
+        history.rounds.append(entry)
+        history.best, history.ended_early = None, False
         self.state.round = round
         self._note(entry, taken)
+        self._best.keep({round - 1: before, round: self._student.tensors})
         now = time.perf_counter()
         entry.seconds = by_part(taken, now - self._sent_at, now - received)
         self._keep()
@@ -173,7 +205,7 @@ class FedKD(Strategy):
             entry.seconds["round"],
             self.state.history.in_words(round - 1),
         )
-        arrays = ArrayRecord(dict(self._student.tensors)) if round == self.config.num_rounds else None
+        arrays = ArrayRecord(dict(self._student.tensors)) if self._is_last(round) else None
         return arrays, MetricRecord({"bytes-up": entry.bytes_up, **prefixed("train-loss", entry.losses)})
 
     def configure_evaluate(
@@ -181,21 +213,7 @@ class FedKD(Strategy):
     ) -> Iterable[Message]:
         """After the last round: the last student goes to every node, which scores it and its teacher."""
         round = server_round + self._offset
-        if round < self.config.num_rounds:
-            return []
-        return self._ask(
-            self._present(grid),
-            "evaluate",
-            lambda member, refresh: EvaluateRequest(
-                lineage=self.state.lineage,
-                run=self._folder.path.name,
-                round=round,
-                taken=self.state.taken.get(member.info.node, 0),
-                shared_head=self.state.shared_head,
-                label_shares=self.state.label_shares,
-                refresh=refresh,
-            ),
-        )
+        return self._ask_for_scores(grid) if self._is_last(round) else []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the scores of the last round.
@@ -204,54 +222,100 @@ class FedKD(Strategy):
             RunError: too few good replies.
         """
         round = server_round + self._offset
-        if round < self.config.num_rounds:
+        if not self._is_last(round):
             return None
         good, failed = self._collected(replies, EvaluateReply)
         for node, reason in failed.items():
             log.warning("fedkd: final evaluation: no answer from %s: %s", node, reason)
         self._require(round, len(good), failed)
         board = self.state.history.after(round)
-        self._record(round, {member.info.node: reply.evaluation for member, reply in good})
+        self._record_last(board, good)
         self._note(board, [reply for _, reply in good])
-        board.not_exported = {reply.node: reply.not_exported for _, reply in good if reply.not_exported}
-        for node, reason in board.not_exported.items():
-            log.warning("fedkd: %s has not exported its models: %s", node, reason)
         for member, reply in good:
             member.version = reply.version
+        self._best.keep({round: self._student.tensors})
+        self.state.history.best, self.state.history.ended_early = None, round < self.config.num_rounds
         self._keep()
+        if self.state.history.ended_early:
+            log.info(
+                "fedkd: ended early, after round %d of %d: %d evaluations without a better %s",
+                round, self.config.num_rounds, self.config.early_stopping, self._best.metric,
+            )  # fmt: skip
         log.info("fedkd: finished%s", self.state.history.in_words(round))
         log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
         return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
     def finish(self, grid: Grid) -> None:
-        """The last evaluation, where a resumed run still lacks it or a node has not exported its models."""
+        """The last evaluation and the best round's export, where they are still lacking or a node has not exported."""
         last = self.state.history.after(self.state.round)
         if last.nodes is None or last.not_exported:
-            nothing = ArrayRecord(), ConfigRecord()
-            messages = self.configure_evaluate(self.state.round - self._offset, *nothing, grid)
-            timeout = self.config.round_timeout_seconds
-            self.aggregate_evaluate(self.state.round - self._offset, grid.send_and_receive(messages, timeout=timeout))
+            replies = grid.send_and_receive(self._ask_for_scores(grid), timeout=self.config.round_timeout_seconds)
+            self.aggregate_evaluate(self.state.round - self._offset, replies)
+        best = self.state.history.best
+        if self._best.number and (best is None or best.not_exported):
+            self._export_best(grid)
 
     def export(self) -> None:
         """Write the models of a run whose rounds are all done into its folder, however their last scores came out."""
-        if self.state.student is not None and self.state.round == self.config.num_rounds:
-            self._admission.model.export(self._student.tensors, self._folder.path)
-            last = self.state.history.after(self.state.round)
-            if last.nodes is not None and not last.not_exported:
+        if self.state.student is not None and self._is_last(self.state.round):
+            if self._best.metric and not self._best.number:
+                log.warning("fedkd: no round has a %s: the last one is exported", self._best.metric)
+            student = self._best.student() if self._best.number else self._student.tensors
+            self._admission.model.export(student, self._folder.path)
+            last = self.state.history.best if self._best.number else self.state.history.after(self.state.round)
+            if last is not None and last.nodes is not None and not last.not_exported:
                 self._folder.finish(self.state, self.config)
 
     def _present(self, grid: Grid) -> list[Member]:
         """The members that are online; once the first have joined, the run has a folder."""
         members = self._membership.present(grid)
         if not self._begun:
+            self._best.require({len(member.info.labels) for member in members}, bool(self.state.label_shares))
             self._folder.begin(self.state, self.config)
             self._begun = True
         return members
+
+    def _export_best(self, grid: Grid) -> None:
+        """Let the nodes export their models of the best round, and record what these score."""
+        best, history = self._best.number, self.state.history
+        board = BestEntry.of(best, self._best.metric, history.after(best))
+        if best < self.state.round:
+            messages = self._ask_for_scores(grid, use_best=True)
+            replies = grid.send_and_receive(messages, timeout=self.config.round_timeout_seconds)
+            good, failed = self._collected(replies, EvaluateReply)
+            for node, reason in failed.items():
+                log.warning("fedkd: round %d is the best, but %s keeps its newest models: %s", best, node, reason)
+            self._record_last(board, good)
+        history.best = board
+        self._keep()
+        score = self._best.score(board)
+        log.info(
+            "fedkd: round %d of %d is the best by %s%s: it is exported",
+            best, self.state.round, self._best.metric, "" if score is None else f" ({score:.3f})",
+        )  # fmt: skip
 
     @property
     def _student(self) -> GlobalStudent:
         assert self.state.student is not None, "no node has joined yet"
         return self.state.student
+
+    def _ask_for_scores(self, grid: Grid, use_best: bool = False) -> list[Message]:
+        """The last student goes to every node, which scores it and its teacher, or those of the best round."""
+        return self._ask(
+            self._present(grid),
+            "evaluate",
+            lambda member, refresh: EvaluateRequest(
+                lineage=self.state.lineage,
+                run=self._folder.path.name,
+                round=self.state.round,
+                taken=self.state.taken.get(member.info.node, 0),
+                shared_head=self.state.shared_head,
+                label_shares=self.state.label_shares,
+                best=self._best.number,
+                use_best=use_best,
+                refresh=refresh,
+            ),
+        )
 
     def _ask(
         self,
@@ -263,10 +327,15 @@ class FedKD(Strategy):
         self._sent_at = time.perf_counter()
         round = self.state.round
         rows: list[TrafficRow] = []
-        refreshes = {version: self._student.refresh_from(version) for version in {m.version for m in members}}
+        held = [(member.version, self._lacks_best(member)) for member in members]
+        best = self._best.student() if any(lacks for _, lacks in held) else None
+        refreshes = {
+            (version, lacks): self._student.refresh_from(version, best if lacks else None)
+            for version, lacks in set(held)
+        }
         encoded = {v: [EncodedUpdate.from_bytes(payload) for payload in r.payloads] for v, r in refreshes.items()}
-        for member in members:
-            refresh = refreshes[member.version]
+        for member, at in zip(members, held, strict=True):
+            refresh = refreshes[at]
             message = Message(
                 to_records(request(member, refresh)),
                 dst_node_id=member.node_id,
@@ -274,11 +343,11 @@ class FedKD(Strategy):
                 ttl=self.config.round_timeout_seconds,
             )
             self._asked.append((message, member))
-            for update in encoded[member.version]:
+            for update in encoded[at]:
                 rows += traffic_rows(round, member.info.node, "down", update)
         self._folder.ledger.add(rows)
         board = self.state.history.after(round)
-        board.refreshed = len(members)
+        board.refreshed = max(board.refreshed, len(members))
         board.bytes_down = self._folder.ledger.total(round, "down")
         return [message for message, _ in self._asked]
 
@@ -331,10 +400,16 @@ class FedKD(Strategy):
             f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
         )
 
-    def _record(self, round: int, evaluations: Mapping[str, Evaluation]) -> None:
-        """Keep what the nodes that were asked found after a round."""
-        metrics = METRICS[self.config.task].of({len(member.info.labels) for _, member in self._asked})
-        self.state.history.after(round).record(evaluations, metrics)
+    def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:
+        """Keep what the nodes that were asked found."""
+        board.record(evaluations, METRICS[self.config.task].of({len(member.info.labels) for _, member in self._asked}))
+
+    def _record_last(self, board: Scored, replies: Iterable[tuple[Member, EvaluateReply]]) -> None:
+        """Keep what the nodes found of the models that they have exported."""
+        self._record(board, {member.info.node: reply.evaluation for member, reply in replies})
+        board.not_exported = {reply.node: reply.not_exported for _, reply in replies if reply.not_exported}
+        for node, reason in board.not_exported.items():
+            log.warning("fedkd: %s has not exported its models: %s", node, reason)
 
     @property
     def _feedback(self) -> bool:
@@ -344,8 +419,18 @@ class FedKD(Strategy):
     def _codec(self, round: int) -> CodecSettings:
         return codec_settings(self.config, round, self._student.snapshot_bytes)
 
+    def _lacks_best(self, member: Member) -> bool:
+        """Whether a node that has trained did not get as far as the best round's student."""
+        if member.version is None or member.info.node not in self.state.taken:
+            return False
+        return member.version < self._best.number < self._student.version
+
+    def _is_last(self, round: int) -> bool:
+        return round == self.config.num_rounds or self._best.ends(round)
+
     def _evaluates_after(self, round: int) -> bool:
         return round % self.config.evaluate_every == 0 or round == self.config.num_rounds
 
     def _keep(self) -> None:
         self._folder.checkpoint(self.state, self.config)
+        self._best.forget_others()

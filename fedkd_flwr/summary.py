@@ -34,7 +34,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Round:
-    """One line of the summary. Round 0 is the untrained state.
+    """One line of the summary. Round 0 is the untrained state; the best round comes once more, as it is exported.
 
     `scores` are those of each model of `MODELS` that was scored. `up` and `down` are bytes per node, the mean over the
     nodes whose update was taken, and over those that were brought to the student of this round. `versus_teacher` and
@@ -43,6 +43,7 @@ class Round:
     """
 
     number: int
+    best: bool = False
     asked: int = 0
     trained: int = 0
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -105,7 +106,9 @@ def summarise(history: Mapping[str, Any]) -> Summary:
                 versus_student=_ratio(exchanges * student_bytes, sent),
             )
         )
-    footnotes = (*_where_undefined(history["rounds"], metrics), *_whose_labels(rounds))
+    if best := history.get("best"):
+        rounds.append(Round(best["round"], best=True, scores=_scores(best, metrics)))
+    footnotes = (*_where_undefined(history["rounds"], metrics), *_whose_labels(rounds), *_which_is_exported(history))
     seconds = tuple(entry["seconds"] for entry in history["rounds"])
     return Summary(tuple(rounds), metrics, teacher_bytes, student_bytes, footnotes, seconds)
 
@@ -134,8 +137,8 @@ def as_table(summary: Summary) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rounds:
         table.add_row(
-            str(row.number) if row.number else "start",
-            f"{row.trained}/{row.asked}" if row.number else "",
+            f"best {row.number}" if row.best else str(row.number) if row.number else "start",
+            f"{row.trained}/{row.asked}" if row.asked else "",
             *(cell for model in models for cell in _score_cells(row.scores.get(model))),
             _cell(row.up, 1 / _MB, 3),
             _cell(row.down, 1 / _MB, 3),
@@ -163,6 +166,14 @@ def _whose_labels(rounds: Sequence[Round]) -> Iterator[str]:
             "student: as it is shared, on every node's held-out rows; own labels: adjusted to the label frequencies of "
             "each node, as nodes export it"
         )
+
+
+def _which_is_exported(history: Mapping[str, Any]) -> Iterator[str]:
+    if best := history.get("best"):
+        yield f"best: round {best['round']}, by {best['metric']}, is exported; scores of all nodes that exported it"
+    if history.get("ended-early"):
+        config = history["config"]
+        yield f"ended early: {config['early-stopping']} evaluations without a better {config['keep-best']}"
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:

@@ -12,6 +12,12 @@ from flwr.app import Message
 from loopback import LoopbackGrid
 from safetensors.torch import load_file
 
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.device import choose_device
+from fedkd_flwr.distillation import Single
+from fedkd_flwr.evaluation import evaluate
+from fedkd_flwr.exports import load_classifier
+from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import EvaluateRequest, TrainReply, TrainRequest, from_records, to_records
 
 Config = Callable[..., dict[str, Any]]
@@ -51,6 +57,13 @@ def teachers(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     state_dir = json.loads((folder / "config.json").read_text())["state-dir"]
     paths = sorted(Path(state_dir, history(folder)["lineage"]).glob("*/0*/private.safetensors"))
     return {path.parts[-3]: load_file(path) for path in paths}
+
+
+def held_out(raw: dict[str, Any], node: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Scores of the classifier in a folder on a node's held-out rows."""
+    prepared = prepare(RunConfig.parse(raw), tuple(sorted(node.items())))
+    alone = Single(load_classifier(folder), travels=True)
+    return evaluate(alone, prepared.task, prepared.examples.test, 16, choose_device("cpu", "fp32"))["student"]
 
 
 def assert_same(real: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:

@@ -167,8 +167,8 @@ def test_a_checkpoint_of_another_version_is_left_alone(run_config: Config) -> No
     folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
     newest = max((folder / "checkpoints").iterdir())
     body = newest / "state.json"
-    old = body.read_text().replace('"format": 4', '"format": 3')
+    old = body.read_text().replace('"format": 5', '"format": 4')
     body.write_text(old)
-    with pytest.raises(StateError, match=rf"{newest} has format 3, this version reads 4: go on with .* or start a new"):
+    with pytest.raises(StateError, match=rf"{newest} has format 4, this version reads 5: go on with .* or start a new"):
         run_server(LoopbackGrid(run_config(num_rounds=2, resume=str(folder)), nodes(2)))
     assert body.read_text() == old

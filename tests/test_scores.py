@@ -6,22 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import Config, history, nodes
+from federation import Config, held_out, history, nodes
 from loopback import LoopbackGrid, run_server
-
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.device import choose_device
-from fedkd_flwr.distillation import Single
-from fedkd_flwr.evaluation import evaluate
-from fedkd_flwr.exports import load_classifier
-from fedkd_flwr.prepared import prepare
-
-
-def held_out(raw: dict[str, Any], node: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Scores of the classifier in a folder on a node's held-out rows."""
-    prepared = prepare(RunConfig.parse(raw), tuple(sorted(node.items())))
-    alone = Single(load_classifier(folder), travels=True)
-    return evaluate(alone, prepared.task, prepared.examples.test, 16, choose_device("cpu", "fp32"))["student"]
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,16 @@ def test_models_with_the_labels_of_each_node_have_columns_of_their_own_where_the
     assert "own labels" not in " ".join(printed(history_of(round_of(1)), 100))
 
 
+def test_the_best_round_is_the_last_line_and_what_is_exported() -> None:
+    best = {"round": 1, "metric": "student.accuracy", "student": SCORES, "teachers": SCORES}
+    config = {"task": "text-classification", "keep-best": "student.accuracy", "early-stopping": 3}
+    lines = printed(history_of(round_of(1), round_of(2)) | {"best": best, "ended-early": True, "config": config}, 80)
+    assert "best 1 0.500 0.400 0.500 0.400" in lines
+    words = " ".join(lines)
+    assert "round 1, by student.accuracy, is exported" in words
+    assert "ended early: 3 evaluations without a better student.accuracy" in words
+
+
 def test_undefined_scores_are_left_out_and_a_footnote_counts_the_nodes_that_have_them() -> None:
     nodes: dict[str, Any] = {"north": {}, "south": {}, "west": {}}
     some = {"nodes": nodes, "nodes-scored": {"span-f1": 2, "precision": 2}}
