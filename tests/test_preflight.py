@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,8 @@ import pytest
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, DataError, FedKDError, ModelError, StateError
 from fedkd_flwr.preflight import look_for_space, preflight, simulated_nodes
+
+ROOT = Path(__file__).parent.parent
 
 Config = Callable[..., dict[str, Any]]
 
@@ -61,6 +65,17 @@ def test_what_would_fail_later_fails_here(
                for key, value in changes.items()}  # fmt: skip
     with pytest.raises(error, match=words):
         fly(**changes)
+
+
+def test_what_is_cheap_to_see_is_seen_before_large_libraries_are_imported() -> None:
+    program = (
+        "import sys; from typer.testing import CliRunner; from fedkd_flwr.cli import app; "
+        f"run = CliRunner().invoke(app, ['run', {str(ROOT)!r}, '-c', 'dataset=\"csv:none.csv\"']); "
+        "print(run.exit_code, run.stderr.count('no such file'), "
+        "*sorted({'torch', 'transformers', 'datasets', 'pyarrow', 'flwr', 'ray'} & set(sys.modules)))"
+    )
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert seen.stdout.split() == ["2", "1"]
 
 
 def test_the_last_owner_is_looked_at_too(fly: Callable[..., list[str]], tmp_path: Path) -> None:
