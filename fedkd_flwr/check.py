@@ -63,8 +63,10 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     """
     found: list[CheckedNode] = []
 
-    def load(own: RunConfig, node: NodeConfig) -> None:
-        data = load_node_data(own, node)
+    def load(config: RunConfig, node: NodeConfig) -> None:
+        own, data = config, load_node_data(config, node)
+        with suppress(FedKDError):  # said where the node's settings are looked at
+            own = config.for_node(node)
         title = str(node.get("name") or data.name)
         found.append(CheckedNode(title, data.labels, data.report, len(data.train), len(data.test)))
         say(f"node {title}: {len(data.train) + len(data.test):,} examples")
