@@ -1,6 +1,6 @@
 """From a run config to the models of a pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from fedkd_flwr import tensors
 from fedkd_flwr.adapters import add_adapters
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.distillation import Nested, Pair, Rate, Single, TeacherStudent, Weights, trainable, trainable_parameters
+from fedkd_flwr.distillation import (
+    Nested,
+    Pair,
+    Rate,
+    Single,
+    TeacherStudent,
+    Weights,
+    batch_norms,
+    trainable,
+    trainable_parameters,
+)
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
@@ -43,7 +53,7 @@ class PairModels:
         heads: names of what of `pair.federated()` is outside the encoders.
         teacher_bytes: of sending a teacher once, as float32, without its embeddings.
         learning_rates: by the names of `trainable_parameters(pair)`.
-        initial_shared, initial_private: its trainable tensors at the start, on the CPU.
+        initial_shared, initial_private: what travels and what does not, at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors.
         teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
     """
@@ -162,7 +172,7 @@ def build_global(
     else:
         pair = Single(student, travels="student" in config.parts.trains)
         heads = _heads(pair, student)
-    pair.keep(() if shared_head else heads)
+    pair.keep(_kept(pair, student, () if shared_head else heads))
     return pair
 
 
@@ -191,7 +201,7 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
     if config.teacher_lora_rank and "teacher" in trains:
         add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
     heads = _heads(pair, teacher, student)
-    pair.keep(() if shared_head else heads)
+    pair.keep(_kept(pair, student, () if shared_head else heads))
     layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
     return PairModels(
         pair=pair,
@@ -245,6 +255,15 @@ def _head_ids(*models: "PreTrainedModel") -> set[int]:
 def _heads(pair: Pair, *models: "PreTrainedModel") -> frozenset[str]:
     heads = _head_ids(*models)
     return frozenset(name for name, parameter in pair.federated().items() if id(parameter) in heads)
+
+
+def _kept(pair: Pair, student: "PreTrainedModel", heads: Collection[str]) -> frozenset[str]:
+    """Names of what could travel and does not: these heads and, as in FedBN, the student's batch normalisation.
+
+    (Li et al., ICLR 2021: the scales and shifts of its layers go with the statistics, which are each node's own.)
+    """
+    norms = {id(parameter) for layer in batch_norms(student).values() for parameter in layer.parameters()}
+    return frozenset(heads) | {name for name, parameter in pair.federated().items() if id(parameter) in norms}
 
 
 def _learning_rates(

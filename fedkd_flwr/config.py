@@ -119,6 +119,7 @@ class RunConfig(BaseModel):
     shared_head: Literal["auto", "always", "never"]
     architecture: Literal["separate", "nested"]
     pooling: Literal["mean", "model"]
+    batch_norm: Literal["refuse", "local"]
     max_length: int = Field(ge=2)
     max_history: int = Field(ge=1)
 

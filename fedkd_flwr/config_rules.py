@@ -112,6 +112,19 @@ def _nested_is_one_model(config: "RunConfig") -> None:
                 raise ValueError(f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'")
 
 
+def _batch_norm_has_batches(config: "RunConfig") -> None:
+    if config.batch_norm == "refuse":
+        return
+    if config.task != "image-classification":
+        raise ValueError(f"batch-norm 'local' is for models of images, task is {config.task!r}: set it to 'refuse'")
+    if config.batch_size < 2:
+        raise ValueError("batch-norm 'local' takes statistics of batches: set batch-size to 2 or more")
+    if config.server_test_data:
+        raise ValueError(
+            "batch-norm 'local' leaves the server without statistics to score a student with: empty server-test-data"
+        )
+
+
 def _chosen_layers_are_the_students(config: "RunConfig") -> None:
     chosen = config.chosen_layers
     if chosen and config.architecture == "nested":
@@ -182,6 +195,7 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _adjusted_labels_have_shares,
     _probed_heads_are_linear,
     _nested_is_one_model,
+    _batch_norm_has_batches,
     _chosen_layers_are_the_students,
     _more_of_the_teacher_than_the_student,
     _medians_need_no_clipping,

@@ -3,6 +3,7 @@
 import torch
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.distillation import batch_norms
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import has_layers, load_image_processor
 from fedkd_flwr.models import depth, load_tokenizer, read_config, reading
@@ -17,7 +18,7 @@ def check_models(config: RunConfig) -> None:
         ConfigError: `student-layers` or `shared-layers` is more than a checkpoint has, or it has none to take or match.
         ModelError: a checkpoint cannot be read, its tokenizer is another model's, or attention is to be matched
             between models that read different tokens; it does not take the images of the teacher's processor, or has
-            batch normalisation.
+            batch normalisation that `batch-norm` refuses.
     """
     for turn in range(len(config.teacher_names)):
         check_models(config.for_node({"partition-id": turn}))
@@ -59,7 +60,7 @@ def _check_image_models(config: RunConfig) -> None:
     student = config.student or config.teacher
     shape = ImageClassification(load_image_processor(config.teacher), ()).shape
     for reference in dict.fromkeys((config.teacher, student)):
-        _check_takes(reference, shape)
+        _check_takes(reference, shape, config.batch_norm)
     if config.parts.whole or "student" not in config.parts.trains:
         return
     for reference in (student, config.teacher):
@@ -96,17 +97,18 @@ def _check_depth(config: RunConfig, reference: str, depth: int) -> None:
         )
 
 
-def _check_takes(reference: str, shape: tuple[int, int, int]) -> None:
+def _check_takes(reference: str, shape: tuple[int, int, int], batch_norm: str) -> None:
     """Build the model without memory for weights, and give it an image of this shape."""
     from transformers import AutoModelForImageClassification
 
     config = read_config(reference)
     with reading(reference), torch.device("meta"):
         model = AutoModelForImageClassification.from_config(config).eval()
-    if any(name.endswith("running_mean") for name, _ in model.named_buffers()):
+    if batch_norm == "refuse" and batch_norms(model):
         raise ModelError(
-            f"model {reference!r} has batch normalisation, whose running statistics are no parameters and do not "
-            "travel: choose a family with layer or group normalisation, such as ViT, ConvNeXt or BiT"
+            f"model {reference!r} has batch normalisation, whose running statistics do not travel: set run-config key "
+            "'batch-norm' to 'local', so that each node keeps its own, or choose a family with layer or group "
+            "normalisation, such as ViT, ConvNeXt or BiT"
         )
     try:
         model(pixel_values=torch.empty(1, *shape, device="meta"))

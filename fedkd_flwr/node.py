@@ -27,6 +27,7 @@ from fedkd_flwr.distillation import (
     LocalTraining,
     TaskLosses,
     TrainingSummary,
+    batch_norms,
     build_optimizer,
     fit_heads,
     load_moments,
@@ -342,8 +343,9 @@ class Node:
                         export(
                             self._models.teacher, processor, folder / "teacher", added if pair.whole else None, pair.own
                         )
-                if self._models.student is not None and (added is not None or not request.shared_head):
-                    export(self._models.student, task.processor, folder / "student", added)
+                student = self._models.student
+                if student is not None and (added is not None or not request.shared_head or batch_norms(student)):
+                    export(student, task.processor, folder / "student", added)
         except Exception as error:  # of a disk or of a library: whatever it is, the scores stand
             log.exception("fedkd: %s cannot export its models", self.name)
             return " ".join(f"{type(error).__name__}: {error}".split())
@@ -399,10 +401,15 @@ class Node:
 
     @property
     def _wanted(self) -> int:
-        """Training examples of a round: whole epochs, or as many as the local steps need."""
+        """Training examples of a round: whole epochs, or as many as the local steps need.
+
+        Batch normalisation needs two in a batch: one more is taken where one would be left over.
+        """
         config = self._config
         steps = config.local_steps * config.gradient_accumulation * config.batch_size
-        return steps or config.local_epochs * self._prepared.train_examples
+        examples = steps or config.local_epochs * self._prepared.train_examples
+        alone = config.batch_norm == "local" and examples % config.batch_size == 1
+        return examples + 1 if alone else examples
 
     @property
     def _steps(self) -> int:

@@ -12,7 +12,7 @@ from fedkd_flwr.assembly import build_global, build_student, frozen_digest
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_test_data
 from fedkd_flwr.device import choose_device
-from fedkd_flwr.distillation import Nested, Single
+from fedkd_flwr.distillation import Nested, Single, batch_norms
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import export
@@ -74,11 +74,17 @@ class ServerModel:
     def export(self, shared: Mapping[str, Tensor], folder: Path) -> None:
         """Write `from_pretrained` folders of what the run has: `student`, and `teacher` where all of it travels.
 
-        Of a student whose heads never travel there is the encoder.
+        Of a student whose heads never travel there is the encoder; one with batch normalisation has the checkpoint's.
         """
         if not shared:
             return
         self._load(shared)
+        if batch_norms(self._student):
+            log.warning(
+                "fedkd: %s has its checkpoint's batch normalisation, each node keeps its own: take a node's student, "
+                "or let it see images before you use it (docs/bring-your-models.md)",
+                folder / "student",
+            )
         if not self._shared_head:
             log.info(
                 "fedkd: %s holds the student's encoder; each node has exported it with its head", folder / "student"

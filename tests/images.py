@@ -9,6 +9,8 @@ from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -55,3 +57,9 @@ def tiny_vit(folder: Path, layers: int = 4) -> str:
 def tiny_convnext(folder: Path) -> str:
     torch.manual_seed(1)
     return save_model(ConvNextForImageClassification(ConvNextConfig(**CONVNEXT)), folder)
+
+
+def tiny_resnet(folder: Path, layers: tuple[int, ...] = (1, 1), side: int = 16) -> str:
+    torch.manual_seed(2)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=list(layers), layer_type="basic")
+    return save_model(ResNetForImageClassification(config), folder, side)

@@ -50,6 +50,27 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"bits": 7}, ["'bits'", "7", "6", "8"]),
         ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
         ({"task": "regression", "logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
+        ({"batch-norm": "local"}, ["batch-norm", "models of images", "'text-classification'"]),
+        (
+            {
+                "task": "image-classification",
+                "dataset": "imagefolder:x",
+                "partition": "iid",
+                "batch-norm": "local",
+                "server-test-data": "imagefolder:y",
+            },
+            ["batch-norm 'local'", "without statistics", "empty server-test-data"],
+        ),
+        (
+            {
+                "task": "image-classification",
+                "dataset": "imagefolder:x",
+                "partition": "iid",
+                "batch-norm": "local",
+                "batch-size": 1,
+            },
+            ["batch-norm 'local'", "batch-size to 2 or more"],
+        ),
         ({"text-pair-column": "text"}, ["text-pair-column and text-column are both 'text'", "second text"]),
         (
             {"text-pair-column": "b", "task": "token-classification", "dataset": "iob:x"},

@@ -167,13 +167,18 @@ def test_a_pooler_that_a_checkpoint_was_not_trained_with_is_new(tmp_path: Path) 
     assert torch.equal(model.beit.pooler.layernorm.weight, torch.ones(VIT["hidden_size"]))
 
 
-def test_batch_normalisation_is_refused(tmp_path: Path, configured: Callable[..., RunConfig]) -> None:
+def test_batch_normalisation_is_refused_until_nodes_keep_theirs(
+    tmp_path: Path, configured: Callable[..., RunConfig]
+) -> None:
     model = ResNetForImageClassification(ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8))
     resnet = save_model(model, tmp_path / "resnet")
     vit = tiny_vit(tmp_path / "vit")
     for changes in ({"teacher": resnet, "method": "fedavg"}, {"teacher": vit, "student": resnet}):
-        with pytest.raises(ModelError, match=r"resnet' has batch normalisation, .*choose a family with layer or group"):
+        with pytest.raises(
+            ModelError, match=r"resnet' has batch normalisation, .*'batch-norm' to 'local', .*or choose a"
+        ):
             check_models(configured(architecture="separate", **changes))
+        check_models(configured(architecture="separate", batch_norm="local", **changes))
 
 
 def test_models_that_do_not_take_the_teachers_images_are_refused(

@@ -3,7 +3,17 @@
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
 from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
-from fedkd_flwr.distillation.pair import PLACES, SEGMENTS, TEACHER, Pair, Single, TeacherStudent, layer_map, trainable
+from fedkd_flwr.distillation.pair import (
+    PLACES,
+    SEGMENTS,
+    TEACHER,
+    Pair,
+    Single,
+    TeacherStudent,
+    batch_norms,
+    layer_map,
+    trainable,
+)
 from fedkd_flwr.distillation.probing import fit_heads
 from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
 
@@ -24,6 +34,7 @@ __all__ = [
     "TeacherStudent",
     "TrainingSummary",
     "Weights",
+    "batch_norms",
     "build_optimizer",
     "fit_heads",
     "layer_map",

@@ -31,7 +31,8 @@ class Rate(NamedTuple):
 
 def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
     """All trainable parameters of a pair; those that travel are called `shared.NAME`."""
-    return {f"shared.{name}": p for name, p in pair.shared().items()} | pair.private()
+    private = {name: tensor for name, tensor in pair.private().items() if isinstance(tensor, Parameter)}
+    return {f"shared.{name}": p for name, p in pair.shared().items()} | private
 
 
 def build_optimizer(parameters: Mapping[str, Parameter], rates: Mapping[str, Rate], weight_decay: float = 0.0) -> AdamW:

@@ -9,6 +9,7 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedkd_flwr.distillation.losses import Outputs
 
@@ -72,10 +73,19 @@ class Pair(nn.Module, ABC):
         """What travels."""
         return {name: parameter for name, parameter in self.federated().items() if name not in self._kept}
 
-    def private(self) -> dict[str, Parameter]:
-        """What never leaves the node; what is kept of the student is called `student.NAME`."""
+    def private(self) -> dict[str, Tensor]:
+        """What never leaves the node, statistics too; what is kept of the student is called `student.NAME`."""
         kept = {name: parameter for name, parameter in self.federated().items() if name in self._kept}
-        return self.local() | {n if n.startswith(TEACHER) else f"{STUDENT}{n}": p for n, p in kept.items()}
+        own = {n if n.startswith(TEACHER) else f"{STUDENT}{n}": p for n, p in kept.items()}
+        return {**self.local(), **own, **self.statistics()}
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What layers of batch normalisation have seen of this node's data: no parameters, and training sets them."""
+        return {
+            f"{name}.{leaf}": buffer
+            for name, layer in batch_norms(self).items()
+            for leaf, buffer in layer.named_buffers()
+        }
 
 
 class Single(Pair):
@@ -203,6 +213,11 @@ def readable(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if SEGMENTS in taken and getattr(model.config, "type_vocab_size", 2) > 1:
         return inputs
     return {name: tensor for name, tensor in inputs.items() if name != SEGMENTS}
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The layers of batch normalisation, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
 def trainable(model: nn.Module) -> dict[str, Parameter]:
