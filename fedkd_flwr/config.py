@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fedkd_flwr.config_mistakes import mistakes_in
 from fedkd_flwr.config_rules import broken_rules
 from fedkd_flwr.data_kinds import PREFIXES
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.name_lists import names
 from fedkd_flwr.names import require_identity
 
 Value = bool | int | float | str
@@ -129,6 +130,9 @@ class RunConfig(BaseModel):
     label_column: str = Field(min_length=1)
     label_separator: str = Field(min_length=1)
     labels: str
+    skip_unlabelled: bool
+    separator: str = Field(pattern=r'^(auto|tab|[^"\s])$', description="auto, tab, or one character such as ;")
+    encoding: str = Field(min_length=1)
     partition: Literal["natural", "iid", "dirichlet", "shard", "linear", "square", "exponential"]
     partition_column: str
     dirichlet_alpha: float = Field(gt=0)
@@ -196,6 +200,24 @@ class RunConfig(BaseModel):
     keep_checkpoints: int = Field(ge=1)
     resume: str
     state_dir: str = Field(min_length=1)
+
+    @field_validator("labels", "teachers")
+    @classmethod
+    def _is_list(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            names(value)
+        except ValueError as error:
+            raise ValueError(f"{info.field_name} {error}") from None
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise ValueError(f"encoding {value!r} is unknown: set it to utf-8, cp1252 or latin-1, say") from None
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -288,22 +310,18 @@ class RunConfig(BaseModel):
     @property
     def chosen_layers(self) -> tuple[int, ...]:
         """Which layers of its checkpoint the student has, counted from 0; empty: the first."""
-        return tuple(int(number) for number in _names(self.student_layer_choice))
+        return tuple(int(number) for number in names(self.student_layer_choice))
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The teachers that simulated nodes have in turn; empty where all have the same."""
-        return _names(self.teachers)
+        return names(self.teachers)
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The label names that the user fixed; empty where the data decide."""
-        return _names(self.labels)
+        return names(self.labels)
 
 
 def _decided(setting: Literal["auto", "always", "never"], auto: bool) -> bool:
     return auto if setting == "auto" else setting == "always"
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

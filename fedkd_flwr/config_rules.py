@@ -63,6 +63,16 @@ def _partition_fits_the_data(config: "RunConfig") -> None:
         )
 
 
+def _labels_are_named_once(config: "RunConfig") -> None:
+    if config.task != "regression" and len(set(config.label_names)) < len(config.label_names):
+        raise ValueError("labels names a label twice: name each once")
+
+
+def _rows_have_one_label(config: "RunConfig") -> None:
+    if config.skip_unlabelled and config.task not in ("text-classification", "regression"):
+        raise ValueError(f"skip-unlabelled is for texts with one label, task is {config.task!r}: set it to false")
+
+
 def _labels_fit_the_task(config: "RunConfig") -> None:
     if config.task == "news-recommendation" and config.labels:
         raise ValueError("news has no labels: empty labels")
@@ -190,6 +200,8 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _data_fit_the_task,
     _pairs_are_of_two_texts,
     _partition_fits_the_data,
+    _labels_are_named_once,
+    _rows_have_one_label,
     _labels_fit_the_task,
     _weighted_classes_are_named,
     _adjusted_labels_have_shares,

@@ -13,7 +13,14 @@ class ConfigError(FedKDError):
 
 
 class DataError(FedKDError):
-    """A data file, column, label or split is not what the run needs."""
+    """A data file, column, label or split is not what the run needs.
+
+    The message may travel to the server and holds no value of the data. `detail`, which may, stays on this machine.
+    """
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class ModelError(FedKDError):
@@ -52,4 +59,7 @@ def at_node(name: object) -> Iterator[None]:
     except FedKDError as error:
         if not name:
             raise
-        raise type(error)(f"node {name}: {error}") from None
+        named = type(error)(f"node {name}: {error}")
+        if isinstance(named, DataError) and isinstance(error, DataError):
+            named.detail = error.detail
+        raise named from None

@@ -21,7 +21,7 @@ from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.compression import build_codec
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import DataReport, EncodedData
+from fedkd_flwr.data import DataReport, EncodedData, in_words
 from fedkd_flwr.device import choose_device, set_threads
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -129,7 +129,7 @@ class Node:
             frozen_digest=self._models.frozen_digest,
             teacher_bytes=self._models.teacher_bytes,
             device=str(self._device),
-            notes=notes,
+            notes=(*notes, *in_words(report, self._config.max_length)),
         )
 
     def train(self, request: TrainRequest) -> TrainReply:

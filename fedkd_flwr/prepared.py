@@ -1,5 +1,6 @@
 """A node's data as its task reads them: from its disk where they lie there, or else read and encoded anew."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -7,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig, Value
-from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, NodeData, data_fingerprint, load_node_data, node_name
+from fedkd_flwr.data import (
+    DataReport,
+    EncodedData,
+    EncodedStore,
+    NodeData,
+    data_fingerprint,
+    in_words,
+    load_node_data,
+    node_name,
+)
 from fedkd_flwr.tasks import Task, build_task
 from fedkd_flwr.tasks.class_weights import class_weights
 from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
@@ -15,6 +25,8 @@ from fedkd_flwr.tasks.text import cuts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=16)
@@ -66,6 +78,8 @@ class Prepared:
             train, test = (task.encode(part) for part in (self._data.train, self._data.test))
             cut, longest = cuts(train, test)
             report = replace(self._data.report, cut=cut, longest=longest)
+            for sentence in in_words(report, self._config.max_length):
+                _log.warning("%s: %s", self.name, sentence)
             stored = EncodedData(self.title, self.labels, task.encoding, train, test, report)
             self._store.save(self._fingerprint, stored)
         return stored

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedkd_flwr.errors import FedKDError, ProtocolError
+from fedkd_flwr.errors import DataError, FedKDError, ProtocolError
 from fedkd_flwr.names import LINEAGE_PATTERN, NODE_PATTERN
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
@@ -341,14 +341,20 @@ def collect(
 
 
 def answer(message: Message, reply: Callable[[], Reply]) -> Message:
-    """The reply to `message`, whatever happens: a handler that returns none would wedge its SuperNode."""
+    """The reply to `message`, whatever happens: a handler that returns none would wedge its SuperNode.
+
+    What our own errors say may travel; the text of any other, which may quote data, stays in the node's log.
+    """
+    log = logging.getLogger("flwr")
     try:
         return Message(to_records(reply()), reply_to=message)
     except FedKDError as error:
         reason = str(error)
+        if isinstance(error, DataError) and error.detail:
+            log.error("fedkd: %s (%s)", error, error.detail)
     except Exception as error:
-        logging.getLogger("flwr").exception("fedkd: the node failed")
-        reason = f"{type(error).__name__}: {error}"
+        log.exception("fedkd: the node failed")
+        reason = f"the node failed with {type(error).__name__}: its own log says more"
     return Message(Error(code=_REFUSED, reason=reason), reply_to=message)
 
 

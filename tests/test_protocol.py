@@ -119,15 +119,25 @@ def test_a_message_of_another_kind_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(DataError("a.csv: row 3 has no label"), "a.csv: row 3 has no label"), (KeyError("x"), "KeyError: 'x'")],
+    [
+        (DataError("a.csv: row 3 has no label"), "a.csv: row 3 has no label"),
+        (DataError("a.csv: row 3 has no label", "secret"), "a.csv: row 3 has no label"),
+        (KeyError("secret"), "the node failed with KeyError: its own log says more"),
+        (StopIteration(), "the node failed with StopIteration: its own log says more"),
+    ],
 )
-def test_a_handler_that_fails_replies_with_the_reason(error: Exception, reason: str) -> None:
+def test_a_handler_that_fails_replies_with_a_reason_that_quotes_no_data(
+    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What may quote them stays in the node's own log."""
+
     def fail() -> Reply:
         raise error
 
     replied = answer(message(), fail)
     assert replied.has_error() and replied.error.reason == reason
     assert replied.metadata.reply_to_message_id == "m"
+    assert ("secret" in caplog.text) == ("secret" in repr(error) or getattr(error, "detail", "") == "secret")
 
 
 def test_every_node_that_was_asked_has_an_answer_or_a_reason() -> None:

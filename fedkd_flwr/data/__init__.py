@@ -1,7 +1,7 @@
 """Where examples come from and how they are split."""
 
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
-from fedkd_flwr.data.node_data import DataReport, NodeData
+from fedkd_flwr.data.node_data import DataReport, NodeData, in_words
 from fedkd_flwr.data.nodes import data_fingerprint, load_node_data, load_test_data, node_name
 from fedkd_flwr.data.store import EncodedData, EncodedStore
 
@@ -12,6 +12,7 @@ __all__ = [
     "NodeData",
     "data_fingerprint",
     "distinct_labels",
+    "in_words",
     "load_examples",
     "load_node_data",
     "load_test_data",

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
-from fedkd_flwr.data.label_columns import class_lists, indices, names_of, numbers
+from fedkd_flwr.data.label_columns import blank, class_lists, indices, names_of, numbers, strings
+from fedkd_flwr.data.rows import Place, Rows, row_at
 from fedkd_flwr.data.saved import find_saved, is_saved, read_saved
 from fedkd_flwr.data.tweets import tweets, tweets_file
 from fedkd_flwr.errors import DataError
@@ -16,19 +17,31 @@ if TYPE_CHECKING:
 HELD_OUT = "held-out"
 """Column (bool) of examples that come in two splits; those to learn from come first."""
 
+ROW, LINE = "row", "line"
+"""Columns (int64) of examples: the number of their row, from 1 in each split, and of its line, 0: it has none."""
+
+_KEYS = {
+    "text": "text-column",
+    "pair": "text-pair-column",
+    "label": "label-column",
+    "owner": "partition-column",
+}
+"""The run-config keys of the columns, by what they are of an example."""
+
 
 def load_examples(source: str, config: RunConfig) -> "Dataset":
     """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH`, `hf:NAME` or a plain path, in their order.
 
     Returns:
         Columns `text`, `pair` where texts come in pairs, and `label`, all str: booleans become "false" and "true",
-        whole numbers digits. Of task multi-label `label` is a list of str, of regression float64. Where the data say
-        what is held out, the column `held-out` (bool).
+        whole numbers digits, labels are stripped of surrounding space. Of task multi-label `label` is a list of str, of
+        regression float64. Where the data say what is held out, the column `held-out` (bool).
 
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
     """
-    return read_examples(locate(source), config)
+    dataset, _ = read_examples(locate(source), config)
+    return dataset.remove_columns([ROW, LINE])
 
 
 def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the data") -> "Dataset":
@@ -40,9 +53,8 @@ def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the d
     from datasets import Dataset
 
     table = dataset.with_format("arrow")[:]
-    learnt = len(table) - sum(table[HELD_OUT].to_pylist()) if HELD_OUT in table.column_names else len(table)
     position = table.column_names.index("label")
-    found = indices(table["label"], labels, where, learnt)
+    found = indices(table["label"], labels, lambda row: _called(dataset[row], where))
     return Dataset(table.replace_schema_metadata().set_column(position, "label", found))
 
 
@@ -61,28 +73,30 @@ def find(source: str) -> DataFile:
     return find_saved(source) if is_saved(source) else DataFile.find(source)
 
 
-def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> "Dataset":
-    """As `load_examples`; where `owned`, with the partition column (str) as `owner`."""
+def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> tuple["Dataset", int]:
+    """As `load_examples`, with the columns `row` and `line`; where `owned`, with the partition column (str) as `owner`.
+
+    Returns:
+        The examples, and how many rows were left out because they have no label.
+    """
     from datasets import Dataset
     from pyarrow import array, concat_tables
-    from pyarrow import table as arrow_table
 
     columns = {"text": config.text_column, "label": config.label_column}
     if config.text_pair_column:
         columns["pair"] = config.text_pair_column
     if owned:
         columns["owner"] = config.partition_column
-    if file.kind == "hf":
-        parts = []
-        for split, rows in read_saved(file, config.label_column).items():
-            where = f"{file.path}, split {split}"
-            found = {role: _values(rows, role, name, config, where) for role, name in columns.items()}
-            parts.append(arrow_table(found | {HELD_OUT: array([split != "train"] * len(rows))}))
-        return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT))
-    table = tweets() if file.kind == "tweets" else file.read(columns.values())
-    return Dataset(
-        arrow_table({role: _values(table, role, name, config, name_of(file)) for role, name in columns.items()})
-    )
+    if file.kind != "hf":
+        table, unlabelled = _examples(_read(file, columns, config), columns, config, name_of(file))
+        return Dataset(table), unlabelled
+    parts, unlabelled = [], 0
+    for split, rows in read_saved(file, config.label_column).items():
+        found = Rows(rows, len(rows), rows.column_names)
+        part, missing = _examples(found, columns, config, f"{file.path}, split {split}")
+        parts.append(part.append_column(HELD_OUT, array([split != "train"] * len(part))))
+        unlabelled += missing
+    return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT)), unlabelled
 
 
 def name_of(file: DataFile) -> str:
@@ -90,35 +104,56 @@ def name_of(file: DataFile) -> str:
     return "dataset 'tweets'" if file.kind == "tweets" else str(file.path)
 
 
-def _values(table: "pa.Table", role: str, column: str, config: RunConfig, where: str) -> Any:
-    """The column that is the text, label or owner of the examples."""
-    keys = {"text": "text-column", "pair": "text-pair-column", "label": "label-column", "owner": "partition-column"}
-    key = keys[role]
-    if (count := table.column_names.count(column)) != 1:
+def _read(file: DataFile, columns: dict[str, str], config: RunConfig) -> Rows:
+    if file.kind == "tweets":
+        table = tweets()
+        return Rows(table, len(table), table.column_names)
+    return file.read(columns.values(), config.label_column, config.separator, config.encoding)
+
+
+def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str) -> tuple["pa.Table", int]:
+    """Checked columns, by what they are of an example; and how many rows without a label are left out."""
+    import numpy as np
+    import pyarrow as pa
+
+    for role, column in columns.items():
+        _require(rows, column, _KEYS[role], where)
+    kept = np.arange(rows.count)
+    if config.skip_unlabelled:
+        kept = kept[~blank(rows.table[config.label_column])]
+    lines = (np.array(rows.lines, np.int64) if rows.lines else np.zeros(rows.count, np.int64))[kept]
+    table, place = rows.table.take(kept), Place(where, lines.tolist() if rows.lines else (), (kept + 1).tolist())
+    found = {role: _values(table[column], role, column, config, place) for role, column in columns.items()}
+    return pa.table({**found, ROW: pa.array(kept + 1), LINE: pa.array(lines, pa.int64())}), rows.count - len(kept)
+
+
+def _called(example: dict[str, Any], where: str) -> str:
+    """How errors call an example: by its file, or by its row."""
+    if "image" in example:
+        return str(example["image"])
+    return row_at(where, example[ROW], example[LINE], example.get(HELD_OUT, False))
+
+
+def _require(rows: Rows, column: str, key: str, where: str) -> None:
+    """A table has this column, once."""
+    if (count := list(rows.names).count(column)) == 1:
+        return
+    if not rows.header:
         raise DataError(
             f"{where}: expected one column {column!r} but found {count}: "
-            f"set run-config key {key!r} to one of {', '.join(table.column_names)}"
+            f"set run-config key {key!r} to one of {', '.join(rows.names)}"
         )
+    raise DataError(
+        f"{where}: expected one column {column!r} but found {count} among {rows.header}: is that line a header? "
+        f"Add one, or set run-config key {key!r} to a name in it",
+        f"that line has {', '.join(rows.names)}",
+    )
+
+
+def _values(values: "pa.ChunkedArray", role: str, column: str, config: RunConfig, place: Place) -> Any:
+    """The column that is a text, the label or the owner of the examples."""
     if role == "label" and config.task == "multi-label":
-        return class_lists(table[column], config.label_separator, column, where)
+        return class_lists(values, config.label_separator, column, place)
     if role == "label" and config.task == "regression":
-        return numbers(table[column], column, where)
-    return _strings(table[column], key, column, where)
-
-
-def _strings(values: "pa.ChunkedArray", key: str, column: str, where: str) -> Any:
-    """A column as strings none of which is blank; `key` is the run-config key that names it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        strings = (values.cast("int64") if pa.types.is_floating(values.type) else values).cast("string")
-    except pa.ArrowException:
-        raise DataError(
-            f"{where}: column {column!r} holds {values.type}, expected text, whole numbers or booleans: "
-            f"convert it, or set run-config key {key!r} to another column"
-        ) from None
-    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(strings), ""), True)
-    if (row := pc.index(blank, True).as_py()) >= 0:
-        raise DataError(f"{where}: row {row + 1} has no {column!r}: fill it in or remove the row")
-    return strings
+        return numbers(values, column, place)
+    return strings(values, _KEYS[role], column, place, stripped=role in ("label", "owner"))

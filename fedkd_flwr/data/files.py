@@ -1,17 +1,27 @@
 """A user's own csv, tsv, json and parquet files as Arrow tables, read without a cache on disk."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from fedkd_flwr.data.decoding import PACKED, read_text
+from fedkd_flwr.data.json_rows import read_json
+from fedkd_flwr.data.rows import Rows
+from fedkd_flwr.data.separated import read_separated
 from fedkd_flwr.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+_KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+_WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".ods")
 
-_KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+_LITTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+"""Names of what systems leave in folders, in lower case; as of names that begin with a dot, none of it is data."""
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted, without hidden files and what systems leave behind."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in found if path.name.lower() not in _LITTER)
 
 
 def stamp(path: Path) -> tuple[int, ...]:
@@ -38,11 +48,14 @@ class DataFile:
         prefix, colon, rest = reference.partition(":")
         named = bool(colon) and prefix in _KINDS.values()
         path = Path(rest if named else reference).expanduser().absolute()
-        kind = prefix if named else _KINDS.get(path.suffix.lower())
+        suffix = _unpacked(path).suffix.lower()
+        if suffix in _WORKBOOKS:
+            raise DataError(f"data file {path}: is a workbook (Excel, say): export it as csv")
+        kind = prefix if named else _KINDS.get(suffix)
         if kind is None:
             raise DataError(
                 f"data file {reference!r}: its suffix does not tell its kind, "
-                f"write csv:PATH, json:PATH or parquet:PATH, or end it in {', '.join(_KINDS)}"
+                f"write csv:PATH, json:PATH or parquet:PATH, or end it in {', '.join(_KINDS)} (.gz, .bz2, .xz)"
             )
         if not path.is_file():
             raise DataError(f"data file {path}: no such file, correct the path in {reference!r}")
@@ -50,81 +63,47 @@ class DataFile:
 
     @property
     def name(self) -> str:
-        """Of the folder, or of the file without its suffix."""
-        return self.path.name if self.path.is_dir() else self.path.stem
+        """Of the folder, or of the file without its suffixes."""
+        return self.path.name if self.path.is_dir() else _unpacked(self.path).stem
 
-    def read(self, text_columns: Collection[str]) -> "pa.Table":
-        """All rows and columns; in csv files the `text_columns` are kept as they are written (007 stays 007).
+    def read(self, wanted: Collection[str], label: str, separator: str, encoding: str) -> Rows:
+        """All rows; of csv files the columns that are wanted, kept as they are written (007 stays 007).
+
+        Args:
+            wanted: names of columns.
+            label: which of them holds labels.
+            separator: of csv files: "tab", another character, or "auto": a tab where their name ends in .tsv, and
+                otherwise what the header shows.
+            encoding: of csv and json files without a byte order mark.
 
         Raises:
             DataError: the file is empty or not what its kind says.
         """
+        where = str(self.path)
+        match self.kind:
+            case "csv":
+                tsv = _unpacked(self.path).suffix.lower() == ".tsv"
+                known = {"tab": "\t", "auto": "\t" if tsv else ""}.get(separator, separator)
+                rows = read_separated(read_text(self.path, encoding), where, known, wanted, label)
+            case "json":
+                rows = read_json(read_text(self.path, encoding), where, wanted)
+            case _:
+                rows = self._parquet()
+        if not rows.count:
+            raise DataError(f"{where}: no rows, give a file with at least 2 examples")
+        return rows
+
+    def _parquet(self) -> Rows:
         import pyarrow as pa
-
-        readers = {"csv": self._csv, "json": self._json, "parquet": self._parquet}
-        try:
-            table = readers[self.kind](text_columns)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{self.path}: cannot be read as {self.kind} (UTF-8): {reason}") from None
-        if table.num_rows == 0:
-            raise DataError(f"{self.path}: no rows, give a file with at least 2 examples")
-        return table
-
-    def _csv(self, text_columns: Collection[str]) -> "pa.Table":
-        import pyarrow as pa
-        from pyarrow import csv
-
-        uneven: list[Any] = []
-
-        def note(row: Any) -> str:
-            uneven.append(row)
-            return "error"
-
-        separator = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        try:
-            return csv.read_csv(
-                self.path,
-                read_options=csv.ReadOptions(use_threads=False, block_size=1 << 24),
-                parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=note),
-                convert_options=csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.string())),
-            )
-        except pa.ArrowInvalid:
-            if not uneven:
-                raise
-            # Arrow's message quotes the row: private text, which an error reply would carry to the server.
-            row = uneven[0]
-            raise DataError(
-                f"{self.path}: row {row.number - 1} has {row.actual_columns} columns where the header has "
-                f"{row.expected_columns}, quote texts that contain {separator!r}"
-            ) from None
-
-    def _json(self, _: Collection[str]) -> "pa.Table":
-        import pyarrow as pa
-
-        text = self.path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [self._json_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, dict):
-                raise DataError(f"{self.path}: row {number} is no JSON object, expected {{column: value, ...}}")
-        columns = {}
-        for name in {key: None for row in rows for key in row}:
-            try:
-                columns[name] = pa.array([row.get(name) for row in rows])
-            except pa.ArrowException:
-                raise DataError(f"{self.path}: column {name!r} mixes types, write all its values as text") from None
-        return pa.table(columns)
-
-    def _json_row(self, number: int, line: str) -> Any:
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{self.path}: line {number} is not JSON: {error.msg} at column {error.colno}") from None
-
-    def _parquet(self, _: Collection[str]) -> "pa.Table":
         from pyarrow import parquet
 
-        return parquet.read_table(self.path, partitioning=None)
+        try:
+            table = parquet.read_table(self.path, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        return Rows(table, len(table), table.column_names)
+
+
+def _unpacked(path: Path) -> Path:
+    """The path without a suffix of compression."""
+    return path.with_suffix("") if path.suffix.lower() in PACKED else path

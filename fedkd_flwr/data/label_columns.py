@@ -1,17 +1,68 @@
 """The label column of a table: a class, any number of classes, or a number, told apart by their Arrow types."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fedkd_flwr.data.label_names import alike
+from fedkd_flwr.data.rows import Place
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from datasets import Dataset
     from numpy.typing import NDArray
 
 
-def class_lists(values: "pa.ChunkedArray", separator: str, column: str, where: str) -> "pa.ChunkedArray":
+def strings(values: "pa.ChunkedArray", key: str, column: str, place: Place, stripped: bool) -> "pa.ChunkedArray":
+    """A column as strings none of which is blank.
+
+    Args:
+        values: the column.
+        key: the run-config key that names it.
+        column: its name.
+        place: where its rows come from.
+        stripped: of surrounding white space.
+
+    Raises:
+        DataError: it holds neither text nor whole numbers nor booleans, or a blank; NaN is one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    other = f"expected text, whole numbers or booleans: convert it, or set run-config key {key!r} to another column"
+    if pa.types.is_floating(values.type):
+        values = _without_nan(values)
+        whole = pc.fill_null(pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values)), True)
+        if (row := pc.index(whole, False).as_py()) >= 0:
+            raise DataError(f"{place.row(row)} is not whole in column {column!r}, which holds {values.type}, {other}")
+    try:
+        found = (values.cast("int64") if pa.types.is_floating(values.type) else values).cast("string")
+    except pa.ArrowException:
+        raise DataError(f"{place.name}: column {column!r} holds {values.type}, {other}") from None
+    trimmed = pc.utf8_trim_whitespace(found)
+    if (row := pc.index(pc.fill_null(pc.equal(trimmed, ""), True), True).as_py()) >= 0:
+        unlabelled = ", or set run-config key 'skip-unlabelled' to true" if key == "label-column" else ""
+        raise DataError(f"{place.row(row)} has no {column!r}: fill it in or remove the row{unlabelled}")
+    return trimmed if stripped else found
+
+
+def blank(values: "pa.ChunkedArray") -> "NDArray[np.bool_]":
+    """Which values are missing: null, NaN or text of white space only."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(values.type):
+        values = _without_nan(values)
+    missing = values.is_null()
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True))
+    return np.array(missing.to_pylist(), bool)
+
+
+def class_lists(values: "pa.ChunkedArray", separator: str, column: str, place: Place) -> "pa.ChunkedArray":
     """The classes of each row, list of str, of texts like "a;b" or of lists; a row without text has none.
 
     Raises:
@@ -23,26 +74,26 @@ def class_lists(values: "pa.ChunkedArray", separator: str, column: str, where: s
     lists = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
     whole, text = (pa.list_(kind) if lists else kind for kind in (pa.int64(), pa.string()))
     one = values.type.value_type if lists else values.type
+    if pa.types.is_floating(one):
+        values = pa.chunked_array([_numbers_without_nan(values.to_pylist(), lists)], values.type)
     try:
         texts = (values.cast(whole) if pa.types.is_floating(one) else values).cast(text)
     except pa.ArrowException:
         raise DataError(
-            f'{where}: column {column!r} holds {values.type}, expected texts like "a{separator}b" or lists of texts: '
-            "convert it, or set run-config key 'label-column' to another column"
+            f'{place.name}: column {column!r} holds {values.type}, expected texts like "a{separator}b" or lists of '
+            "texts: convert it, or set run-config key 'label-column' to another column"
         ) from None
     if not lists:
         split = pc.split_pattern(pc.fill_null(texts, ""), separator).to_pylist()
-        return pa.chunked_array(
-            [[[name.strip() for name in row if name.strip()] for row in split]], pa.list_(pa.string())
-        )
+        return pa.chunked_array([[_stripped(row) for row in split]], pa.list_(pa.string()))
     rows = [row or [] for row in texts.to_pylist()]
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows):
         if not all(name and name.strip() for name in row):
-            raise DataError(f"{where}: row {number} has a blank among its {column!r}, remove it")
-    return pa.chunked_array([rows], pa.list_(pa.string()))
+            raise DataError(f"{place.row(number)} has a blank among its {column!r}, remove it")
+    return pa.chunked_array([[_stripped(row) for row in rows]], pa.list_(pa.string()))
 
 
-def numbers(values: "pa.ChunkedArray", column: str, where: str) -> "pa.ChunkedArray":
+def numbers(values: "pa.ChunkedArray", column: str, place: Place) -> "pa.ChunkedArray":
     """The column as finite float64.
 
     Raises:
@@ -51,20 +102,23 @@ def numbers(values: "pa.ChunkedArray", column: str, where: str) -> "pa.ChunkedAr
     import pyarrow as pa
 
     if pa.types.is_boolean(values.type):
-        raise DataError(f"{where}: column {column!r} holds bool, expected numbers: set task to 'text-classification'")
+        raise DataError(
+            f"{place.name}: column {column!r} holds bool, expected numbers: set task to 'text-classification'"
+        )
     found = [_number(value) for value in values.to_pylist()]
-    for row, number in enumerate(found, 1):
+    for row, number in enumerate(found):
         if number is None:
-            raise DataError(f"{where}: row {row} has no finite number in column {column!r}: correct or remove the row")
+            raise DataError(f"{place.row(row)} has no finite number in column {column!r}: correct or remove the row")
     return pa.chunked_array([found], pa.float64())
 
 
-def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], where: str, learnt: int) -> Any:
+def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], called: Callable[[int], str]) -> Any:
     """Labels (str, or list of str) as indices (int64) into `names`; numbers stay as they are.
 
+    `called` is how errors call a row.
+
     Raises:
-        DataError: a label that is not among them; `where` says in which data, of which the rows after the first
-            `learnt` are held out.
+        DataError: a label that is not among them; says in which row, not which.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -75,12 +129,14 @@ def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], where: str, learn
     flat = pc.list_flatten(labels) if nested else labels
     found = pc.index_in(flat, value_set=pa.array(names, flat.type)).cast("int64")
     if found.null_count:
-        place = pc.index(found.is_null(), True).as_py()
-        row = pc.list_parent_indices(labels)[place].as_py() if nested else place
-        number = f"row {row + 1}" if row < learnt else f"held-out row {row - learnt + 1}"
+        at = pc.index(found.is_null(), True).as_py()
+        row = pc.list_parent_indices(labels)[at].as_py() if nested else at
+        close = {kind for name in names if (kind := alike(name, flat[at].as_py()))}
         raise DataError(
-            f"{where}: {number} has the label {flat[place].as_py()!r}, "
-            f"expected one of {', '.join(names)}: correct it, or name all labels in run-config key 'labels'"
+            f"{called(row)} has a label that is none of {', '.join(names)}"
+            + "".join(f" (one of them differs from it only {kind})" for kind in sorted(close))
+            + ": correct it, or name all labels in run-config key 'labels'",
+            f"the label is {flat[at].as_py()!r}",
         )
     if not nested:
         return found
@@ -132,3 +188,19 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _without_nan(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.fill_null(pc.is_nan(values), False), None, values)
+
+
+def _numbers_without_nan(rows: list[Any], lists: bool) -> list[Any]:
+    if lists:
+        return [None if row is None else _numbers_without_nan(row, False) for row in rows]
+    return [None if row is None or math.isnan(row) else row for row in rows]
+
+
+def _stripped(row: list[str]) -> list[str]:
+    return [name.strip() for name in row if name.strip()]

@@ -35,6 +35,20 @@ class DataReport:
     longest: int = 0
 
 
+def in_words(report: DataReport, max_length: int) -> list[str]:
+    """What the owner of data should know of them, a sentence each; nothing where all of it is read."""
+    texts = report.rows - report.repeats - report.conflicts
+    found = {
+        f"{report.repeats} of {report.rows} rows repeat an earlier one and are left out": report.repeats,
+        f"{report.conflicts} of {report.rows} rows repeat an earlier one under another label and are left out: "
+        "see which is right": report.conflicts,
+        f"{report.unlabelled} rows have no label and are left out": report.unlabelled,
+        f"{report.cut} of {texts} texts are longer than max-length ({max_length} tokens; the longest has "
+        f"{report.longest}) and are cut": report.cut,
+    }
+    return [sentence for sentence, count in found.items() if count]
+
+
 @dataclass(frozen=True)
 class NodeData:
     """Examples of one node: no text, sentence or impression of `test` is in `train`, and no file of an image.
@@ -56,17 +70,6 @@ class NodeData:
     test: "Dataset"
     labels: tuple[str, ...]
     report: DataReport = DataReport()
-
-
-def checked_labels(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """`labels`.
-
-    Raises:
-        DataError: they are fewer than two, or not all different.
-    """
-    if len(set(labels)) < max(2, len(labels)):
-        raise DataError(f"{where}: expected at least two different labels, found {', '.join(labels)}")
-    return labels
 
 
 def require_two(examples: int, name: str, where: str) -> None:

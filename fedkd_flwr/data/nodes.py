@@ -22,12 +22,13 @@ from fedkd_flwr.names import fitting
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FORMAT = 2
+_FORMAT = 3
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
-    "task", "text_column", "text_pair_column", "label_column", "label_separator", "labels", "partition",
-    "partition_column", "dirichlet_alpha", "shards_per_node", "test_fraction", "max_test_examples", "seed",
+    "task", "text_column", "text_pair_column", "label_column", "label_separator", "labels", "skip_unlabelled",
+    "separator", "encoding", "partition", "partition_column",
+    "dirichlet_alpha", "shards_per_node", "test_fraction", "max_test_examples", "seed",
 }  # fmt: skip
 """Besides `dataset`, all that decides on a node's examples."""
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data.node_data import NodeData, checked_labels, require_two
+from fedkd_flwr.data.label_names import checked_labels
+from fedkd_flwr.data.node_data import NodeData, require_two
 from fedkd_flwr.data.split import drawn, held_out
 from fedkd_flwr.errors import DataError
 

@@ -11,6 +11,7 @@ from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.saved import class_names, find_saved, is_saved
 from fedkd_flwr.data.saved_words import read_saved_words
 from fedkd_flwr.data.sentences import Sentences, as_dataset, node_data, once, tags_of
+from fedkd_flwr.name_lists import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +44,7 @@ def load_tagged(file: DataFile, config: RunConfig, name: str, partition: int, pa
 def load_test_tagged(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
     """All sentences of a source; where some are held out, these."""
     file = find_tagged(source)
-    config = config.model_copy(update={"labels": ",".join(labels)})
+    config = config.model_copy(update={"labels": listed(labels)})
     found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels)
     return as_dataset(found.test or found.train, labels)
 

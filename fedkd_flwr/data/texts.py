@@ -1,22 +1,33 @@
 """A node's texts with their labels: a table, or its share of one, split into train and held out."""
 
-import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data.examples import HELD_OUT, distinct_labels, load_examples, name_of, read_examples, with_labels
+from fedkd_flwr.data.examples import (
+    HELD_OUT,
+    ROW,
+    distinct_labels,
+    locate,
+    name_of,
+    read_examples,
+    with_labels,
+)
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.label_columns import strata
-from fedkd_flwr.data.node_data import NodeData, checked_labels, require_two
+from fedkd_flwr.data.label_names import checked_labels, require_different
+from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.saved import class_names
 from fedkd_flwr.data.split import held_out, thinned
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
+    from numpy.typing import NDArray
 
-_log = logging.getLogger(__name__)
+_REPEATS, _CONFLICTS = "repeats", "conflicts"
+"""Columns: how many later rows with this text were left out, under the same label and under another one."""
 
 
 @lru_cache(maxsize=64)
@@ -29,7 +40,7 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
     import numpy as np
 
     where, limit = name_of(file), config.max_test_examples
-    dataset, labels = _labelled(file, config, bool(partitions) and config.partition == "natural")
+    dataset, labels, unlabelled = _labelled(file, config, bool(partitions) and config.partition == "natural")
     if partitions:
         name, dataset = share(dataset, config, partition, partitions, where)
     require_two(len(dataset), name, where)
@@ -40,41 +51,70 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
         rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
     else:
         rows = held_out(classes, config.test_fraction, limit, rng)
-    kept = [name for name in ("text", "pair", "label") if name in dataset.column_names]
-    train, test = (dataset.select(part).select_columns(kept) for part in rows)
-    return NodeData(name, train, test, labels)
+    train, test = (dataset.select(part).select_columns(_columns(dataset, "label")) for part in rows)
+    report = _report(dataset, rows[1], labels, unlabelled)
+    return NodeData(name, train, test, labels, report)
 
 
 def load_test_texts(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
     """All texts of a source; where some are held out, these."""
-    found = with_labels(load_examples(source, config), labels, source)
+    found = with_labels(read_examples(locate(source), config)[0], labels, source)
     if HELD_OUT in found.column_names:
-        found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held]).remove_columns(HELD_OUT)
-    return found
+        found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held])
+    return found.select_columns(_columns(found, "label"))
 
 
 @lru_cache(maxsize=4)
-def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset", tuple[str, ...]]:
-    dataset, where = read_examples(file, config, owned), name_of(file)
-    declared = class_names(file, config.label_column) if file.kind == "hf" else ()
-    labels = checked_labels(config.label_names or declared or distinct_labels(dataset), where)
-    return _without_repeats(with_labels(dataset, labels, where), where), labels
+def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset", tuple[str, ...], int]:
+    """Each text once, with its label; the labels; and how many rows have none."""
+    (dataset, unlabelled), where = read_examples(file, config, owned), name_of(file)
+    labels = config.label_names or (class_names(file, config.label_column) if file.kind == "hf" else ())
+    found = checked_labels(labels or distinct_labels(dataset), where)
+    if not labels and config.task != "regression":
+        require_different(found, where)
+    return _without_repeats(with_labels(dataset, found, where)), found, unlabelled
 
 
-def _without_repeats(dataset: "Dataset", where: str) -> "Dataset":
-    """Each text, or pair of texts, once: the first, or the first held out where the data say what is."""
-    columns = [dataset[name][:] for name in ("text", "pair") if name in dataset.column_names]
+def _columns(dataset: "Dataset", *others: str) -> list[str]:
+    """The columns of texts, and these."""
+    return [name for name in ("text", "pair", *others) if name in dataset.column_names]
+
+
+def _without_repeats(dataset: "Dataset") -> "Dataset":
+    """Each text, or pair of texts, once: the first, or the first held out where the data say what is.
+
+    It comes with the numbers of rows that were left out for it.
+    """
+    labels, columns = dataset["label"][:], [dataset[name][:] for name in _columns(dataset)]
     texts = [tuple(" ".join(text.casefold().split()) for text in row) for row in zip(*columns, strict=True)]
     held = dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [False] * len(texts)
     first: dict[tuple[str, ...], int] = {}
     for row in sorted(range(len(texts)), key=lambda row: not held[row]):
         first.setdefault(texts[row], row)
-    if len(first) == len(texts):
-        return dataset
-    _log.info(
-        "%s: %d of %d rows repeat an earlier text and are left out",
-        where,
-        len(texts) - len(first),
-        len(texts),
+    repeats, conflicts = [0] * len(texts), [0] * len(texts)
+    for row, text in enumerate(texts):
+        kept = first[text]
+        if kept != row:
+            (repeats if labels[kept] == labels[row] else conflicts)[kept] += 1
+    counted = dataset.add_column(_REPEATS, repeats).add_column(_CONFLICTS, conflicts)
+    return counted.select(sorted(first.values()))
+
+
+def _report(dataset: "Dataset", test: "NDArray[np.int64]", labels: tuple[str, ...], unlabelled: int) -> DataReport:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = dataset.with_format("arrow")[:]
+    repeats, conflicts = (pc.sum(table[name]).as_py() for name in (_REPEATS, _CONFLICTS))
+    found = table["label"]
+    flat = pc.list_flatten(found) if pa.types.is_list(found.type) else found
+    classes = () if pa.types.is_floating(flat.type) else np.bincount(flat.to_numpy(), minlength=len(labels)).tolist()
+    return DataReport(
+        rows=len(table) + repeats + conflicts,
+        repeats=repeats,
+        conflicts=conflicts,
+        unlabelled=unlabelled,
+        classes=tuple(classes),
+        held_out=tuple(sorted(table[ROW].take(test).to_pylist())),
     )
-    return dataset.select(sorted(first.values()))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd_flwr.errors import DataError, ModelError
+from fedkd_flwr.data.image_files import read_image
+from fedkd_flwr.errors import ModelError
 from fedkd_flwr.tasks.single_label import SingleLabel
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ImageClassification(SingleLabel):
             Columns `pixels` (uint8, all of an image: channels, height, width) and `label` (int64).
 
         Raises:
-            DataError: a file holds no image.
+            DataError: a file holds no image that `read_image` can read.
             ModelError: the processor makes images of several sizes.
         """
         import pyarrow as pa
@@ -63,7 +64,7 @@ class ImageClassification(SingleLabel):
         paths = dataset["image"][:]
         pixels = np.empty((len(paths), *self.shape), np.uint8)
         for place, path in zip(pixels, paths, strict=True):
-            image = self._resized(_read(path))
+            image = self._resized(read_image(path))
             if image.shape != self.shape:
                 raise ModelError(
                     f"the teacher's image processor makes {path} {image.shape} pixels large, others {self.shape}: "
@@ -111,15 +112,3 @@ class ImageClassification(SingleLabel):
             mean, std = (torch.tensor(x)[:, None, None] for x in (self.processor.image_mean, self.processor.image_std))
             values = (values - mean) / std
         return values
-
-
-def _read(path: str) -> Any:
-    """The image of a file as RGB, turned as its camera was."""
-    from PIL import Image
-    from transformers.image_utils import load_image
-
-    try:
-        with Image.open(path) as image:
-            return load_image(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: no image that can be read ({type(error).__name__}): replace or remove it") from None

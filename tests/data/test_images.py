@@ -135,8 +135,8 @@ def test_errors_name_the_folder(plain: Path, split: Path, tmp_path: Path, config
     fails(tmp_path / "none", "image folder .*/none: no such folder, correct the path in 'imagefolder:")
     (tmp_path / "empty").mkdir()
     fails(tmp_path / "empty", "empty: it has no images to learn from, expected CLASS/\\*.png, or train/CLASS/\\*.png")
-    fails(save_digits(tmp_path / "one", 20, classes=1), "one: expected at least two different labels, found 0")
-    fails(plain, "has the label '[2-9]', expected one of 0, 1", labels="0,1")
+    fails(save_digits(tmp_path / "one", 20, classes=1), "one: expected at least two different labels, found 1")
+    fails(plain, "/2/[0-9]+.png has a label that is none of 0, 1", labels="0,1")
     fails(plain, "leaves one of 60 nodes", 60, partition="dirichlet", dirichlet_alpha=0.01)
     for image in sorted((split / "test").rglob("*.png"))[1:]:
         image.unlink()
@@ -147,3 +147,54 @@ def test_errors_name_the_folder(plain: Path, split: Path, tmp_path: Path, config
     fails(split, "test: it has no images, expected CLASS/\\*.png: fill or remove it")
     with pytest.raises(DataError, match="dataset 'tweets' has no images: set run-config key 'dataset'"):
         node(configured(plain).model_copy(update={"dataset": "tweets"}))
+
+
+@pytest.mark.parametrize("train", ["train", "Training"])
+@pytest.mark.parametrize("held", ["test", "Testing", "val", "valid", "Validation", "dev"])
+def test_a_part_by_any_of_its_names_is_held_out(train: str, held: str, tmp_path: Path, configured: Configure) -> None:
+    save_digits(tmp_path / held, 40, start=100)
+    save_digits(tmp_path / train, 100)
+    data = node(configured(tmp_path, max_test_examples=0))
+    assert (len(data.train), len(data.test)) == (100, 40)
+    assert all(f"/{held}/" in path for path in files(data.test))
+    assert len(load_test_data(f"imagefolder:{tmp_path}", configured(tmp_path), data.labels)) == 40
+
+
+def test_folders_that_are_not_read_are_named_once(
+    split: Path, configured: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_digits(split / "val", 30, start=200)
+    save_digits(split / "train" / "3" / "more", 10)
+    data = node(configured(split, max_test_examples=0))
+    assert all("/test/" in path for path in files(data.test)) and len(data.train) == 100
+    lines = [record.getMessage() for record in caplog.records if "not read" in record.getMessage()]
+    assert lines == [f"{split}: these of its folders are not read: val, train/3/more"]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path, configured: Configure) -> None:
+    save_digits(tmp_path, 40, classes=2)
+    (tmp_path / "0").rename(tmp_path / "train")
+    assert node(configured(tmp_path)).labels == ("1", "train")
+
+
+def test_what_systems_leave_in_folders_is_no_image_and_no_class(
+    plain: Path, configured: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = node(configured(plain))
+    image = next((plain / "3").iterdir()).read_bytes()
+    for name in ("3/._1.png", "3/.hidden.png", "3/Thumbs.db", "3/.DS_Store", "__MACOSX/3/1.png", ".cache/1.png"):
+        (plain / name).parent.mkdir(parents=True, exist_ok=True)
+        (plain / name).write_bytes(image)
+    after = node(configured(plain))
+    assert (after.labels, files(after.train), files(after.test)) == (
+        before.labels,
+        files(before.train),
+        files(before.test),
+    )
+    assert caplog.text == ""
+
+
+def test_a_report_counts_images_and_says_which_are_held_out(split: Path, configured: Configure) -> None:
+    shares = [node(configured(split, max_test_examples=0), i, 3).report for i in range(3)]
+    assert sum(report.rows for report in shares) == sum(sum(report.classes) for report in shares) == 140
+    assert sorted(number for report in shares for number in report.held_out) == list(range(101, 141))

@@ -190,7 +190,7 @@ def test_a_changed_key_is_as_if_nothing_had_been_kept(
     assert changed[0] == changed[1]
 
 
-def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure: Configure) -> None:
+def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure: Configure, write: Write) -> None:
     """What reading, sharing out and encoding look up in the config, they find in what the examples are kept under."""
     looked_up: set[str] = set()
 
@@ -202,17 +202,18 @@ def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure:
             looked_up.add(key)
             return getattr(self._config, key)
 
-    for partition in ("natural", "iid", "dirichlet"):
-        watched: Any = Watched(configure(partition=partition, test_fraction=0.11))
-        data = load_node_data(watched, {"partition-id": 0, "num-partitions": 2})
+    place = {"partition-id": 0, "num-partitions": 2}
+    own = f"csv:{write('a.csv', [row | {'source': row['label']} for row in rows(20)])}"
+    for dataset, partition in (("tweets", "natural"), ("tweets", "iid"), ("tweets", "dirichlet"), (own, "natural")):
+        watched: Any = Watched(configure(dataset=dataset, partition=partition, test_fraction=0.11))
+        data = load_node_data(watched, place)
         build_task(watched, data.labels)
     in_encoding, in_place = {"teacher", "student", "parts", "max_length"}, {"dataset", "task"}
+    others = {"natural": "iid", "text": "body", "label": "class", "source": "owner", "auto": ";", "utf-8": "cp1252"}
+    others |= {"": "a,b", False: True}
     for key in looked_up - in_encoding - in_place - {"label_names"}:
         value = getattr(configure(), key)
-        others = {"natural": "iid", "text": "body", "label": "class", "source": "owner"}
-        changed = (
-            others.get(value, "a,b") if isinstance(value, str) else value * 2 + 1 if isinstance(value, int) else 0.25
-        )
-        place = {"partition-id": 0, "num-partitions": 2}
+        changed = others[value] if isinstance(value, bool | str) else value * 2 + 1 if isinstance(value, int) else 0.25
         assert data_fingerprint(configure(**{key: changed}), place) != data_fingerprint(configure(), place), key
     assert {"seed", "partition", "dirichlet_alpha", "partition_column", "test_fraction"} <= looked_up
+    assert {"separator", "encoding", "skip_unlabelled"} <= looked_up
