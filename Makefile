@@ -2,7 +2,7 @@
 # make test   the tests: `make unit`, in as many processes as there are cores, then `make e2e`, which starts the real
 #             Flower processes; `make unit ARGS="-k codec"` passes arguments to pytest
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
-# make test-docker   build docker/, run a federation in containers, kill a silo, take everything down
+# make test-docker   docker/ for real, in a project and folder of its own: a silo killed, a run stopped and resumed
 # make lint   ruff and mypy
 PYTHON ?= python3
 VENV := .venv

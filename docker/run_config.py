@@ -14,22 +14,26 @@ import tomli_w
 APP = Path(__file__).parent.parent
 sys.path.insert(0, str(APP))
 
-from fedkd_flwr.errors import FedKDError  # noqa: E402
+from fedkd_flwr.config import RunConfig  # noqa: E402
+from fedkd_flwr.errors import ConfigError, FedKDError  # noqa: E402
+from fedkd_flwr.past_run import PastRun  # noqa: E402
 from fedkd_flwr.run_arguments import gather, parse_overrides  # noqa: E402
 
 
-def config_of(name: str, overrides: str, *, resume: bool) -> str:
-    """The config of run `name`, new or continued, as TOML; `overrides` as `key=value key2=value2`."""
-    folder = Path("runs", name)
-    if fixed := {"run-name", "runs-dir", "resume"}.intersection(parse_overrides(overrides)):
-        raise FedKDError(f"run-config key {min(fixed)!r} is set by docker/run.sh: leave it out")
-    if resume and not (folder / "config.json").exists():
-        there = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/config.json"))) or "none"
-        raise FedKDError(f"there is no run {name!r} to continue on the server; runs there: {there}")
-    if not resume and folder.exists():
-        raise FedKDError(f"name {name!r} is taken: choose another, or continue that run: docker/run.sh --resume {name}")
-    arguments = gather(APP, [overrides, 'runs-dir="runs"', f'run-name="{name}"'], folder if resume else None)
-    return tomli_w.dumps(arguments.config.as_run_config())
+def config_of(name: str, overrides: str, *, resume: bool) -> RunConfig:
+    """The config of run `name`, new or continued, with `overrides` as `key=value key2=value2`."""
+    folder = Path("runs", name).absolute()
+    changes = parse_overrides(overrides)
+    if fixed := {"run-name", "runs-dir", "resume"}.intersection(changes):
+        raise ConfigError(f"run-config key {min(fixed)!r} is set by docker/run.sh: leave it out")
+    if resume:
+        run = PastRun.read(folder)
+        config = RunConfig.parse({**run.config, **changes, "resume": str(folder)})
+        run.require(config)
+        return config
+    if folder.exists():
+        raise ConfigError(f"{name!r} is taken: choose another name, or continue it: docker/run.sh --resume {name}")
+    return gather(APP, [overrides, 'runs-dir="runs"', f'run-name="{name}"']).config
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def main() -> None:
     resume = arguments[:1] == ["--resume"]
     name, *overrides = arguments[resume:]
     try:
-        print(config_of(name, " ".join(overrides), resume=resume), end="")
+        print(tomli_w.dumps(config_of(name, " ".join(overrides), resume=resume).as_run_config()), end="")
     except FedKDError as error:
         sys.exit(f"docker/run.sh: {error}")
 

@@ -46,7 +46,14 @@ class PastRun:
         Raises:
             StateError: there is no run, or none that can go on; says why and what to do.
         """
-        config = _read(folder / CONFIG, f"{folder} holds no run to resume")
+        try:
+            config = _read(folder / CONFIG, f"{folder} holds no run to resume")
+        except StateError as error:
+            runs = sorted(path.parent.name for path in folder.parent.glob(f"*/{CONFIG}") if path.parent != folder)
+            raise StateError(
+                f"{error}; resume is the path of a run's folder where the ServerApp runs, the last runs in "
+                f"{folder.parent} are: {', '.join(runs[-5:]) or 'none'}"
+            ) from None
         newest = newest_checkpoint(folder)
         state = _read(newest / STATE, f"resume: checkpoint {newest} is damaged, remove it to go on from the one before")
         if state.get("format") != FORMAT:

@@ -1,6 +1,5 @@
 """docker/ as far as it can be held without containers; tests/e2e/docker.sh runs it for real."""
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,8 @@ import pytest
 import yaml
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.disk import write_json
+from fedkd_flwr.past_run import FORMAT
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -138,41 +139,47 @@ def run_config(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[st
     return shell(sys.executable, DOCKER / "run_config.py", *arguments, folder=folder)
 
 
-def test_a_run_and_its_continuation_have_the_same_config(tmp_path: Path) -> None:
+@pytest.fixture
+def past(tmp_path: Path) -> RunConfig:
+    """The config of run `first` below a folder, which has finished two of its three rounds."""
     done = run_config(tmp_path, "first", 'labels="no,yes" learning-rate=3e-5 num-rounds=3')
     assert done.returncode == 0, done.stderr
     config = RunConfig.parse(tomllib.loads(done.stdout))
-    assert (config.labels, config.learning_rate, config.num_rounds, config.run_name) == ("no,yes", 3e-5, 3, "first")
-    assert config.runs_dir == str(tmp_path / "runs")
-
     folder = tmp_path / "runs/first"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config.as_run_config()))
-    done = run_config(tmp_path, "--resume", "first", "num-rounds=5")
-    assert done.returncode == 0, done.stderr
-    resumed = RunConfig.parse(tomllib.loads(done.stdout))
-    assert (resumed.num_rounds, resumed.resume) == (5, str(folder))
-    assert not config.differences(resumed)
+    (folder / "checkpoints/00000001").mkdir(parents=True)
+    write_json(folder / "config.json", config.as_run_config())
+    write_json(folder / "history.json", {"finished": False, "rounds": [{}, {}]})
+    state = {"format": FORMAT, "lineage": "0", "round": 2, "partitions": None, "taken": {"north": 2}}
+    write_json(folder / "checkpoints/00000001/state.json", state)
+    return config
+
+
+def test_a_run_and_its_continuation_have_the_same_config(past: RunConfig, tmp_path: Path) -> None:
+    assert (past.labels, past.learning_rate, past.num_rounds, past.run_name) == ("no,yes", 3e-5, 3, "first")
+    assert past.runs_dir == str(tmp_path / "runs")
+    for overrides, rounds in ([], 3), (["num-rounds=5"], 5):
+        done = run_config(tmp_path, "--resume", "first", *overrides)
+        assert done.returncode == 0, done.stderr
+        resumed = RunConfig.parse(tomllib.loads(done.stdout))
+        assert resumed == past.model_copy(update={"num_rounds": rounds, "resume": str(tmp_path / "runs/first")})
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["first"], ["first", "taken", "--resume first"]),
-        (["--resume", "second"], ["second", "first"]),
+        (["first"], ["'first' is taken", "docker/run.sh --resume first"]),
+        (["--resume", "second"], ["second", "are: first"]),
+        (["--resume", "first", "num-rounds=1"], ["num-rounds", "2"]),
+        (["--resume", "first", "seed=1"], ["seed"]),
         (["second", "num-round=3"], ["num-round"]),
         (["second", "num-rounds=0"], ["num-rounds"]),
         (["second", 'runs-dir="elsewhere"'], ["runs-dir", "docker/run.sh"]),
-        (["--resume", "first", "seed=1"], ["seed"]),
+        (["--resume", "first", 'resume="elsewhere"'], ["resume", "docker/run.sh"]),
     ],
 )
 def test_what_the_server_would_refuse_is_refused_before_in_one_line(
-    tmp_path: Path, arguments: list[str], words: list[str]
+    past: RunConfig, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    folder = tmp_path / "runs/first"
-    folder.mkdir(parents=True)
-    app = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    (folder / "config.json").write_text(json.dumps(app))
     done = run_config(tmp_path, *arguments)
     assert done.returncode == 1 and not done.stdout
     assert len(done.stderr.splitlines()) == 1 and all(word in done.stderr for word in words), done.stderr

@@ -81,7 +81,8 @@ def test_resume_refuses_another_run(run_config: Config, tmp_path: Path) -> None:
     folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
     before = files_of(folder)
     for changes, message in (
-        ({"resume": str(tmp_path / "nowhere")}, "holds no run to resume"),
+        ({"resume": str(tmp_path / "nowhere")}, "holds no run to resume: .* where the ServerApp runs, .* are: none"),
+        ({"resume": str(folder.parent / "nowhere")}, f"the last runs in {folder.parent} are: {folder.name}$"),
         ({"resume": str(folder), "seed": 5}, "seed was 0, is 5"),
         ({"resume": str(folder), "run_name": "other"}, "'run-name' is 'other' but a resumed run keeps its folder"),
         ({"resume": str(folder), "num_rounds": 1}, "is finished, all its 1 rounds: nothing is left to resume"),

@@ -94,7 +94,8 @@ assert [r["round"] for r in rounds] == [1, 2, 3, 4], rounds
 assert [(r["trained"], list(r["failed"])) for r in rounds[:2]] == [(3, []), (2, ["west"])], rounds
 assert (rounds[3]["trained"], rounds[3]["failed"]) == (3, {}), rounds
 before = json.loads((stopped / "history.json").read_text())["rounds"]
-assert len(before) >= 2 and before == rounds[: len(before)], (before, rounds)
+done = len(before) - 1  # the scores of the last round come with the next
+assert done >= 1 and before[:done] == rounds[:done], (before, rounds)
 with (folder / "traffic.csv").open() as file:
     rows = [row for row in csv.DictReader(file) if row["direction"] == "up"]
 sent = {(row["round"], row["node"]) for row in rows if row["round"] in "12"}
