@@ -83,17 +83,33 @@ class PastRun:
                 f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
             ) from None
 
+    def parsed(self) -> RunConfig:
+        """Its config, validated.
+
+        Raises:
+            StateError: this version does not understand it.
+        """
+        try:
+            return RunConfig.parse(self.config)
+        except ConfigError as error:
+            raise StateError(
+                f"resume: {self.folder / CONFIG} is not one of this version ({error}): "
+                "go on with the version of fedkd-flwr that wrote it, or start a new run"
+            ) from None
+
     def require(self, config: RunConfig) -> None:
         """Whether a run with this config is this run, going on.
 
         Raises:
+            StateError: as `parsed`.
             ConfigError: it is another run, or there is nothing left to do; names the keys.
         """
-        if differences := RunConfig.parse(self.config).differences(config):
+        before = self.parsed()
+        if differences := before.differences(config):
             raise ConfigError(
                 f"{self.folder} can only be resumed as it was: {'; '.join(differences)}. Set these keys as they were"
             )
-        if config.run_name not in ("", self.config["run-name"], self.folder.name):
+        if config.run_name not in ("", before.run_name, self.folder.name):
             raise ConfigError(
                 f"run-config key 'run-name' is {config.run_name!r} but a resumed run keeps its folder, {self.folder}: "
                 "leave run-name out"
@@ -103,14 +119,14 @@ class PastRun:
                 f"run-config key 'num-rounds' is {config.num_rounds} but {self.folder} has finished {self.round} "
                 "rounds: set it to more"
             )
-        if self.finished and self.ended_early and config.early_stopping == self.config["early-stopping"]:
+        if self.finished and self.ended_early and config.early_stopping == before.early_stopping:
             raise ConfigError(
                 f"{self.folder} is finished: it ended early, after {self.round} rounds. To train it further, set "
                 "early-stopping to another number, or to 0"
             )
         if self.finished and config.num_rounds <= self.round:
             raise ConfigError(
-                f"{self.folder} is finished, all its {self.round} rounds: nothing is left to resume. "
+                f"{self.folder} is finished, after round {self.round}: nothing is left to resume. "
                 f"To train it further, set num-rounds to more than {self.round}"
             )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.past_run import PastRun
 from fedkd_flwr.run_names import fresh_run_name
 
@@ -51,20 +51,17 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, node
     config = config if config.run_name else config.model_copy(update={"run_name": fresh_run_name()})
     folder = Path(config.runs_dir, config.run_name)
     if folder.exists():
-        raise ConfigError(
-            f"run-name {config.run_name!r} is taken: choose another, or continue that run with: "
-            f"{resume_command(app.resolve(), folder)}"
-        )
+        raise ConfigError(f"run-name {config.run_name!r} is taken: choose another{_or_continue(app, folder)}")
     return Arguments(config, folder, nodes or NODES)
 
 
 def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arguments:
     """The run in a folder, going on with these changes; what would change nothing, or all, is refused."""
     run = PastRun.read(folder)
-    before = _absolute(run.config)
+    before = _absolute(run.parsed().as_run_config())
     after = _absolute({**before, **changes, "resume": str(folder)})
     for key in ("run-name", "runs-dir"):
-        if after[key] != before.get(key):
+        if after[key] != before[key]:
             raise ConfigError(
                 f"{key} changes nothing where a run is resumed, its results stay in {folder}: leave it out"
             )
@@ -82,6 +79,15 @@ def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arg
             "afresh. Set state-dir to where the nodes' states are, or start a new run"
         )
     return Arguments(config, folder, nodes or run.partitions or NODES)
+
+
+def _or_continue(app: Path, folder: Path) -> str:
+    """How to go on with a run, where that is possible."""
+    try:
+        over = PastRun.read(folder).finished
+    except StateError:
+        over = True
+    return "" if over else f", or continue that run with: {resume_command(app.resolve(), folder)}"
 
 
 def resume_command(app: Path, folder: Path, *options: str) -> str:

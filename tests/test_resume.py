@@ -85,7 +85,7 @@ def test_resume_refuses_another_run(run_config: Config, tmp_path: Path) -> None:
         ({"resume": str(folder.parent / "nowhere")}, f"the last runs in {folder.parent} are: {folder.name}$"),
         ({"resume": str(folder), "seed": 5}, "seed was 0, is 5"),
         ({"resume": str(folder), "run_name": "other"}, "'run-name' is 'other' but a resumed run keeps its folder"),
-        ({"resume": str(folder), "num_rounds": 1}, "is finished, all its 1 rounds: nothing is left to resume"),
+        ({"resume": str(folder), "num_rounds": 1}, "is finished, after round 1: nothing is left to resume"),
     ):
         with pytest.raises(FedKDError, match=message):
             run_server(LoopbackGrid(run_config(**{"num_rounds": 2, **changes}), nodes(2)))

@@ -145,7 +145,7 @@ def test_resume_refuses_what_makes_another_run_or_no_difference(
 
 def test_a_finished_run_can_only_be_lengthened(tmp_path: Path) -> None:
     folder = past_run(tmp_path / "runs" / "old", finished=True, done=3)
-    with pytest.raises(ConfigError, match=r"old is finished, all its 3 rounds.* set num-rounds to more than 3"):
+    with pytest.raises(ConfigError, match=r"old is finished, after round 3.* set num-rounds to more than 3"):
         gather(REPOSITORY, [], folder)
     assert gather(REPOSITORY, ["num-rounds=4"], folder).config.num_rounds == 4
 
@@ -156,6 +156,8 @@ def test_a_run_of_another_version_cannot_be_resumed(tmp_path: Path) -> None:
     state.write_text(json.dumps(json.loads(state.read_text()) | {"format": FORMAT - 1}))
     with pytest.raises(StateError, match=rf"has format {FORMAT - 1}, this version reads {FORMAT}"):
         gather(REPOSITORY, [], folder)
+    with pytest.raises(StateError, match=r"config.json is not one of this version \(.*'a-key-of-then' is unknown"):
+        gather(REPOSITORY, [], past_run(tmp_path / "runs" / "older", **{"a-key-of-then": 1}))
 
 
 @pytest.mark.parametrize(
@@ -181,11 +183,14 @@ def test_resume_of_what_is_no_run(tmp_path: Path, file: str, content: str | None
         gather(REPOSITORY, [], tmp_path / "old")
 
 
-def test_taken_run_name(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "x").mkdir(parents=True)
-    command = f"fedkd run {REPOSITORY} --resume {tmp_path}/runs/x"
-    with pytest.raises(ConfigError, match=rf"run-name 'x' is taken: .* with: {re.escape(command)}$"):
-        gather(REPOSITORY, ['run-name="x"'])
+def test_a_taken_run_name_comes_with_a_way_to_go_on_where_there_is_one(tmp_path: Path) -> None:
+    past_run(tmp_path / "runs" / "stopped")
+    past_run(tmp_path / "runs" / "over", finished=True, done=3)
+    (tmp_path / "runs" / "mine").mkdir()
+    command = f"fedkd run {REPOSITORY} --resume {tmp_path}/runs/stopped"
+    for name, hint in (("stopped", f", or continue that run with: {command}"), ("over", ""), ("mine", "")):
+        with pytest.raises(ConfigError, match=rf"^run-name '{name}' is taken: choose another{re.escape(hint)}$"):
+            gather(REPOSITORY, [f'run-name="{name}"'])
 
 
 def test_commands_to_resume_can_be_pasted() -> None:
