@@ -23,7 +23,7 @@ CHANGES = {"codec": "budget", "budget": "8x", "error-feedback": "both"}
 
 NODE = {
     "reading its data": ("query", None, "fedkd_flwr.prepared.load_node_data", 1, 0),
-    "keeping its data encoded": ("train", 1, "fedkd_flwr.data.store.flush", 1, 0),
+    "keeping its data encoded": ("query", None, "fedkd_flwr.data.store.flush", 1, 0),
     "loading its state": ("train", 2, "fedkd_flwr.node_state.load_file", 2, 1),
     "decoding the update": ("train", 2, "fedkd_flwr.node.apply_refresh", 1, 1),
     "evaluating": ("train", 2, "fedkd_flwr.node.evaluate", 1, 1),

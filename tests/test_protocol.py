@@ -156,3 +156,10 @@ def test_every_node_that_was_asked_has_an_answer_or_a_reason() -> None:
     assert answers == {1: good}
     assert failures.keys() == {2, 3, 4}
     assert failures[2] == "gone" and "no JoinReply" in failures[3] and "no answer in time" in failures[4]
+
+
+@given(lineage=st.one_of(st.text(), st.sampled_from(["../evil", "examples", LINEAGE + "\n", LINEAGE.upper()])))
+def test_a_lineage_that_is_none_is_refused_where_it_arrives(lineage: str) -> None:
+    body = JoinRequest(lineage=LINEAGE).model_copy(update={"lineage": lineage})
+    with pytest.raises(ProtocolError, match=r"^JoinRequest field 'lineage': [^\n]*$"):
+        from_records(JoinRequest, to_records(body))

@@ -12,6 +12,8 @@ from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
+from fedkd_flwr.errors import RunError
+
 CHANGES = {"codec": "budget", "budget": "8x", "error_feedback": "both"}
 
 
@@ -120,3 +122,17 @@ def test_a_node_that_never_trained_has_nothing_to_lose(run_config: Config) -> No
     found = history(run_server(LoopbackGrid(raw, nodes(3))))
     assert [entry["notes"] for entry in found["rounds"]] == [{}, {}, {}]
     assert min(entry["trained"] for entry in found["rounds"]) < 3
+
+
+@pytest.mark.parametrize("name", ["../../evil", "ward/1", "a\nb"])
+def test_a_name_that_is_no_folders_is_refused_at_the_start(
+    run_config: Config, tmp_path: Path, tweets_csv: Path, name: str
+) -> None:
+    before = set(tmp_path.parent.rglob("*"))
+    grid = LoopbackGrid(run_config(), [{"name": name, "data-path": str(tweets_csv)}, *nodes(1)])
+    with pytest.raises(RunError, match=r"node-config key 'name' is \S+ but should be letters, digits"):
+        run_server(grid)
+    left = [
+        path for path in set(tmp_path.parent.rglob("*")) - before if (tmp_path / "state") not in (path, *path.parents)
+    ]
+    assert left == [] and not list((tmp_path / "state").glob("[!e]*")), "only the other node's examples"
