@@ -17,7 +17,7 @@ import torch
 from common import in_one_process
 from flwr.app import Message
 
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 
 SETTINGS = {
     "architecture": "separate",

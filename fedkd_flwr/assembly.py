@@ -25,6 +25,7 @@ from fedkd_flwr.distillation import (
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
+from fedkd_flwr.pretrained import one_line, reading
 from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
@@ -225,6 +226,13 @@ def _build(
     labels: Sequence[str],
     chosen_layers: Sequence[int] = (),
 ) -> "PreTrainedModel":
+    with reading(reference, "be built"):
+        return _built(config, reference, num_layers, labels, chosen_layers)
+
+
+def _built(
+    config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str], chosen_layers: Sequence[int]
+) -> "PreTrainedModel":
     if config.task == "image-classification":
         return build_image_classifier(
             reference,
@@ -281,12 +289,17 @@ def _learning_rates(
 
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
+    images = config.task == "image-classification"
+    exit_head, batch = (image_head(student), noise(student)) if images else (head(student), probe(student))
     try:
-        if config.task == "image-classification":
-            return Nested(teacher, student, image_head(student), config.shared_layers, noise(student))
-        return Nested(teacher, student, head(student), config.shared_layers, probe(student))
+        return Nested(teacher, student, exit_head, config.shared_layers, batch)
     except ValueError as error:
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
+    except Exception as error:  # whatever a family of models raises
+        raise ModelError(
+            f"teacher {config.teacher!r}: its first layers cannot be tried as a student ({one_line(error)}): "
+            "set architecture to 'separate'"
+        ) from None
 
 
 def frozen_digest(student: "PreTrainedModel") -> str:

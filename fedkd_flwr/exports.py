@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr.disk import replacing
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models import quiet, read_config, reading
+from fedkd_flwr.pretrained import quiet, read_config, reading
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase

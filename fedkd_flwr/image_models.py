@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.distillation import batch_norms
-from fedkd_flwr.models import from_checkpoint, read_config, reading, resolve
+from fedkd_flwr.layers import keep_layers
+from fedkd_flwr.models import from_checkpoint
+from fedkd_flwr.pretrained import read_config, reading, resolve
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -31,7 +33,7 @@ def load_image_processor(reference: str) -> "BaseImageProcessor":
     from transformers import AutoImageProcessor
 
     with reading(reference):
-        return AutoImageProcessor.from_pretrained(resolve(reference))
+        return AutoImageProcessor.from_pretrained(resolve(reference), trust_remote_code=False)
 
 
 def has_layers(config: "PreTrainedConfig") -> bool:
@@ -64,8 +66,9 @@ def build_image_classifier(
     from transformers import AutoModelForImageClassification
 
     config = read_config(reference)
-    if num_layers is not None and has_layers(config):
-        config.num_hidden_layers = num_layers
+    if num_layers is not None and has_layers(config) and num_layers != config.num_hidden_layers:
+        with reading(reference, f"be cut to {num_layers} of its {config.num_hidden_layers} layers"):
+            keep_layers(config, range(num_layers))
     model = from_checkpoint(AutoModelForImageClassification, reference, config, labels, attentions, seed)
     for layer in batch_norms(model).values():
         layer.momentum = min(layer.momentum or 1.0, _MOMENTUM)
@@ -73,13 +76,12 @@ def build_image_classifier(
 
 
 def image_head(model: "PreTrainedModel") -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
-    """What an image classifier does above its layers: norm, first token (and the mean of the others), linear head."""
+    """What an image classifier makes of its last hidden states: a linear map of the first (and the mean of the others).
+
+    Families that classify otherwise do not nest: `Nested` compares.
+    """
 
     def apply(hidden: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        norm = getattr(model.base_model, "layernorm", None)
-        if norm is None:
-            raise ValueError("its family does not classify by the norm of its first token")
-        hidden = norm(hidden)
         pooled = hidden[:, 0]
         if model.classifier.in_features == 2 * hidden.shape[-1]:
             pooled = torch.cat([pooled, hidden[:, 1:].mean(dim=1)], dim=1)

@@ -3,10 +3,12 @@
 import torch
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.distillation import batch_norms
+from fedkd_flwr.distillation import batch_norms, require_layers
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import has_layers, load_image_processor
-from fedkd_flwr.models import depth, load_tokenizer, read_config, reading
+from fedkd_flwr.models import encoder_family, read_text_config
+from fedkd_flwr.positions import limit
+from fedkd_flwr.pretrained import depth, load_tokenizer, read_config, reading
 from fedkd_flwr.tasks.image_classification import ImageClassification
 from fedkd_flwr.tasks.text import read_alike
 
@@ -30,13 +32,17 @@ def check_models(config: RunConfig) -> None:
 
 def _check_text_models(config: RunConfig) -> None:
     student = config.student or config.teacher
-    for reference in (student, config.teacher):
+    for reference in dict.fromkeys((student, config.teacher)):
+        read_text_config(reference)
         _check_depth(config, reference, depth(reference))
+        _check_length(config, reference)
     if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
         raise ConfigError(
             f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
             f"0 ... {found - 1}"
         )
+    if config.architecture == "nested" and config.parts.trains == {"teacher", "student"}:
+        _check_layers(config)
     tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
     for reference, tokenizer in tokenizers.items():
         if len(tokenizer) > (tokens := getattr(read_config(reference), "vocab_size", len(tokenizer))):
@@ -54,6 +60,26 @@ def _check_text_models(config: RunConfig) -> None:
             f"{other}, attention cannot be matched: set teacher- and student-attention-weight to 0.0, or choose "
             "checkpoints of one tokenizer"
         )
+
+
+def _check_length(config: RunConfig, reference: str) -> None:
+    """Whether a model has positions for as many tokens as it will be given."""
+    if (most := limit(reference, config.max_length)) is not None:
+        raise ConfigError(
+            f"run-config key 'max-length' is {config.max_length} but {reference!r} has positions for {most} tokens: "
+            f"set it to 2 ... {most}"
+        )
+
+
+def _check_layers(config: RunConfig) -> None:
+    """Whether the student can be the teacher's first layers, of which no weights are made."""
+    teacher, student = (read_text_config(config.teacher, layers) for layers in (None, config.student_layers))
+    with reading(config.teacher, "be built"), torch.device("meta"):
+        encoders = [encoder_family(found).from_config(found) for found in (teacher, student)]
+    try:
+        require_layers(*encoders)
+    except ValueError as error:
+        raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
 
 
 def _check_image_models(config: RunConfig) -> None:

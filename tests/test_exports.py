@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.exports import export, load_classifier
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 
 _READERS = """
 import sys, torch

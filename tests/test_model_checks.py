@@ -8,7 +8,7 @@ from checkpoints import FAMILIES, WORDS, save
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.model_checks import check_models
-from fedkd_flwr.models import depth, resolve
+from fedkd_flwr.pretrained import depth, resolve
 
 
 @pytest.fixture

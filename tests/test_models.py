@@ -8,7 +8,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMas
 from fedkd_flwr.distillation import trainable
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.exports import export, load_classifier
-from fedkd_flwr.models import head_parameter_names, load_tokenizer
+from fedkd_flwr.models import head_parameter_names
+from fedkd_flwr.pretrained import load_tokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES)

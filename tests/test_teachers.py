@@ -30,7 +30,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_node_data
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
 from fedkd_flwr.model_checks import check_models
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 
 NESTED = {"architecture": "nested"}
 SEPARATE = {"architecture": "separate"}

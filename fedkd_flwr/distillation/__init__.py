@@ -1,7 +1,7 @@
 """Mutual distillation of a private teacher and a shared student (FedKD, Eqs 1-7); knows no Flower."""
 
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
-from fedkd_flwr.distillation.nested import TOKENS, Head, Nested
+from fedkd_flwr.distillation.nested import TOKENS, Head, Nested, layer_lists, require_layers
 from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
 from fedkd_flwr.distillation.pair import (
     PLACES,
@@ -11,6 +11,7 @@ from fedkd_flwr.distillation.pair import (
     Single,
     TeacherStudent,
     batch_norms,
+    inputs_of,
     layer_map,
     trainable,
 )
@@ -37,10 +38,13 @@ __all__ = [
     "batch_norms",
     "build_optimizer",
     "fit_heads",
+    "inputs_of",
+    "layer_lists",
     "layer_map",
     "load_moments",
     "moments",
     "pair_loss",
+    "require_layers",
     "trainable",
     "trainable_parameters",
 ]

@@ -1,6 +1,7 @@
 """The student is the teacher's own first layers with an exit head: one forward pass gives both outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,20 +50,24 @@ class Nested(Pair):
             probe: a batch on which the student is compared with the teacher's lower layers.
 
         Raises:
-            ValueError: the student's outputs are not those of the teacher's lower layers (a family that
-                normalises only after its last layer, say).
+            ValueError: the layers share weights, or the student's outputs are not those of the teacher's lower layers.
         """
         super().__init__()
         self.teacher = teacher
         self.student = student
         self._exit = depth(student)
         self._exit_head = exit_head
-        _tie(student.base_model, teacher.base_model)  # type: ignore[arg-type]
-        self._check(probe)
-        upper = _layers(teacher.base_model)[self._exit : shared_layers]  # type: ignore[arg-type]
+        below, above = student.base_model, teacher.base_model
+        require_layers(above, below)  # type: ignore[arg-type]
+        self.eval()
+        self._norm = _norm_above(student, probe)
+        _tie(below, above, self._norm)  # type: ignore[arg-type]
+        self._find_norm(probe)
+        self.train()
+        upper = [layer for layers in layer_lists(above) for layer in layers[self._exit : shared_layers]]  # type: ignore[arg-type]
         self.whole = shared_layers == depth(teacher)
-        federated = teacher if self.whole else upper
-        self._federated = {id(parameter) for parameter in federated.parameters()}
+        federated = [teacher] if self.whole else upper
+        self._federated = {id(parameter) for module in federated for parameter in module.parameters()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
@@ -72,7 +77,7 @@ class Nested(Pair):
             student = self.student(**inputs).logits
         else:
             outputs = self.teacher(**inputs, output_hidden_states=True)
-            teacher, student = outputs.logits, self._exit_head(outputs.hidden_states[self._exit], inputs)
+            teacher, student = outputs.logits, self._exit_head(self._exited(outputs.hidden_states), inputs)
         outputs = Outputs(teacher)
         return self.adjusted(outputs) if self.whole else outputs, self.adjusted(Outputs(student))
 
@@ -95,32 +100,84 @@ class Nested(Pair):
         federated = {id(parameter) for parameter in self.federated().values()}
         return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in federated}
 
+    def _exited(self, states: Sequence[Tensor]) -> Tensor:
+        """The student's last hidden states, of the teacher's hidden states."""
+        hidden = states[self._exit]
+        return hidden if self._norm is None else self._norm(hidden)
+
     @torch.no_grad()
-    def _check(self, probe: Mapping[str, Tensor]) -> None:
-        was_training = self.training
-        self.eval()
-        nested, alone = self(probe)[1].logits, self.student(**probe).logits
-        if not torch.allclose(nested, alone, rtol=1e-4, atol=1e-5):
-            raise ValueError("the first layers of this teacher, as they are, do not make a student")
-        self.train(was_training)
+    def _find_norm(self, probe: Mapping[str, Tensor]) -> None:
+        """Find what comes after the last layer; a norm that the recorded hidden states have seen is not applied."""
+        for norm in dict.fromkeys((self._norm, None)):
+            self._norm = norm
+            nested, alone = self(probe)[1].logits, self.student(**probe).logits
+            if torch.allclose(nested, alone, rtol=1e-4, atol=1e-5):
+                return
+        raise ValueError("the first layers of this teacher, as they are, do not make a student")
 
 
-def _layers(encoder: nn.Module) -> nn.ModuleList:
-    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    return next(layers for layers in lists if len(layers) == encoder.config.num_hidden_layers)  # type: ignore[union-attr]
+def layer_lists(encoder: nn.Module) -> list[nn.ModuleList]:
+    """The outermost lists of modules that are as long as an encoder is deep: entry i of each is of layer i.
+
+    None where layers share their weights.
+    """
+    layers = depth(encoder)
+
+    def below(module: nn.Module) -> Iterator[nn.ModuleList]:
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == layers:
+                yield child
+            else:
+                yield from below(child)
+
+    return list(below(encoder))
 
 
-def _norms_above(encoder: nn.Module) -> set[str]:
-    """Names of the norms that an encoder applies after its layers."""
-    layers, children = _layers(encoder), list(encoder.named_children())
-    last = next(i for i, (_, child) in enumerate(children) if any(module is layers for module in child.modules()))
-    return {name for name, child in children[last + 1 :] if isinstance(child, nn.LayerNorm)}
+def require_layers(teacher: nn.Module, student: nn.Module) -> None:
+    """Whether encoders, of one family, have layers that can be tied one by one.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if layer_lists(teacher) and layer_lists(student):
+        return
+    sizes = {sum(parameter.numel() for parameter in encoder.parameters()) for encoder in (teacher, student)}
+    if len(sizes) == 1 and depth(teacher) != depth(student):
+        raise ValueError("its layers share weights")
+    raise ValueError("its layers are not one list, of which the first could be a student")
 
 
-def _tie(student: nn.Module, teacher: nn.Module) -> None:
-    above = _norms_above(student)
-    for name, parameter in student.named_parameters():
-        owner, _, leaf = name.rpartition(".")
-        if owner in above:
-            continue
-        setattr(teacher.get_submodule(owner), leaf, parameter)
+@torch.no_grad()
+def _norm_above(model: nn.Module, probe: Mapping[str, Tensor]) -> nn.Module | None:
+    """The module that makes an encoder's last hidden states of what its last layer returns; None: nothing does."""
+    encoder: nn.Module = model.base_model  # type: ignore[assignment]
+    last = {layers[-1] for layers in layer_lists(encoder)}
+    calls: list[tuple[nn.Module, tuple[Any, ...], Any]] = []
+    hooks = [m.register_forward_hook(lambda *call: calls.append(call)) for m in encoder.modules()]
+    try:
+        model(**probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    states = next(_first(output) for module, _, output in calls if module is encoder)
+    returned = [_first(output) for module, _, output in calls if module in last]
+    if not returned or _equal(returned[-1], states):
+        return None
+    norms = (m for m, given, output in calls if given and _equal(given[0], returned[-1]) and _equal(output, states))
+    return next(norms, None)
+
+
+def _first(output: Any) -> Any:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
+def _tie(student: nn.Module, teacher: nn.Module, norm: nn.Module | None) -> None:
+    above = set() if norm is None else {id(parameter) for parameter in norm.parameters()}
+    for name, parameter in student.named_parameters(remove_duplicate=False):
+        if id(parameter) not in above:
+            owner, _, leaf = name.rpartition(".")
+            setattr(teacher.get_submodule(owner), leaf, parameter)

@@ -13,7 +13,7 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
         ModelError: one of them cannot be loaded.
     """
     from fedkd_flwr.image_models import load_image_processor
-    from fedkd_flwr.models import load_tokenizer
+    from fedkd_flwr.pretrained import load_tokenizer
     from fedkd_flwr.tasks.image_classification import ImageClassification
     from fedkd_flwr.tasks.multi_label import MultiLabel
     from fedkd_flwr.tasks.news_recommendation import NewsRecommendation

@@ -51,6 +51,9 @@ class Task(Protocol):
     def encode(self, dataset: "Dataset") -> "pa.Table":
         """Examples ready to be batched, a row each; one chunk a column."""
 
+    def made_up(self) -> "pa.Table":
+        """Two examples of nobody, as `encode` returns them, to try models on."""
+
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
     ) -> Iterator[dict[str, Tensor]]:

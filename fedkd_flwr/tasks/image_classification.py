@@ -59,8 +59,6 @@ class ImageClassification(SingleLabel):
             DataError: a file holds no image that `read_image` can read.
             ModelError: the processor makes images of several sizes.
         """
-        import pyarrow as pa
-
         paths = dataset["image"][:]
         pixels = np.empty((len(paths), *self.shape), np.uint8)
         for place, path in zip(pixels, paths, strict=True):
@@ -71,8 +69,11 @@ class ImageClassification(SingleLabel):
                     "choose one that resizes or crops to one size"
                 )
             place[:] = image
-        column = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), int(np.prod(self.shape)))
-        return pa.table({"pixels": column, "label": pa.array(dataset["label"][:], pa.int64())})
+        return self._table(pixels, dataset["label"][:])
+
+    def made_up(self) -> "pa.Table":
+        """Two examples of nobody, as `encode` returns them: noise."""
+        return self._table(np.random.default_rng(0).integers(0, 256, (2, *self.shape), np.uint8), [0, 1])
 
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
@@ -97,6 +98,13 @@ class ImageClassification(SingleLabel):
                 "pixel_values": self._normalised(torch.from_numpy(pixels[rows])),
                 "labels": torch.from_numpy(labels[rows]),
             }
+
+    @staticmethod
+    def _table(pixels: "NDArray[np.uint8]", labels: Sequence[int]) -> "pa.Table":
+        import pyarrow as pa
+
+        column = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), int(np.prod(pixels.shape[1:])))
+        return pa.table({"pixels": column, "label": pa.array(labels, pa.int64())})
 
     def _resized(self, image: Any) -> "NDArray[np.uint8]":
         processed = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="np")

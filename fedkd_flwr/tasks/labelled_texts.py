@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class LabelledTexts:
     """Tokenised texts; a task adds losses and scores."""
 
     kind: ClassVar[str]
+    two_labels: ClassVar[Sequence[Any]] = (0, 1)
+    """As `encode` returns them."""
 
     def __init__(
         self,
@@ -62,18 +64,14 @@ class LabelledTexts:
         Raises:
             ConfigError: the maximal length is too small for pairs.
         """
+        pairs = dataset["pair"][:] if "pair" in dataset.column_names else None
+        return self._encoded(dataset["text"][:], pairs, dataset.with_format("arrow")["label"][:].combine_chunks())
+
+    def made_up(self) -> "pa.Table":
+        """Two examples of nobody, as `encode` returns them."""
         import pyarrow as pa
 
-        texts, columns = dataset["text"][:], {}
-        pairs = dataset["pair"][:] if "pair" in dataset.column_names else None
-        for prefix, tokenizer in self._tokenizers.items():
-            found = tokenised(texts, tokenizer, self._max_length, pairs)
-            columns[f"{prefix}tokens"] = found.ids
-            columns.setdefault("length", found.lengths)
-            if found.segments is not None:
-                columns[f"{prefix}segments"] = found.segments
-        label = dataset.with_format("arrow")["label"][:].combine_chunks()
-        return pa.table(columns | {"label": label})
+        return self._encoded(["a", "b c d"], None, pa.array(self.two_labels))
 
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
@@ -105,6 +103,18 @@ class LabelledTexts:
     def targets(self, label: "pa.Array") -> Tensor:
         """The labels of all examples as losses and scores take them, [examples, ...]."""
         return torch.tensor(np.from_dlpack(label))
+
+    def _encoded(self, texts: Sequence[str], pairs: Sequence[str] | None, label: "pa.Array") -> "pa.Table":
+        import pyarrow as pa
+
+        columns: dict[str, pa.Array] = {}
+        for prefix, tokenizer in self._tokenizers.items():
+            found = tokenised(texts, tokenizer, self._max_length, pairs)
+            columns[f"{prefix}tokens"] = found.ids
+            columns.setdefault("length", found.lengths)
+            if found.segments is not None:
+                columns[f"{prefix}segments"] = found.segments
+        return pa.table(columns | {"label": label})
 
     @property
     def _tokenizers(self) -> dict[str, "PreTrainedTokenizerBase"]:

@@ -19,6 +19,7 @@ class MultiLabel(LabelledTexts):
     """Binary cross-entropy and KL divergence of Bernoullis, F1 and mean average precision."""
 
     kind = "multi-label"
+    two_labels = ([0], [0, 1])
     link: Link | None = "sigmoid"
 
     def targets(self, label: "pa.Array") -> Tensor:

@@ -67,6 +67,20 @@ class NewsRecommendation:
         nested = pa.LargeListArray.from_arrays(rows.offsets.cast(pa.int64()), tokens)
         return pa.table({"tokens": nested, **{name: table[name] for name in ("history", "candidates", "clicked")}})
 
+    def made_up(self) -> "pa.Table":
+        """Two examples of nobody, as `encode` returns them."""
+        import pyarrow as pa
+
+        titles, whole = tokenised(["a", "b", "c d"], self.processor, self._max_length).ids, pa.int32()
+        return pa.table(
+            {
+                "tokens": pa.LargeListArray.from_arrays(pa.array([0, 3, 3], pa.int64()), titles),
+                "history": pa.array([[0], [0, 1]], pa.large_list(whole)),
+                "candidates": pa.array([[1, 2], [2, 0]], pa.large_list(whole)),
+                "clicked": pa.array([[0, 1], [1, 0]], pa.large_list(pa.int8())),
+            }
+        )
+
     def batches(
         self, examples: "pa.Table", batch_size: int, order: Sequence[int] | None = None
     ) -> Iterator[dict[str, Tensor]]:

@@ -64,9 +64,15 @@ class TokenClassification:
             the same by a tokenizer of the teacher's own as `teacher-tokens` and `teacher-label`. A word of which a
             tokenizer leaves nothing is the unknown token.
         """
+        return self._encoded(dataset["words"][:], dataset["label"][:])
+
+    def made_up(self) -> "pa.Table":
+        """Two examples of nobody, as `encode` returns them."""
+        return self._encoded([["a"], ["b", "c"]], [[0], [0, 0]])
+
+    def _encoded(self, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]]) -> "pa.Table":
         import pyarrow as pa
 
-        sentences, tags = dataset["words"][:], dataset["label"][:]
         kind = pa.large_list(pa.int32())
         columns: dict[str, Any] = {}
         for prefix, reader in zip(("", "teacher-"), self._readers, strict=False):

@@ -4,7 +4,16 @@ import pytest
 import torch
 from test_losses import NONE, Classification
 from torch import Tensor
-from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedModel
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    BertConfig,
+    BertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    T5Config,
+    T5EncoderModel,
+)
 
 from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable, trainable_parameters
 from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
@@ -99,18 +108,50 @@ def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], t
     assert any("layer.0." in name for name in changed)
 
 
-def test_a_family_that_normalises_after_its_last_layer_is_refused() -> None:
-    def modern(layers: int) -> PreTrainedModel:
+def test_a_norm_after_the_last_layer_is_each_models_own(batch: dict[str, Tensor]) -> None:
+    def modern(layers: int, seed: int) -> MeanPooledClassifier:
         config = ModernBertConfig(
             vocab_size=50, hidden_size=8, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=8,
-            num_labels=3, pad_token_id=0,
+            num_labels=3, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
         )  # fmt: skip
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         encoder = ModernBertModel(config)
         with torch.no_grad():
-            encoder.final_norm.weight.mul_(3)
+            encoder.final_norm.weight.mul_(3 + seed)
         return MeanPooledClassifier(config, encoder)
 
-    student = modern(2)
-    with pytest.raises(ValueError, match="do not make a student"):
-        Nested(modern(4), student, head(student))
+    student, teacher = modern(2, 1), modern(4, 0)
+    pair = Nested(teacher, student, head(student)).eval()
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    torch.testing.assert_close(pair(batch)[1].logits, student(**inputs).logits)
+    of_teacher, of_student = (model.base_model.final_norm.weight for model in (teacher, student))
+    assert of_teacher is not of_student and not torch.equal(of_teacher, of_student)
+    assert {name for name in pair.shared() if "norm" in name} >= {"model.final_norm.weight"}
+    assert "teacher.model.final_norm.weight" in pair.private()
+
+
+def test_layers_that_share_their_weights_do_not_nest() -> None:
+    def albert(layers: int) -> MeanPooledClassifier:
+        config = AlbertConfig(
+            vocab_size=50, embedding_size=8, hidden_size=8, num_hidden_layers=layers, num_attention_heads=2,
+            intermediate_size=8, num_labels=3,
+        )  # fmt: skip
+        return MeanPooledClassifier(config, AlbertModel(config))
+
+    student = albert(2)
+    with pytest.raises(ValueError, match="its layers share weights"):
+        Nested(albert(4), student, head(student))
+
+
+def test_weights_that_have_two_names_stay_one() -> None:
+    """A T5 encoder knows its embeddings under two names."""
+
+    def t5(layers: int, seed: int) -> MeanPooledClassifier:
+        config = T5Config(vocab_size=50, d_model=8, d_kv=4, d_ff=8, num_layers=layers, num_heads=2, num_labels=3)
+        torch.manual_seed(seed)
+        return MeanPooledClassifier(config, T5EncoderModel(config))
+
+    student, teacher = t5(2, 1), t5(4, 0)
+    Nested(teacher, student, head(student))
+    below, above = student.base_model, teacher.base_model
+    assert above.shared.weight is above.encoder.embed_tokens.weight is below.shared.weight

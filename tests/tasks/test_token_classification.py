@@ -15,7 +15,7 @@ from seqeval.scheme import IOB2
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ModelError, RunError
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 from fedkd_flwr.tasks import Scores, Task, build_task
 from fedkd_flwr.tasks.token_classification import UNLABELLED, SpanScores, TokenClassification
 
