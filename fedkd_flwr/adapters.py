@@ -1,7 +1,9 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv:2106.09685) in place of a teacher's private layers, by `peft`."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +31,7 @@ def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -
         seed: determines the new weights; the global random state is left as it was.
 
     Raises:
-        ModelError: `peft` is not installed.
+        ModelError: `peft` is not installed, or there is nothing to put an adapter on.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -37,12 +39,18 @@ def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -
         raise ModelError(
             "key 'teacher-lora-rank' needs the package peft: run pip install 'fedkd-flwr[lora]', or set it to 0"
         ) from None
+    from transformers.pytorch_utils import Conv1D
+
     private = {id(parameter) for parameter in pair.local().values()}
     private &= {id(parameter) for parameter in teacher.base_model.parameters()}
-    linear = {name: module for name, module in teacher.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name: module for name, module in teacher.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     targets = [name for name, module in linear.items() if id(module.weight) in private]
     learning = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
-    with torch.random.fork_rng(devices=[]):
+    if not targets:
+        raise ModelError(
+            f"a {teacher.config.model_type} has no linear layers of its own for adapters: set teacher-lora-rank to 0"
+        )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # of a Conv1D's transposed weight
         torch.manual_seed(seed)
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), teacher, _NAME)
     for parameter in learning:
@@ -76,10 +84,9 @@ def _adapted(teacher: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @torch.no_grad()
-def _plain(layer: nn.Module) -> nn.Linear:
-    base: nn.Linear = layer.get_base_layer()  # type: ignore[operator]
-    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-    plain.weight = Parameter((base.weight.float() + layer.get_delta_weight(_NAME).float()).cpu())  # type: ignore[operator]
-    if base.bias is not None:
-        plain.bias = Parameter(base.bias.float().cpu())
+def _plain(layer: nn.Module) -> nn.Module:
+    base: nn.Module = layer.get_base_layer()  # type: ignore[operator]
+    plain = copy(base)
+    plain._parameters = {name: p if p is None else Parameter(p.float().cpu()) for name, p in base._parameters.items()}
+    plain.weight.add_(layer.get_delta_weight(_NAME).float().cpu())  # type: ignore[operator]
     return plain

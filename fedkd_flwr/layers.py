@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from fedkd_flwr.distillation import layer_lists
 from fedkd_flwr.errors import ModelError
 
@@ -26,28 +28,36 @@ def keep_layers(config: "PreTrainedConfig", layers: Sequence[int]) -> None:
             if isinstance(value, list | tuple) and len(value) == there and key not in _NOT_BY_LAYER:
                 setattr(part, key, type(value)(value[layer] for layer in layers))
     config.num_hidden_layers = len(layers)
+    if len(getattr(config, "stage_names", ())) == there + 1:  # of layers that a backbone can return, and its embeddings
+        config.stage_names = config.stage_names[: len(layers) + 1]
+        config.set_output_features_output_indices(None, None)
 
 
-def choose_layers(encoder: "PreTrainedModel", layers: Sequence[int]) -> None:
-    """Leave an encoder these of its layers, counted from 0.
+def choose_layers(model: "PreTrainedModel", layers: Sequence[int]) -> "PreTrainedModel":
+    """The model that has only these layers of a model's encoder, counted from 0, which is spoilt.
 
     Raises:
-        ModelError: it has no layers of their own.
+        ModelError: they make no model of its family.
     """
-    lists = layer_lists(encoder)
+    kind, lists = model.config.model_type, layer_lists(model.base_model)
     if not lists:
-        raise ModelError(
-            f"a {encoder.config.model_type} has no list of layers to choose from: empty student-layer-choice"
-        )
+        raise ModelError(f"a {kind} has no list of layers to choose from: empty student-layer-choice")
     for there in lists:
         for number in reversed(range(len(there))):
             if number not in layers:
                 del there[number]
-        for number, layer in enumerate(there):
-            for module in layer.modules():
-                if hasattr(module, "layer_idx"):
-                    module.layer_idx = number  # type: ignore[assignment]
-    keep_layers(encoder.config, layers)
+    keep_layers(model.config, layers)
+    with torch.random.fork_rng(devices=[]):
+        chosen = type(model)(model.config)
+    try:
+        chosen.load_state_dict(model.state_dict())
+    except RuntimeError:
+        numbers = ", ".join(map(str, layers))
+        raise ModelError(
+            f"layers {numbers} of a {kind} make no {kind}, whose first layer is unlike the others: put 0 into "
+            "student-layer-choice"
+        ) from None
+    return chosen
 
 
 def _parts(config: "PreTrainedConfig") -> "list[PreTrainedConfig]":

@@ -1,5 +1,7 @@
 """Whether the models of a run, or of a node, exist and fit together, before any weights are read."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from fedkd_flwr.config import RunConfig
@@ -11,6 +13,9 @@ from fedkd_flwr.positions import limit
 from fedkd_flwr.pretrained import depth, load_tokenizer, read_config, reading
 from fedkd_flwr.tasks.image_classification import ImageClassification
 from fedkd_flwr.tasks.text import read_alike
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def check_models(config: RunConfig) -> None:
@@ -33,14 +38,15 @@ def check_models(config: RunConfig) -> None:
 def _check_text_models(config: RunConfig) -> None:
     student = config.student or config.teacher
     for reference in dict.fromkeys((student, config.teacher)):
-        read_text_config(reference)
-        _check_depth(config, reference, depth(reference))
+        _check_depth(config, reference, read_text_config(reference).num_hidden_layers)
         _check_length(config, reference)
     if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
         raise ConfigError(
             f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
             f"0 ... {found - 1}"
         )
+    if not config.parts.whole:
+        read_text_config(student, max(config.chosen_layers, default=config.student_layers - 1) + 1)
     if config.architecture == "nested" and config.parts.trains == {"teacher", "student"}:
         _check_layers(config)
     tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}
@@ -95,7 +101,7 @@ def _check_image_models(config: RunConfig) -> None:
             _check_depth(config, reference, found.num_hidden_layers)
         elif not config.student:
             raise ConfigError(
-                f"teacher {reference!r} is built of stages, its first layers are no student: set run-config key "
+                f"teacher {reference!r} {_unlike_a_row(found)}, its first layers are no student: set run-config key "
                 "'student' to another checkpoint and architecture to 'separate'"
             )
         elif len(config.parts.trains) == 2 and any(
@@ -104,9 +110,14 @@ def _check_image_models(config: RunConfig) -> None:
             if key.endswith(("hidden-weight", "attention-weight"))
         ):
             raise ConfigError(
-                f"model {reference!r} is built of stages, it has no layers to match: set all hidden and attention "
+                f"model {reference!r} {_unlike_a_row(found)}, it has no layers to match: set all hidden and attention "
                 "weights to 0.0"
             )
+
+
+def _unlike_a_row(config: "PreTrainedConfig") -> str:
+    stages = hasattr(config, "depths") or hasattr(config, "hidden_sizes")
+    return "is built of stages" if stages else "has no num_hidden_layers in its config"
 
 
 def _check_depth(config: RunConfig, reference: str, depth: int) -> None:

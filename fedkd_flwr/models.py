@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedkd_flwr.distillation import TOKENS, Head
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.layers import choose_layers, keep_layers
-from fedkd_flwr.pretrained import depth, load_tokenizer, read_config, reading, resolve
+from fedkd_flwr.pretrained import depth_of, load_tokenizer, read_config, reading, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -63,7 +63,8 @@ def build_classifier(
     family = classifiers.get(pooling) or encoder_family(config)
     model = from_checkpoint(family, reference, config, labels, attentions, seed, problem_type)
     if chosen_layers:
-        choose_layers(model.base_model, chosen_layers)
+        with reading(reference, f"be cut to its layers {', '.join(map(str, chosen_layers))}"):
+            model = choose_layers(model, chosen_layers)
     if pooling in ("mean", "news"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -138,7 +139,7 @@ def read_text_config(reference: str, num_layers: int | None = None) -> "PreTrain
             f"model {reference!r} is an encoder-decoder ({config.model_type}), of which a classifier has no use: "
             f"{_encoder_alone(config)}"
         )
-    there = depth(reference)
+    there = depth_of(reference, config)
     if num_layers is not None and num_layers > there:
         raise ModelError(f"model {reference!r} has {there} layers, not {num_layers}")
     if getattr(config, "use_cache", False):

@@ -1,10 +1,12 @@
 """How many tokens a model of text reads at once: measured, since configs count them in ways of their own."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fedkd_flwr.distillation import layer_lists
+from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models import encoder_family, read_text_config
 from fedkd_flwr.pretrained import quiet, reading
 
@@ -56,7 +58,9 @@ def _empty(reference: str) -> "PreTrainedModel":
     """A model of one layer whose weights have no values, and which stops there."""
     from transformers.initialization import no_init_weights
 
-    config = read_text_config(reference, 1)
+    config = read_text_config(reference)
+    with suppress(ModelError):  # of a family whose depth cannot be set
+        config = read_text_config(reference, 1)
     with reading(reference, "be built"), no_init_weights():
         model: PreTrainedModel = encoder_family(config).from_config(config).eval()
     for layers in layer_lists(model)[:1]:

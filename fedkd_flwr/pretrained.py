@@ -63,7 +63,15 @@ def depth(reference: str) -> int:
     Raises:
         ModelError: its config cannot be read, or says nothing of layers.
     """
-    config = read_config(reference)
+    return depth_of(reference, read_config(reference))
+
+
+def depth_of(reference: str, config: "PreTrainedConfig") -> int:
+    """Number of layers that a checkpoint has by its config.
+
+    Raises:
+        ModelError: it says nothing of layers.
+    """
     layers = getattr(config, "num_hidden_layers", None)
     if layers is None:
         raise ModelError(
@@ -136,6 +144,9 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    if level == logging.ERROR and not bars:
+        yield  # quiet already; setting a level costs milliseconds
+        return
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

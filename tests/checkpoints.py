@@ -23,7 +23,7 @@ LABELS = ("ham", "spam", "eggs")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghi"]
 TEXTS = ["a b c d e f g", "h"]
 
-_SHARED: dict[str, Any] = {"vocab_size": len(WORDS), "max_position_embeddings": 80}
+_SHARED: dict[str, Any] = {"vocab_size": len(WORDS), "max_position_embeddings": 40}
 BERT = _SHARED | {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertModel(BertConfig(**BERT)),

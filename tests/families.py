@@ -1,10 +1,16 @@
-"""Tiny random encoders of many families of text, as `transformers` has them."""
+"""Tiny random models of many families of text and of images, as `transformers` has them."""
 
 from typing import Any
 
 import torch
 from checkpoints import WORDS
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForTextEncoding,
+    PreTrainedModel,
+)
 
 POSITIONS = 80
 _NAMED = {
@@ -106,12 +112,85 @@ TEXT: dict[str, dict[str, Any]] = {
     "yoso": _NAMED,
 }  # fmt: skip
 
+_ROW = {
+    "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
+    "intermediate_size": 32,
+}  # fmt: skip
+_SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
+_CONVNEXT = {"image_size": 16, "patch_size": 2, "num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}
+_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "beit": _ROW,
+    "bit": _RESNET | {"hidden_sizes": [32, 64], "num_groups": 4, "layer_type": "preactivation"},
+    "convnext": _CONVNEXT,
+    "convnextv2": _CONVNEXT,
+    "data2vec-vision": _ROW,
+    "deit": _ROW | {"architectures": ["DeiTForImageClassification"]},
+    "dinov2": _ROW,
+    "dinov2_with_registers": _ROW,
+    "efficientnet": {"image_size": 16},
+    "focalnet": {"image_size": 16, "patch_size": 2, "embed_dim": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
+                 "focal_levels": [1, 1], "focal_windows": [3, 3]},
+    "hiera": {"image_size": [16, 16], "patch_size": [3, 3], "patch_stride": [2, 2], "patch_padding": [1, 1],
+              "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "query_stride": [2, 2],
+              "masked_unit_size": [4, 4], "masked_unit_attention": [True, False], "num_query_pool": 1},
+    "ijepa": _ROW,
+    "levit": {
+        "architectures": ["LevitForImageClassification"], "image_size": 16, "hidden_sizes": [16, 16],
+        "num_attention_heads": [2, 2], "depths": [1, 1], "key_dim": [8, 8], "mlp_ratio": [2, 2],
+        "attention_ratio": [2, 2],
+    },
+    "mobilenet_v2": {"image_size": 32, "depth_multiplier": 0.25},
+    "mobilevit": {"image_size": 32, "hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16],
+                  "num_attention_heads": 2},
+    "poolformer": {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "num_encoder_blocks": 4},
+    "pvt": {
+        "image_size": 32, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1],
+    },
+    "regnet": _RESNET | {"groups_width": 8},
+    "resnet": _RESNET,
+    "siglip": {"vision_config": _ROW, "text_config": {"hidden_size": 16, "num_hidden_layers": 1,
+               "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}},
+    "swin": _SWIN,
+    "swinv2": _SWIN,
+    "vit": _ROW,
+    "vit_msn": _ROW,
+}  # fmt: skip
+"""Those of `mobilenet_v2`, `mobilevit` and `pvt` are of 32 x 32 pixels."""
+
+
+OFTEN = (
+    "bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta", "deberta-v2", "albert", "mpnet",
+    "camembert", "modernbert", "nomic_bert", "longformer", "big_bird", "fnet", "funnel", "squeezebert",
+    "mobilebert", "ernie", "roformer", "convbert", "xlnet", "flaubert", "gpt2", "llama", "qwen3", "gemma3_text",
+    "mistral", "opt", "t5", "bart", "luke", "data2vec-text", "megatron-bert", "rembert", "t5 encoder", "vit",
+    "deit", "beit", "dinov2", "swin", "convnext", "resnet", "poolformer", "mobilevit", "siglip", "focalnet",
+    "hiera", "pvt", "bit",
+)  # fmt: skip
+"""What every run of the tests tries; the others are slow only in that they are many."""
+
 
 def tiny_text_model(family: str, **changes: Any) -> PreTrainedModel:
-    """A random model of this family with the vocabulary of `checkpoints.WORDS`; "t5 encoder": without the decoder."""
+    """A random model of this family, its norms too, with the vocabulary of `checkpoints.WORDS`.
+
+    "t5 encoder" is T5 without its decoder.
+    """
     name, _, alone = family.partition(" ")
     settings = {"vocab_size": len(WORDS), "pad_token_id": 0} | TEXT[name] | changes
     kind = AutoModelForTextEncoding if alone else AutoModel
     torch.manual_seed(2)
-    model: PreTrainedModel = kind.from_config(AutoConfig.for_model(name, **settings))
+    return _random(kind.from_config(AutoConfig.for_model(name, **settings)))
+
+
+def tiny_image_model(family: str) -> PreTrainedModel:
+    """A random image classifier of this family, its norms too, of 16 x 16 pixels."""
+    torch.manual_seed(2)
+    return _random(AutoModelForImageClassification.from_config(AutoConfig.for_model(family, **IMAGES[family])))
+
+
+@torch.no_grad()
+def _random(model: PreTrainedModel) -> PreTrainedModel:
+    for parameter in model.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
     return model

@@ -14,7 +14,7 @@ from fedkd_flwr.pretrained import depth, resolve
 @pytest.fixture
 def check(defaults: dict[str, Any]) -> Callable[..., None]:
     """check_models on the default run, of two models, with some keys changed."""
-    apart = defaults | {"architecture": "separate"}
+    apart = defaults | {"architecture": "separate", "max-length": 32}
     return lambda **changes: check_models(
         RunConfig.parse(apart | {key.replace("_", "-"): value for key, value in changes.items()})
     )
