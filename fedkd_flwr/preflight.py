@@ -179,7 +179,7 @@ def look_for_space(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
 
 def _weights(reference: str) -> int:
     """Bytes of a checkpoint's weights; 0 where they do not lie in a folder."""
-    from fedkd_flwr.models import resolve
+    from fedkd_flwr.pretrained import resolve
 
     folder = Path(resolve(reference))
     return max(sum(file.stat().st_size for file in folder.glob(f"*.{kind}")) for kind in ("safetensors", "bin"))

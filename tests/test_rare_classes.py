@@ -13,8 +13,8 @@ from loopback import LoopbackGrid, run_server
 
 import fedkd_flwr.node
 from fedkd_flwr.exports import load_classifier
-from fedkd_flwr.models import load_tokenizer
 from fedkd_flwr.prepared import prepare
+from fedkd_flwr.pretrained import load_tokenizer
 from fedkd_flwr.tasks.class_weights import class_weights
 from fedkd_flwr.tasks.label_priors import mean_shares, shares
 

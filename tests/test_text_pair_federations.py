@@ -17,7 +17,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import data_fingerprint, load_node_data
 from fedkd_flwr.errors import DataError
 from fedkd_flwr.exports import load_classifier
-from fedkd_flwr.models import load_tokenizer
+from fedkd_flwr.pretrained import load_tokenizer
 
 NESTED = {"architecture": "nested"}
 

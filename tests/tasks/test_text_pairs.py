@@ -13,7 +13,8 @@ from transformers import BertConfig, BertTokenizer, RobertaConfig, RobertaModel
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.distillation import SEGMENTS, TEACHER, Nested, Single, TeacherStudent
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.models import head, load_tokenizer
+from fedkd_flwr.models import head
+from fedkd_flwr.pretrained import load_tokenizer
 from fedkd_flwr.tasks import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
