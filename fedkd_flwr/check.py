@@ -16,7 +16,7 @@ from rich.table import Table
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import DataReport, NodeData, load_node_data, node_name
 from fedkd_flwr.disk import write_text
-from fedkd_flwr.errors import ConfigError, FedKDError
+from fedkd_flwr.errors import ConfigError, FedKDError, in_full
 from fedkd_flwr.preflight import Look, NodeConfig, look_at_number, looks_at_nodes, named
 
 _CHUNK = 2048
@@ -81,7 +81,7 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
         try:
             look()
         except FedKDError as error:
-            mistakes.setdefault(str(error))
+            mistakes.setdefault(in_full(error))
     return Checked(tuple(found), tuple(mistakes))
 
 

@@ -18,7 +18,7 @@ from fedkd_flwr.check import check as check_nodes
 from fedkd_flwr.clean import as_table as lineages_table
 from fedkd_flwr.clean import choose, lineages, megabytes
 from fedkd_flwr.clean import remove as remove_lineage
-from fedkd_flwr.errors import FedKDError
+from fedkd_flwr.errors import FedKDError, in_full
 from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.preflight import preflight, simulated_nodes
 from fedkd_flwr.processes import Interrupted
@@ -208,7 +208,7 @@ def _one_line_errors(code: int) -> Iterator[None]:
     try:
         yield
     except FedKDError as error:
-        _err.print(f"fedkd: {error}", markup=False)
+        _err.print(f"fedkd: {in_full(error)}", markup=False)
         raise typer.Exit(code) from None
 
 

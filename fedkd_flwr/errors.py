@@ -51,6 +51,11 @@ class CodecError(FedKDError):
     """A tensor cannot be encoded, or bytes are not an intact encoded update."""
 
 
+def in_full(error: FedKDError) -> str:
+    """What an error says on the machine where it arose."""
+    return f"{error} ({error.detail})" if isinstance(error, DataError) and error.detail else str(error)
+
+
 @contextmanager
 def at_node(name: object) -> Iterator[None]:
     """Errors inside say at which node they arose; where it has no name they stay as they are."""

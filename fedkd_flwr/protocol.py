@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedkd_flwr.errors import DataError, FedKDError, ProtocolError
+from fedkd_flwr.errors import DataError, FedKDError, ProtocolError, in_full
 from fedkd_flwr.names import LINEAGE_PATTERN, NODE_PATTERN
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
@@ -351,7 +351,7 @@ def answer(message: Message, reply: Callable[[], Reply]) -> Message:
     except FedKDError as error:
         reason = str(error)
         if isinstance(error, DataError) and error.detail:
-            log.error("fedkd: %s (%s)", error, error.detail)
+            log.error("fedkd: %s", in_full(error))
     except Exception as error:
         log.exception("fedkd: the node failed")
         reason = f"the node failed with {type(error).__name__}: its own log says more"

@@ -81,6 +81,15 @@ def test_all_mistakes_are_found_at_once_each_said_once(
     assert {"north", "south"} <= {node.title for node in found.nodes}
 
 
+def test_the_owner_is_told_which_labels_are_nearly_equal(run_config: Config, tmp_path: Path) -> None:
+    """On their own machine: what stays out of messages is said here."""
+    labels = ("neg", "Neg", "pos")
+    (tmp_path / "near.csv").write_text("\n".join(("text,label", *(f"text {i},{labels[i % 3]}" for i in range(9)), "")))
+    found = check(RunConfig.parse(run_config()), [{"data-path": str(tmp_path / "near.csv")}], silent)
+    (mistake,) = found.mistakes
+    assert "near.csv" in mistake and "'Neg' / 'neg'" in mistake
+
+
 def test_few_simulated_nodes_and_data_that_are_not_there_are_said_once(run_config: Config) -> None:
     found = check(RunConfig.parse(run_config(dataset="csv:/none.csv", min_train_nodes=5)), simulated_nodes(4), silent)
     assert len(found.mistakes) == 2
