@@ -1,21 +1,28 @@
 """Sentences of tagged words: a word, a tab and its IOB tag a line, a blank line after each sentence.
 
-A node has a folder with train.tsv and, to be scored on, test.tsv or else dev.tsv; or one file to be split. Between word
-and tag there may be other columns. A tag is O, B-TYPE or I-TYPE. An I- that follows no tag of its type, as in IOB1,
-is read as the B- that it stands for: so every span begins with B- (IOB2).
+A node has a folder with train.tsv and, to be scored on, test.tsv or else dev.tsv; or one file to be split. Files may
+end in .txt, .conll, .iob or .bio, too, and be called as those of CoNLL-2003 (valid.txt, eng.train). Between word and
+tag there may be other columns; columns are separated by tabs, or by spaces where the first line has no tab. A tag is O,
+B-TYPE or I-TYPE. An I- that follows no tag of its type, as in IOB1, is read as the B- that it stands for: so every span
+begins with B- (IOB2).
 """
 
 import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.decoding import read_text
+from fedkd_flwr.data.files import DataFile, stamp, visible
 from fedkd_flwr.data.sentences import TAG, Sentence, Sentences, as_iob2
 from fedkd_flwr.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-_TRAIN, _HELD_OUT = "train.tsv", ("test.tsv", "dev.tsv")
+_DOCUMENT = "-DOCSTART-"
+_SUFFIXES = (".tsv", ".txt", ".conll", ".iob", ".iob2", ".bio")
+_TRAIN = ("train", "eng.train")
+_HELD_OUT = (("test", "eng.testb"), ("dev", "valid", "validation", "eng.testa"))
+"""Names of files, with one of these suffixes or as they stand; of two kinds to hold out the first that is there."""
 
 
 def find_iob(reference: str) -> DataFile:
@@ -27,8 +34,11 @@ def find_iob(reference: str) -> DataFile:
     path = Path(reference.removeprefix("iob:")).expanduser().absolute()
     if not path.exists():
         raise DataError(f"iob data {path}: no such folder or file, correct the path in {reference!r}")
-    if path.is_dir() and not (path / _TRAIN).is_file():
-        raise DataError(f"iob folder {path}: it has no {_TRAIN}, expected {_TRAIN} and, to be scored on, test.tsv")
+    if path.is_dir() and not _called(path, _TRAIN):
+        raise DataError(
+            f"iob folder {path}: it has no train.tsv, expected train.tsv and, to be scored on, test.tsv "
+            f"(or with {', '.join(_SUFFIXES[1:])})"
+        )
     return DataFile("iob", path, tuple(number for file in _files(path) for number in stamp(file)))
 
 
@@ -41,57 +51,76 @@ def folder_of(dataset: str, partition: int, partitions: int) -> Path:
     path = Path(dataset.removeprefix("iob:")).expanduser().absolute()
     if not path.is_dir():
         raise DataError(f"iob data {path}: no such folder, correct the path in {dataset!r}")
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    folders = [folder for folder in visible(path) if folder.is_dir()]
     if len(folders) != partitions:
         names = f" ({', '.join(folder.name for folder in folders)})" if folders else ""
         raise DataError(
             f"iob data {path}: {partitions} nodes cannot have one each of its {len(folders)} folders{names}: "
-            f"run as many nodes as there are folders with a {_TRAIN}"
+            f"run as many nodes as there are folders with a train.tsv"
         )
     return folders[partition]
 
 
-def read_iob(data: DataFile, known: Collection[str] = ()) -> Sentences:
+def read_iob(data: DataFile, known: Collection[str] = (), encoding: str = "utf-8") -> Sentences:
     """All sentences of a folder or file.
 
     Args:
         data: what `find_iob` found.
         known: the tags that may occur; none: any.
+        encoding: of files without a byte order mark.
 
     Raises:
         DataError: a line has no word or no tag, its tag is no IOB tag or not known, or a file has no sentence.
     """
     train, *held_out = _files(data.path)
-    return Sentences(_read(train, known), tuple(sentence for file in held_out for sentence in _read(file, known)))
+    test = tuple(sentence for file in held_out for sentence in _read(file, known, encoding))
+    return Sentences(_read(train, known, encoding), test)
 
 
 def _files(path: Path) -> list[Path]:
     """The file to train on and, where there is one, the file to be scored on."""
     if path.is_file():
         return [path]
-    return [path / _TRAIN, *[path / name for name in _HELD_OUT if (path / name).is_file()][:1]]
+    held_out = (_called(path, names) for names in _HELD_OUT)
+    return [*_called(path, _TRAIN), *next(filter(None, held_out), [])]
 
 
-def _read(path: Path, known: Collection[str]) -> tuple[Sentence, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as iob (UTF-8): {error}") from None
+def _called(folder: Path, names: Collection[str]) -> list[Path]:
+    """The file of this name.
+
+    Raises:
+        DataError: there are several.
+    """
+    found = []
+    for file in visible(folder):
+        name = file.name.lower()
+        if file.is_file() and (name in names or (file.stem.lower() in names and file.suffix.lower() in _SUFFIXES)):
+            found.append(file)
+    if len(found) > 1:
+        raise DataError(f"iob folder {folder}: expected one of {', '.join(file.name for file in found)}: remove others")
+    return found
+
+
+def _read(path: Path, known: Collection[str], encoding: str) -> tuple[Sentence, ...]:
+    lines = read_text(path, encoding).split("\n")
+    written = next((line for line in lines if line.strip() and not line.startswith(_DOCUMENT)), "")
+    tab = "\t" if "\t" in written else None
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
     repaired: list[int] = []
     for number, line in enumerate([*lines, ""], 1):
-        word, *_, tag = (column.strip() for column in line.split("\t")) if "\t" in line else (line.strip(), "")
-        if word == tag == "" or word == "-DOCSTART-":
+        columns = [column.strip() for column in line.split(tab)] or [""]
+        word, tag = columns[0], columns[-1] if len(columns) > 1 else ""
+        if word == tag == "" or word == _DOCUMENT:
             if words:
                 first = number - len(words)
                 valid, places = as_iob2(tags, known, [f"{path}: line {line}" for line in range(first, number)])
-                sentences.append(Sentence(tuple(words), valid))
+                sentences.append(Sentence(tuple(words), valid, row=first))
                 repaired += [first + place for place in places]
             words, tags = [], []
             continue
-        _check(path, number, word, tag if "\t" in line else None)
+        _check(path, number, word, tag if len(columns) > 1 else None, "tab" if tab else "space")
         words.append(word)
         tags.append(tag)
     if not sentences:
@@ -106,12 +135,15 @@ def _read(path: Path, known: Collection[str]) -> tuple[Sentence, ...]:
     return tuple(sentences)
 
 
-def _check(path: Path, number: int, word: str, tag: str | None) -> None:
+def _check(path: Path, number: int, word: str, tag: str | None, separator: str) -> None:
     """Whether a line is a word and an IOB tag; what it holds is private, and stays out of the error."""
+    expected = f"expected a word, a {separator} and its tag"
     if tag is None:
-        raise DataError(f"{path}: line {number} has no tab, expected a word, a tab and its tag")
+        raise DataError(f"{path}: line {number} has no {separator}, {expected}")
     if not word:
-        raise DataError(f"{path}: line {number} has no word before the tab, expected a word, a tab and its tag")
+        raise DataError(
+            f"{path}: line {number} has no word before the {separator}, expected a word, a {separator} and its tag"
+        )
     if not TAG.fullmatch(tag):
         raise DataError(
             f"{path}: line {number}: its last column is no tag O, B-TYPE or I-TYPE, convert other schemes (IOBES, say)"

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from fedkd_flwr.errors import DataError
 
@@ -49,11 +49,6 @@ def checked_labels(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
     if len(set(labels)) < max(2, len(labels)):
         raise DataError(f"{where}: expected at least two different labels, found {len(set(labels))}", ", ".join(labels))
     return labels
-
-
-def types_of(tags: Iterable[str]) -> tuple[str, ...]:
-    """The types of tags O, B-TYPE and I-TYPE, sorted."""
-    return tuple(sorted({tag[2:] for tag in tags if tag != "O"}))
 
 
 def _number(name: str) -> str:

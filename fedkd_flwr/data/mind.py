@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
-from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.node_data import DataReport, NodeData
 from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.split import drawn
 from fedkd_flwr.errors import DataError
@@ -39,7 +39,8 @@ class Mind:
     Attributes:
         titles: of all news, str.
         train: columns `user` (str), `time` (timestamp), `history` and `candidates` (lists of indices into `titles`)
-            and `clicked` (list of int8, 1: the candidate was clicked); in each row one is and one is not.
+            and `clicked` (list of int8, 1: the candidate was clicked), of which in each row one is and one is not; and
+            `line` (int64), from 1, of its file.
         test: held out, the same columns; None where the folder brings none.
     """
 
@@ -110,8 +111,9 @@ def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, part
             f"{where}: node {partition} has {len(train)} impressions to train on and {len(test)} to test on, expected "
             "at least one of each: bring more, or run fewer nodes"
         )
-    test = test.take(drawn(len(test), config.max_test_examples, rng))
-    return NodeData(name, as_dataset(train, mind.titles), as_dataset(test, mind.titles), LABELS)
+    rows, test = len(train) + len(test), test.take(drawn(len(test), config.max_test_examples, rng))
+    report = DataReport(rows=rows, held_out=tuple(sorted(test["line"].to_pylist())))
+    return NodeData(name, as_dataset(train, mind.titles), as_dataset(test, mind.titles), LABELS, report)
 
 
 def load_test_mind(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
@@ -220,7 +222,8 @@ def _impressions(path: Path, known: "pa.ChunkedArray", timed: bool) -> "pa.Table
         "candidates": _lists(ends, candidates),
         "clicked": _lists(ends, clicked),
     }
-    return pa.table({"user": table["user"], "time": times, **columns}).take(np.flatnonzero(kept))
+    lines = pa.array(np.arange(1, len(table) + 1))
+    return pa.table({"user": table["user"], "time": times, "line": lines, **columns}).take(np.flatnonzero(kept))
 
 
 def _words(column: "pa.ChunkedArray") -> tuple["pa.Array", "NDArray[np.int64]"]:

@@ -49,7 +49,7 @@ def _sentences(rows: "pa.Table", config: RunConfig, where: str, owned: bool) -> 
             raise DataError(f"{row} has no {config.partition_column!r}: fill it in or remove the row")
         valid, places = as_iob2(row_tags, config.label_names, [row] * len(row_tags))
         repaired += [number] * bool(places)
-        found.append(Sentence(tuple(row_words), valid, str(owner)))
+        found.append(Sentence(tuple(row_words), valid, str(owner), number))
     if repaired:
         _log.warning(
             "%s: I- tags of %d rows follow no tag of their type (first in row %d) and are read as B-",

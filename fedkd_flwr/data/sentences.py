@@ -1,13 +1,14 @@
 """Sentences of tagged words: tags O, B-TYPE and I-TYPE, held out and shared out whole."""
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.label_names import checked_labels
-from fedkd_flwr.data.node_data import NodeData, require_two
+from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
 from fedkd_flwr.data.split import drawn, held_out
 from fedkd_flwr.errors import DataError
 
@@ -19,11 +20,21 @@ TAG = re.compile(r"O|[BI]-.+")
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words, as many tags, and whose they are where the data say it."""
+    """Words and as many tags.
+
+    Attributes:
+        owner: whose they are, where the data say it.
+        row: of a data set, or the line of a file in which it begins, from 1.
+        repeats: sentences of the same words that were left out for it, with the same tags.
+        conflicts: ... and with other tags.
+    """
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
     owner: str = ""
+    row: int = field(default=0, compare=False)
+    repeats: int = field(default=0, compare=False)
+    conflicts: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,15 @@ def node_data(
         spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
         rows = held_out(spans, config.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
-    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels)
+    kept = found.train + found.test
+    repeats, conflicts = (sum(getattr(s, count) for s in kept) for count in ("repeats", "conflicts"))
+    report = DataReport(
+        rows=len(kept) + repeats + conflicts,
+        repeats=repeats,
+        conflicts=conflicts,
+        held_out=tuple(sorted(sentence.row for sentence in test)),
+    )
+    return NodeData(name, as_dataset(train, labels), as_dataset(test, labels), labels, report)
 
 
 def tags_of(sentences: Sentences) -> tuple[str, ...]:
@@ -101,10 +120,13 @@ def as_dataset(sentences: Collection[Sentence], labels: tuple[str, ...]) -> "Dat
 
 
 def once(found: Sentences) -> Sentences:
-    """Each sentence (up to case) once, preferably to test on."""
-    first: dict[tuple[str, ...], Sentence] = {}
+    """Each sentence (up to case) once, preferably to test on, with the numbers of those left out for it."""
+    alike: dict[tuple[str, ...], list[Sentence]] = defaultdict(list)
     for sentence in (*found.test, *found.train):
-        first.setdefault(tuple(word.casefold() for word in sentence.words), sentence)
-    kept = {id(sentence) for sentence in first.values()}
-    train, test = (tuple(s for s in part if id(s) in kept) for part in (found.train, found.test))
+        alike[tuple(word.casefold() for word in sentence.words)].append(sentence)
+    kept: dict[int, Sentence] = {}
+    for first, *others in alike.values():
+        repeats = sum(other.tags == first.tags for other in others)
+        kept[id(first)] = replace(first, repeats=repeats, conflicts=len(others) - repeats)
+    train, test = (tuple(kept[id(s)] for s in part if id(s) in kept) for part in (found.train, found.test))
     return Sentences(train, test)

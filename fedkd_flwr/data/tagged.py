@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.iob import find_iob, read_iob
+from fedkd_flwr.data.label_names import require_different
 from fedkd_flwr.data.node_data import NodeData
 from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.saved import class_names, find_saved, is_saved
@@ -45,7 +46,7 @@ def load_test_tagged(source: str, config: RunConfig, labels: tuple[str, ...]) ->
     """All sentences of a source; where some are held out, these."""
     file = find_tagged(source)
     config = config.model_copy(update={"labels": listed(labels)})
-    found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels)
+    found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels, config.encoding)
     return as_dataset(found.test or found.train, labels)
 
 
@@ -55,8 +56,12 @@ def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple[Sentences
     if file.kind == "hf":
         found, declared = once(read_saved_words(file, config, owned)), class_names(file, config.label_column)
     else:
-        found, declared = once(read_iob(file, config.label_names)), ()
-    return found, config.label_names or declared or tags_of(found)
+        found, declared = once(read_iob(file, config.label_names, config.encoding)), ()
+    labels = config.label_names or declared
+    if not labels:
+        labels = tags_of(found)
+        require_different([tag[2:] for tag in labels if tag.startswith("B-")], str(file.path))
+    return found, labels
 
 
 def _share(found: Sentences, config: RunConfig, partition: int, partitions: int, where: str) -> tuple[str, Sentences]:

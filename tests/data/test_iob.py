@@ -77,6 +77,8 @@ def test_a_repaired_tag_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     ("text", "message"),
     [
         ("a\tO\n\nb O\n", "line 3 has no tab, expected a word, a tab and its tag"),
+        ("-DOCSTART- -X- O O\n\na NN O\nsecret\n", "line 4 has no space, expected a word, a space and its tag"),
+        ("a NN O\nsecret NN E-X\n", "line 2: its last column is no tag O, B-TYPE or I-TYPE"),
         ("a\tO\n\tO\n", "line 2 has no word before the tab"),
         ("a\tO\nsecret\tS-X\n", "line 2: its last column is no tag O, B-TYPE or I-TYPE"),
         ("a\tO\nb\tB-\n", "line 2: its last column is no tag"),
@@ -95,7 +97,7 @@ def test_what_is_no_iob_is_one_line_with_file_and_line_and_no_text(tmp_path: Pat
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"a\tO\n\xff\tO\n")
-    with pytest.raises(DataError, match=r"a.tsv: cannot be read as iob \(UTF-8\)"):
+    with pytest.raises(DataError, match=r"a.tsv: line 2 is no utf-8 text: .*'encoding'"):
         read_iob(find_iob(str(tmp_path / "a.tsv")))
 
 
@@ -210,3 +212,71 @@ def test_the_server_scores_on_the_held_out_sentences_of_a_folder(
     folder = write(tmp_path / "a", train=numbered(9), test=numbered(2, "test"))
     for source, words in ((folder, [["test0"], ["test1"]]), (folder / "train.tsv", [[f"word{i}"] for i in range(9)])):
         assert load_test_data(f"iob:{source}", tokens(), ("O", "B-X"))["words"][:] == words
+
+
+CONLL = """-DOCSTART- -X- O O
+
+EU NNP I-NP I-ORG
+rejects VBZ I-VP O
+German JJ I-NP I-MISC
+call NN I-NP O
+
+Peter NNP I-NP I-PER
+Blackburn NNP I-NP I-PER
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.txt", "valid.txt", "test.txt"),
+        ("eng.train", "eng.testa", "eng.testb"),
+        ("train.conll", "dev.conll", "test.conll"),
+        ("Train.TSV", "validation.tsv", "test.bio"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_conlls_own_files_are_read(
+    names: tuple[str, str, str], encoding: str, tokens: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    train, valid, test = names
+    (tmp_path / train).write_text(CONLL + "Z\u00fcrich NNP I-NP I-LOC\n", encoding=encoding)
+    (tmp_path / valid).write_text("valid NN I-NP O\n")
+    (tmp_path / test).write_text("test NN I-NP I-LOC\n")
+    (tmp_path / "._train.txt").write_bytes(b"\xff")
+    (tmp_path / "README.txt").write_text("about")
+    config = tokens(encoding=encoding)
+    node = load_node_data(config, {"data-path": f"iob:{tmp_path}"})
+    assert node.train["words"][:] == [["EU", "rejects", "German", "call"], ["Peter", "Blackburn", "Z\u00fcrich"]]
+    assert [[node.labels[tag] for tag in row] for row in node.train["label"]] == [
+        ["B-ORG", "O", "B-MISC", "O"],
+        ["B-PER", "I-PER", "B-LOC"],
+    ]
+    assert node.test["words"][:] == [["test"]]
+    (tmp_path / test).unlink()
+    assert load_node_data(config, {"data-path": f"iob:{tmp_path}"}).test["words"][:] == [["valid"]]
+
+
+def test_two_files_of_one_part_are_asked_about(tmp_path: Path) -> None:
+    for name in ("train.txt", "train.tsv"):
+        (tmp_path / name).write_text(CONLL)
+    with pytest.raises(DataError, match=r"expected one of train.tsv, train.txt: remove others"):
+        find_iob(str(tmp_path))
+
+
+def test_sentences_that_are_left_out_are_counted(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+    same, other = numbered(12)[:5], [[("Word1", "O")], [("word0", "B-X")]]
+    folder = write(tmp_path, train=numbered(12) + same + other, test=[[("WORD3", "B-X")], [("new", "O")]])
+    report = load_node_data(tokens(), {"data-path": str(folder)}).report
+    assert (report.rows, report.repeats, report.conflicts, report.held_out) == (21, 6, 2, (1, 3))
+    assert load_node_data(tokens(), {"data-path": str(folder / "train.tsv")}).report.rows == 19
+
+
+def test_types_that_are_nearly_one_are_refused_unless_the_run_names_them(
+    tokens: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    folder = write(tmp_path, train=[[("a", "B-Drug")], [("b", "B-drug")], [("c", "O")]])
+    with pytest.raises(DataError, match="2 of its 2 labels differ from another only in case"):
+        load_node_data(tokens(), {"data-path": str(folder)})
+    named = tokens(labels="O,B-Drug,I-Drug,B-drug,I-drug")
+    assert len(load_node_data(named, {"data-path": str(folder)}).labels) == 5
