@@ -5,6 +5,7 @@ from logging import getLogger
 
 from fedkd_flwr import tensors
 from fedkd_flwr.aggregation import weight
+from fedkd_flwr.compression import require_budget
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.global_student import GlobalStudent
@@ -36,6 +37,7 @@ class Admission:
 
         Raises:
             ProtocolError: it does not belong to this run; says why.
+            ConfigError: the run's budget is too small for any update.
         """
         state = self._state
         if state.student is None:
@@ -49,6 +51,7 @@ class Admission:
         if len(info.label_shares) not in (0, len(info.labels)):
             raise ProtocolError(f"{info.node} gives {len(info.label_shares)} label shares, expected {len(info.labels)}")
         state.student = state.student or GlobalStudent(self.model.initial)
+        require_budget(self._config, state.student.tensors)
         if info.frozen_digest != self.model.frozen_digest:
             raise ProtocolError(
                 f"{info.node} has another student checkpoint: its frozen tensors (embeddings) differ from the "

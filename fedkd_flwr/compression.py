@@ -1,8 +1,22 @@
 """Which codec the updates of a round go through: from the run config to the codec's own types."""
 
 import re
+from collections.abc import Mapping
+from math import ceil, floor
 
-from fedkd_flwr.codec import Allocation, Budget, BudgetSchedule, Energy, EnergySchedule, Uniform, UpdateCodec
+from torch import Tensor
+
+from fedkd_flwr.codec import (
+    Allocation,
+    Budget,
+    BudgetSchedule,
+    CodecError,
+    EncodedUpdate,
+    Energy,
+    EnergySchedule,
+    Uniform,
+    UpdateCodec,
+)
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.protocol import CodecSettings
@@ -34,6 +48,31 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     return settings.model_copy(update={"budget": min(nbytes, student_bytes)})
 
 
+def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
+    """Whether each round's budget holds at least the names and shapes of what travels.
+
+    Raises:
+        ConfigError: one does not; says the least that would do.
+    """
+    codec = config.parts.codec if config.codec == "auto" else config.codec
+    if codec != "budget" or not shared:
+        return
+    dense = sum(4 * tensor.numel() for tensor in shared.values())
+    least = EncodedUpdate.least_nbytes(shared)
+    smallest = _smallest(config, dense)
+    if smallest >= least:
+        return
+    number, unit, run = _parsed(config.budget)
+    scale = least / smallest if smallest else 1.0
+    while _smallest(config.model_copy(update={"budget": _written(number, unit, run, scale)}), dense) < least:
+        scale *= 1.02
+    raise ConfigError(
+        f"run-config key 'budget' is {config.budget!r}, which gives a round {smallest} bytes: the names and shapes of "
+        f"the {len(shared)} tensors that travel alone take {least}. Set it to "
+        f"{'at most' if unit == 'x' else 'at least'} {_written(number, unit, run, scale)}"
+    )
+
+
 def build_codec(settings: CodecSettings) -> UpdateCodec:
     """The codec of these settings."""
     allocation: Allocation
@@ -48,11 +87,32 @@ def build_codec(settings: CodecSettings) -> UpdateCodec:
 
 def _budget_schedule(config: RunConfig, student_bytes: int) -> BudgetSchedule:
     rounds = config.num_rounds
-    match = re.fullmatch(r"([0-9.]+)(x|[kMG]?B)(/run)?", config.budget)
-    assert match is not None, "the config has been validated"
-    number, unit, of_run = float(match[1]), match[2], match[3]
+    number, unit, run = _parsed(config.budget)
     of_round = student_bytes / number if unit == "x" else number * _UNITS[unit]
-    nbytes = of_round if of_run else of_round * rounds
+    nbytes = of_round if run else of_round * rounds
     if nbytes < rounds:
         raise ConfigError(f"run-config key 'budget' is {config.budget!r}: that is less than a byte a round")
     return BudgetSchedule(int(nbytes), rounds)
+
+
+def _smallest(config: RunConfig, student_bytes: int) -> int:
+    """The smallest budget of a round; 0: one would get nothing."""
+    try:
+        schedule = _budget_schedule(config, student_bytes)
+    except (ConfigError, CodecError):
+        return 0
+    return min(schedule(round).nbytes for round in range(1, config.num_rounds + 1))
+
+
+def _parsed(budget: str) -> tuple[float, str, str]:
+    """Number, unit and "/run" or "" of a budget."""
+    match = re.fullmatch(r"([0-9.]+)(x|[kMG]?B)(/run)?", budget)
+    assert match is not None, "the config has been validated"
+    return float(match[1]), match[2], match[3] or ""
+
+
+def _written(number: float, unit: str, run: str, scale: float) -> str:
+    """A budget that is so many times larger, rounded to its larger side."""
+    if unit == "x":
+        return f"{max(0.1, floor(10 * number / scale) / 10):g}x"
+    return f"{ceil(number * _UNITS[unit] * scale)}B{run}"

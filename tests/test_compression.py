@@ -1,11 +1,16 @@
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from federation import nodes
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import LoopbackGrid, run_server
 
-from fedkd_flwr.codec import Budget, Energy, Uniform
-from fedkd_flwr.compression import build_codec, codec_settings
+from fedkd_flwr.codec import Budget, EncodedUpdate, Energy, Uniform
+from fedkd_flwr.compression import build_codec, codec_settings, require_budget
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
 
@@ -71,3 +76,46 @@ def test_nodes_are_told_of_their_own_direction_only(defaults: dict[str, Any], fe
 def test_a_budget_of_nothing_is_refused(defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="'budget' is '3B/run': that is less than a byte a round"):
         codec_settings(config(defaults, codec="budget", budget="3B/run", num_rounds=5), 1, STUDENT)
+
+
+SHARED = {f"encoder.layer.{i}.weight": torch.zeros(64, 48) for i in range(8)}
+
+
+@given(
+    budget=st.sampled_from(["100000x", "5000.5x", "1B", "30B", "0.05kB", "3B/run", "0.06kB/run"]),
+    rounds=st.integers(1, 7),
+)
+def test_a_budget_below_the_names_is_refused_with_one_that_an_update_fits_in(
+    defaults: dict[str, Any], budget: str, rounds: int
+) -> None:
+    """The budget that it names is enough, and half of that is not."""
+    changes = {"codec": "budget", "num_rounds": rounds}
+    least = EncodedUpdate.least_nbytes(SHARED)
+    message = f"'budget' is '{budget}'.* 8 tensors that travel alone take {least}. Set"
+    with pytest.raises(ConfigError, match=message) as caught:
+        require_budget(config(defaults, budget=budget, **changes), SHARED)
+    named = str(caught.value).split()[-1]
+    enough = config(defaults, budget=named, **changes)
+    require_budget(enough, SHARED)
+    dense = sum(4 * tensor.numel() for tensor in SHARED.values())
+    for round in range(1, rounds + 1):
+        settings = codec_settings(enough, round, dense)
+        update = {name: torch.randn_like(tensor) for name, tensor in SHARED.items()}
+        assert build_codec(settings).encode(update).nbytes <= (settings.budget or 0)
+    match = re.fullmatch(r"([0-9.]+)(x|B)(/run)?", named)
+    assert match is not None
+    half = float(match[1]) * (2 if match[2] == "x" else 0.5)
+    with pytest.raises(ConfigError, match="'budget'"):
+        require_budget(config(defaults, budget=f"{half:.1f}{match[2]}{match[3] or ''}", **changes), SHARED)
+
+
+def test_a_budget_of_what_is_no_budget_is_not_looked_at(defaults: dict[str, Any]) -> None:
+    require_budget(config(defaults, codec="dense", budget="1B"), SHARED)
+    require_budget(config(defaults, codec="budget", budget="1B"), {})
+
+
+def test_a_budget_that_is_too_small_ends_the_run_before_anything_is_trained(run_config: Callable[..., Any]) -> None:
+    grid = LoopbackGrid(run_config(codec="budget", budget="5B"), nodes(2))
+    with pytest.raises(ConfigError, match=r"'budget' is '5B', which gives a round 5 bytes: .* at least "):
+        run_server(grid)
+    assert {kind for _, kind, _ in grid.log} == {"query"}

@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.records import Dense, Record, Shape, finite_float32
-from fedkd_flwr.codec.wire import pack, unpack
+from fedkd_flwr.codec.records import Dense, Empty, Record, Shape, finite_float32
+from fedkd_flwr.codec.wire import pack, packed_nbytes, unpack
 from fedkd_flwr.errors import CodecError
 
 _EXACT_IN_FLOAT32 = {torch.float32, torch.float16, torch.bfloat16}
@@ -46,6 +46,11 @@ class EncodedUpdate:
     def of(cls, records: Mapping[str, Record]) -> Self:
         """Pack `records`, in their order."""
         return cls(records, pack(records))
+
+    @staticmethod
+    def least_nbytes(tensors: Mapping[str, Tensor]) -> int:
+        """What any encoding of tensors of these names and shapes takes at least."""
+        return packed_nbytes({name: Empty(tuple(tensor.shape), 1.0) for name, tensor in tensors.items()})
 
     @classmethod
     def dense(cls, tensors: Mapping[str, Tensor]) -> Self:
