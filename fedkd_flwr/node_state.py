@@ -241,13 +241,16 @@ class NodeStore:
 
 
 def _linked(state: Path | None, fresh: Path, but: Collection[str] = ()) -> dict[str, Any]:
-    """Link the files of a state, but these, into a folder; the manifest, with the checksums of those."""
+    """Link, or copy, the files of a state, but these, into a folder; the manifest, with the checksums of those."""
     if state is None:
         raise FileNotFoundError("the state before has been removed")
     manifest = read_manifest(state)
     manifest["crc32"] = {name: value for name, value in manifest["crc32"].items() if name not in but}
     for name in manifest["crc32"]:
-        os.link(state / name, fresh / name)
+        try:
+            os.link(state / name, fresh / name)
+        except OSError:  # a file system without links
+            shutil.copyfile(state / name, fresh / name)
     return manifest
 
 

@@ -60,6 +60,8 @@ def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arg
     run = PastRun.read(folder)
     before = _absolute(run.parsed().as_run_config())
     after = _absolute({**before, **changes, "resume": str(folder)})
+    if changes.get("resume") and _absolute_path(changes["resume"]) != str(folder):
+        raise ConfigError(f"--resume is {folder} but run-config key 'resume' is {changes['resume']!r}: leave one out")
     for key in ("run-name", "runs-dir"):
         if after[key] != before[key]:
             raise ConfigError(

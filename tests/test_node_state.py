@@ -68,6 +68,32 @@ def test_unchanged_parts_are_linked(store: NodeStore) -> None:
     assert (after / "student.safetensors").stat().st_nlink == 1
 
 
+def test_unchanged_parts_are_copied_where_links_are_not_possible(
+    store: NodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    store.save(state(1))
+    refreshed = replace(state(1), version=1, student={"w": torch.zeros(3, 2)})
+    store.save(refreshed, unchanged=True, finished=True)
+    store.reopen()
+    loaded = store.load()
+    assert loaded is not None and same(loaded, refreshed)
+
+
+def test_a_damaged_part_is_not_made_sound_by_the_next_write(store: NodeStore) -> None:
+    """What is linked keeps the checksum with which it was written."""
+    store.save(state(1))
+    (folder,) = store.folder.iterdir()
+    content = (folder / "moments.safetensors").read_bytes()
+    (folder / "moments.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+    store.save(replace(state(1), version=1), unchanged=True)
+    with pytest.raises(StateError, match=r"moments\.safetensors is damaged"):
+        store.load()
+
+
 def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
     store.save(state(1))
     (folder,) = store.folder.iterdir()

@@ -129,6 +129,7 @@ def test_what_changes_nothing_may_be_said_again(tmp_path: Path) -> None:
     [
         ("learning-rate=0.1", None, "learning-rate was 0.0005, is 0.1"),
         ('run-name="new"', None, "run-name changes nothing where a run is resumed"),
+        ('resume="runs/another"', None, "but run-config key 'resume' is 'runs/another'"),
         ('runs-dir="elsewhere"', None, "runs-dir changes nothing where a run is resumed"),
         ('state-dir="elsewhere"', None, "elsewhere has nothing of"),
         ("num-rounds=1", None, "'num-rounds' is 1 but"),
