@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from logging import getLogger
-from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -14,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from fedkd_flwr import tensors
 from fedkd_flwr.admission import Admission
 from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm, weight
+from fedkd_flwr.asking import Asking
 from fedkd_flwr.best_round import BestRound
 from fedkd_flwr.codec import CodecError, EncodedUpdate
 from fedkd_flwr.compression import build_codec, codec_settings
@@ -29,17 +29,13 @@ from fedkd_flwr.protocol import (
     EvaluateReply,
     EvaluateRequest,
     Evaluation,
-    Refresh,
     TrainReply,
     TrainRequest,
-    collect,
-    to_records,
 )
 from fedkd_flwr.run_folder import RunFolder, RunState
 from fedkd_flwr.seconds import by_part, in_words
 
 log = getLogger("flwr")
-_Answer = TypeVar("_Answer", TrainReply, EvaluateReply)
 
 
 class _EndedEarlyError(Exception):
@@ -73,8 +69,7 @@ class FedKD(Strategy):
         )
         self._begun = False
         self._best = BestRound(config, state.history, folder.path)
-        self._asked: list[tuple[Message, Member]] = []
-        self._sent_at = 0.0
+        self._asking = Asking(folder, state, self._best, config.round_timeout_seconds)
 
     def summary(self) -> None:
         """Log what is run."""
@@ -114,7 +109,7 @@ class FedKD(Strategy):
             raise _EndedEarlyError
         members = self._present(grid)
         chosen = sample(members, self.config.fraction_train, self.config.min_train_nodes, self.config.seed, round)
-        return self._ask(
+        return self._asking.ask(
             chosen,
             "train",
             lambda member, refresh: TrainRequest(
@@ -141,7 +136,7 @@ class FedKD(Strategy):
         """
         round = server_round + self._offset
         received = time.perf_counter()
-        replied, failed = self._collected(replies, TrainReply)
+        replied, failed = self._asking.answers(replies, TrainReply)
         taken: list[TrainReply] = []
         rows: list[TrafficRow] = []
         aggregation = build_aggregation(self.config)
@@ -178,7 +173,7 @@ class FedKD(Strategy):
             round=round,
             codec=codec.model_dump(),
             losses=mean_scores((reply.examples, reply.losses) for reply in taken) or {},
-            asked=len(self._asked),
+            asked=len(self._asking.members),
             trained=len(taken),
             failed=failed,
             bytes_up=self._folder.ledger.total(round, "up"),
@@ -193,7 +188,7 @@ class FedKD(Strategy):
         self._note(entry, taken)
         self._best.keep({round - 1: before, round: self._student.tensors})
         now = time.perf_counter()
-        entry.seconds = by_part(taken, now - self._sent_at, now - received)
+        entry.seconds = by_part(taken, now - self._asking.sent_at, now - received)
         self._keep()
         log.info(
             "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
@@ -224,7 +219,7 @@ class FedKD(Strategy):
         round = server_round + self._offset
         if not self._is_last(round):
             return None
-        good, failed = self._collected(replies, EvaluateReply)
+        good, failed = self._asking.answers(replies, EvaluateReply)
         for node, reason in failed.items():
             log.warning("fedkd: final evaluation: no answer from %s: %s", node, reason)
         self._require(round, len(good), failed)
@@ -282,7 +277,7 @@ class FedKD(Strategy):
         if best < self.state.round:
             messages = self._ask_for_scores(grid, use_best=True)
             replies = grid.send_and_receive(messages, timeout=self.config.round_timeout_seconds)
-            good, failed = self._collected(replies, EvaluateReply)
+            good, failed = self._asking.answers(replies, EvaluateReply)
             for node, reason in failed.items():
                 log.warning("fedkd: round %d is the best, but %s keeps its newest models: %s", best, node, reason)
             self._record_last(board, good)
@@ -301,7 +296,7 @@ class FedKD(Strategy):
 
     def _ask_for_scores(self, grid: Grid, use_best: bool = False) -> list[Message]:
         """The last student goes to every node, which scores it and its teacher, or those of the best round."""
-        return self._ask(
+        return self._asking.ask(
             self._present(grid),
             "evaluate",
             lambda member, refresh: EvaluateRequest(
@@ -315,51 +310,6 @@ class FedKD(Strategy):
                 use_best=use_best,
                 refresh=refresh,
             ),
-        )
-
-    def _ask(
-        self,
-        members: Sequence[Member],
-        message_type: str,
-        request: Callable[[Member, Refresh], TrainRequest | EvaluateRequest],
-    ) -> list[Message]:
-        self._asked = []
-        self._sent_at = time.perf_counter()
-        round = self.state.round
-        rows: list[TrafficRow] = []
-        held = [(member.version, self._lacks_best(member)) for member in members]
-        best = self._best.student() if any(lacks for _, lacks in held) else None
-        refreshes = {
-            (version, lacks): self._student.refresh_from(version, best if lacks else None)
-            for version, lacks in set(held)
-        }
-        encoded = {v: [EncodedUpdate.from_bytes(payload) for payload in r.payloads] for v, r in refreshes.items()}
-        for member, at in zip(members, held, strict=True):
-            refresh = refreshes[at]
-            message = Message(
-                to_records(request(member, refresh)),
-                dst_node_id=member.node_id,
-                message_type=message_type,
-                ttl=self.config.round_timeout_seconds,
-            )
-            self._asked.append((message, member))
-            for update in encoded[at]:
-                rows += traffic_rows(round, member.info.node, "down", update)
-        self._folder.ledger.add(rows)
-        board = self.state.history.after(round)
-        board.refreshed = max(board.refreshed, len(members))
-        board.bytes_down = self._folder.ledger.total(round, "down")
-        return [message for message, _ in self._asked]
-
-    def _collected(
-        self, replies: Iterable[Message], kind: type[_Answer]
-    ) -> tuple[list[tuple[Member, _Answer]], dict[str, str]]:
-        """The answers in the order of the members, and why the other nodes have none."""
-        answers, failures = collect([message for message, _ in self._asked], replies, kind)
-        members = {member.node_id: member for _, member in self._asked}
-        return (
-            [(member, answers[node_id]) for node_id, member in members.items() if node_id in answers],
-            {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
     def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> list[TrafficRow]:
@@ -390,19 +340,20 @@ class FedKD(Strategy):
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config
-        if good >= config.min_train_nodes and good >= config.min_success_share * len(self._asked):
+        if good >= config.min_train_nodes and good >= config.min_success_share * len(self._asking.members):
             return
         self._keep()
         reasons = "; ".join(f"{node}: {reason}" for node, reason in failed.items())
         raise RunError(
-            f"round {round}: {good} of {len(self._asked)} nodes gave a good answer, needed are "
+            f"round {round}: {good} of {len(self._asking.members)} nodes gave a good answer, needed are "
             f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
             f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
         )
 
     def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep what the nodes that were asked found."""
-        board.record(evaluations, METRICS[self.config.task].of({len(member.info.labels) for _, member in self._asked}))
+        classes = {len(member.info.labels) for member in self._asking.members}
+        board.record(evaluations, METRICS[self.config.task].of(classes))
 
     def _record_last(self, board: Scored, replies: Iterable[tuple[Member, EvaluateReply]]) -> None:
         """Keep what the nodes found of the models that they have exported."""
@@ -418,12 +369,6 @@ class FedKD(Strategy):
 
     def _codec(self, round: int) -> CodecSettings:
         return codec_settings(self.config, round, self._student.snapshot_bytes)
-
-    def _lacks_best(self, member: Member) -> bool:
-        """Whether a node that has trained did not get as far as the best round's student."""
-        if member.version is None or member.info.node not in self.state.taken:
-            return False
-        return member.version < self._best.number < self._student.version
 
     def _is_last(self, round: int) -> bool:
         return round == self.config.num_rounds or self._best.ends(round)
