@@ -7,6 +7,7 @@ from fedkd_flwr import tensors
 from fedkd_flwr.aggregation import weight
 from fedkd_flwr.compression import require_budget
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.data.label_names import alike
 from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.protocol import JoinReply
@@ -93,9 +94,12 @@ class Admission:
         state.shared_head = setting == "always" or (setting == "auto" and all(n.labels == labels for n in newcomers))
         state.labels = labels if state.shared_head else ()
         if setting == "auto" and not state.shared_head:
+            names = {label for newcomer in newcomers for label in newcomer.labels}
+            close = sorted({kind for one in names for other in names if (kind := alike(one, other))})
             log.warning(
-                "fedkd: labels differ, so each node keeps a head of its own and the encoder alone is shared (%s); to "
+                "fedkd: labels differ%s, so each node keeps a head of its own and the encoder alone is shared (%s); to "
                 "share the head, set the run-config key 'labels' to all labels",
+                f" (some only {' or '.join(close)})" if close else "",
                 "; ".join(f"{newcomer.node}: {', '.join(newcomer.labels)}" for newcomer in newcomers),
             )
 

@@ -21,5 +21,5 @@ def names(text: str) -> tuple[str, ...]:
 def listed(all_names: Iterable[str]) -> str:
     """The list that `names` reads as these names."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="").writerow(all_names)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(all_names)
+    return text.getvalue().removesuffix("\r\n")
