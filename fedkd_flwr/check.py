@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,13 +76,12 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     if not any("data-path" in node for node in nodes):
         looks.append(partial(look_at_number, config, len(nodes)))
     looks += [named(node, partial(_look_at_device, config, node)) for node in nodes]
-    mistakes: dict[str, None] = {}
-    for look in (*looks, *looks_at_nodes(config, nodes, nodes, load)):
-        try:
-            look()
-        except FedKDError as error:
-            mistakes.setdefault(in_full(error))
-    return Checked(tuple(found), tuple(mistakes))
+    mistakes = _mistakes((*looks, *looks_at_nodes(config, nodes, nodes, load)))
+    if not mistakes:
+        say("the models are tried on two made-up examples")
+        pairs = zip(nodes, found, strict=True)
+        mistakes = _mistakes([named(node, partial(_try_models, config, node, has.labels)) for node, has in pairs])
+    return Checked(tuple(found), mistakes)
 
 
 def as_table(nodes: Sequence[CheckedNode]) -> Table:
@@ -125,6 +124,25 @@ def write_held_out(path: Path, nodes: Sequence[CheckedNode]) -> None:
         raise ConfigError(f"--held-out is {str(path)!r}: end it in {' or '.join(_FORMATS)}") from None
     except OSError as error:
         raise ConfigError(f"--held-out is {str(path)!r}: it cannot be written ({error.strerror})") from None
+
+
+def _mistakes(looks: Iterable[Look]) -> tuple[str, ...]:
+    """What all of these find wrong, each mistake once."""
+    found: dict[str, None] = {}
+    for look in looks:
+        try:
+            look()
+        except FedKDError as error:
+            found.setdefault(in_full(error))
+    return tuple(found)
+
+
+def _try_models(config: RunConfig, node: NodeConfig, labels: tuple[str, ...]) -> None:
+    from fedkd_flwr.device import choose_device
+    from fedkd_flwr.trial import try_pair
+
+    own = config.for_node(node)
+    try_pair(own, labels, own.shared_head != "never", choose_device("cpu", "fp32"))
 
 
 def _look_at_names(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from transformers import FNetConfig, FNetModel
 
-from fedkd_flwr.check import Checked, as_table, check, write_held_out
+from fedkd_flwr.check import CheckedNode, as_table, check, write_held_out
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import DataReport, load_node_data
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.preflight import NodeConfig, simulated_nodes
+from fedkd_flwr.pretrained import load_tokenizer
 
 Config = Callable[..., dict[str, Any]]
 
@@ -90,25 +92,33 @@ def test_the_owner_is_told_which_labels_are_nearly_equal(run_config: Config, tmp
     assert "near.csv" in mistake and "'Neg' / 'neg'" in mistake
 
 
+def test_models_that_cannot_do_what_a_run_asks_are_found(run_config: Config, tmp_path: Path) -> None:
+    """Nothing that they say of themselves tells: they are tried."""
+    FNetModel(FNetConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=2, intermediate_size=32)).save_pretrained(
+        tmp_path
+    )
+    load_tokenizer("minilm-l6").save_pretrained(tmp_path)
+    raw = run_config(teacher=str(tmp_path), teacher_attention_weight=1.0)
+    (mistake,) = check(RunConfig.parse(raw), simulated_nodes(2), silent).mistakes
+    assert str(tmp_path) in mistake and "attention" in mistake
+
+
 def test_few_simulated_nodes_and_data_that_are_not_there_are_said_once(run_config: Config) -> None:
     found = check(RunConfig.parse(run_config(dataset="csv:/none.csv", min_train_nodes=5)), simulated_nodes(4), silent)
     assert len(found.mistakes) == 2
     assert found.nodes == ()
 
 
-@pytest.mark.parametrize("suffix", [".json", ".csv"])
-def test_held_out_rows_can_be_read_back(
-    run_config: Config, silos: list[NodeConfig], tmp_path: Path, suffix: str
-) -> None:
-    found: Checked = check(RunConfig.parse(run_config()), silos, silent)
-    write_held_out(path := tmp_path / f"held{suffix}", found.nodes)
-    if suffix == ".json":
-        back = {name: tuple(rows) for name, rows in json.loads(path.read_text()).items()}
-    else:
-        with path.open(newline="") as file:
-            pairs = [(row["node"], int(row["row"])) for row in csv.DictReader(file)]
-        back = {name: tuple(row for node, row in pairs if node == name) for name in ("north", "south")}
-    assert back == {node.title: node.report.held_out for node in found.nodes}
+def test_held_out_rows_can_be_read_back(tmp_path: Path) -> None:
+    rows = {"north, 1": (3, 17), "süd": (1,)}
+    nodes = [CheckedNode(name, ("a", "b"), DataReport(held_out=held), 2, len(held)) for name, held in rows.items()]
+    for suffix in ("json", "csv"):
+        write_held_out(tmp_path / f"held.{suffix}", nodes)
+    written = json.loads((tmp_path / "held.json").read_text(encoding="utf-8"))
+    assert written == {name: list(held) for name, held in rows.items()}
+    with (tmp_path / "held.csv").open(newline="", encoding="utf-8") as file:
+        pairs = [(row["node"], int(row["row"])) for row in csv.DictReader(file)]
+    assert pairs == [(name, row) for name, held in rows.items() for row in held]
 
 
 def test_held_out_rows_go_to_no_other_kind_of_file(tmp_path: Path) -> None:
