@@ -4,6 +4,7 @@ RUN/best/00000003.safetensors    the student after round 3, as long as no later 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +16,7 @@ from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.history import History, Scored
 from fedkd_flwr.metrics import LOWER_IS_BETTER, METRICS
+from fedkd_flwr.run_folder import RunState
 
 
 class BestRound:
@@ -99,6 +101,16 @@ class BestRound:
         for path in self._folder.glob("*.safetensors"):
             if path != self._path(self.number):
                 path.unlink()
+
+    def of(self, state: RunState) -> RunState:
+        """The state of a run with the student of the best round; as it is where none is known.
+
+        Raises:
+            StateError: that student cannot be read.
+        """
+        if not self.number or state.student is None:
+            return state
+        return replace(state, round=self.number, student=replace(state.student, tensors=self.student()))
 
     def student(self) -> Mapping[str, Tensor]:
         """The best round's.

@@ -186,6 +186,28 @@ def clean(
         _say(f"removed {len(chosen)} runs, {megabytes(chosen)}")
 
 
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the models: that of the run.")] = None,
+    round_number: Annotated[
+        int | None, typer.Option("--round", min=1, help="One of the rounds of which a checkpoint is kept: the newest.")
+    ] = None,
+    label_shares: Annotated[
+        str, typer.Option(help="Share of the examples that have each label where the models will be used: 0.2,0.8")
+    ] = "",
+) -> None:
+    """Write the student of the run in folder RUN as a `from_pretrained` folder, from a checkpoint of the server.
+
+    So is the teacher where all of its layers travel. A finished run has done this by itself.
+    """
+    from fedkd_flwr.export_run import export_run, parse_label_shares
+
+    with _one_line_errors(_BAD_INPUT):
+        for folder in export_run(run_folder, out, round_number, parse_label_shares(label_shares)):
+            _say(f"exported: {folder}")
+
+
 def _report(arguments: Arguments) -> None:
     """Say where the results are and print the table, as far as the run got."""
     if not (arguments.folder / "history.json").exists():

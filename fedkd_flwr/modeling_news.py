@@ -45,9 +45,10 @@ class NewsRecommender(PreTrainedModel):  # type: ignore[misc]
     `AutoModel.from_pretrained` finds the encoder and, with `trust_remote_code=True`, the recommender.
     """
 
-    config: PretrainedConfig
+    config_class = PretrainedConfig
     # The encoder has chosen its attention before this class is asked: whatever it supports, this class does.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    _supports_sdpa = True
+    _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: PretrainedConfig, encoder: PreTrainedModel | None = None) -> None:
         """Wrap an encoder, or a new one of this config; the rest is new."""

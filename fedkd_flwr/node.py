@@ -34,11 +34,12 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError, at_node
+from fedkd_flwr.errors import DamagedStateError, FedKDError, ProtocolError, RunError, StateError, at_node
 from fedkd_flwr.evaluation import OWN_LABELS, evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
 from fedkd_flwr.kept_models import KeptModels
+from fedkd_flwr.model_card import About
 from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
@@ -217,7 +218,7 @@ class Node:
             scored = self._best_models(store, request.best) if request.use_best else replace(state, student=student)
             self._put(scored.student, scored)
         evaluation = self._evaluate()
-        not_exported = self._export(store.folder, request)
+        not_exported = self._export(store.folder, request, evaluation)
         with self._clock("state"):
             refreshed = replace(state, student=student, version=request.refresh.version, run=request.run)
             store.save(refreshed, unchanged=True, finished=not not_exported)
@@ -335,21 +336,27 @@ class Node:
             examples=len(examples),
         )
 
-    def _export(self, folder: Path, request: EvaluateRequest) -> str:
+    def _export(self, folder: Path, request: EvaluateRequest, found: Evaluation) -> str:
         """Write what is the node's own as `from_pretrained` folders; returns why that failed, or ""."""
-        pair, task, added = self._models.pair, self._prepared.task, self._models.pair.adjustment
+        models, pair, task = self._models, self._models.pair, self._prepared.task
+        title, shares = (self._prepared.title,), self._prepared.label_shares if self._config.adjusts_logits else ()
+        round = request.best if request.use_best else request.round
         try:
             with self._clock("state"):
-                if self._models.teacher is not None:
-                    processor = task.teacher_processor or task.processor
-                    with merged(self._models.teacher):
-                        export(
-                            self._models.teacher, processor, folder / "teacher", added if pair.whole else None, pair.own
-                        )
-                student = self._models.student
+                if models.teacher is not None:
+                    scores = {"here": found.teacher_own_labels or found.teacher or {}}
+                    about = About(self._config, "teacher", round, title, scores, shares)
+                    processor, added = task.teacher_processor or task.processor, pair.adjustment if pair.whole else None
+                    with merged(models.teacher):
+                        export(models.teacher, processor, folder / "teacher", about, added, pair.own)
+                added, student = pair.adjustment, models.student
                 if student is not None and (added is not None or not request.shared_head or batch_norms(student)):
-                    export(student, task.processor, folder / "student", added)
-        except Exception as error:  # of a disk or of a library: whatever it is, the scores stand
+                    scores = {"here": found.student_own_labels or found.student or {}}
+                    about = About(self._config, "student", round, title, scores, shares)
+                    export(student, task.processor, folder / "student", about, added)
+        except FedKDError as error:
+            return str(error)
+        except Exception as error:  # of a library: whatever it is, the scores stand
             log.exception("fedkd: %s cannot export its models", self.name)
             return " ".join(f"{type(error).__name__}: {error}".split())
         return ""

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -102,7 +103,7 @@ class RunFolder:
             ConfigError: the config would make it another run, or it is finished; names the keys.
         """
         PastRun.read(path).require(config)
-        return cls(path, Ledger.load(path / _TRAFFIC)), _newest_state(path)
+        return cls(path, Ledger.load(path / _TRAFFIC)), read_state(path)
 
     def begin(self, state: RunState, config: RunConfig) -> None:
         """Publish a run whose nodes have joined: its config and history, and of a new run its whole folder at once.
@@ -222,8 +223,13 @@ def _taken(path: Path) -> StateError:
     )
 
 
-def _newest_state(run: Path) -> RunState:
-    newest = newest_checkpoint(run)
+def read_state(run: Path, round: int | None = None) -> RunState:
+    """The server as the newest checkpoint of a run has it, or the newest of those after a round.
+
+    Raises:
+        StateError: there is none, or it is damaged.
+    """
+    newest = newest_checkpoint(run) if round is None else _checkpoint_of(run, round)
     try:
         body = json.loads((newest / STATE).read_text())
         joined, updates = (newest / _UPDATES).read_bytes(), []
@@ -237,7 +243,7 @@ def _newest_state(run: Path) -> RunState:
             residual=load_file(newest / _RESIDUAL),
         )
         if student.digest != body["digest"]:
-            raise StateError(f"resume: {newest / _STUDENT} is damaged: its digest differs")
+            raise StateError(f"{newest / _STUDENT} is damaged: its digest differs")
         return RunState(
             lineage=body["lineage"],
             round=body["round"],
@@ -251,6 +257,17 @@ def _newest_state(run: Path) -> RunState:
             label_shares=tuple(body["label-shares"]),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise StateError(f"checkpoint {newest} is damaged ({error}): remove it to go on from the one before") from None
+
+
+def _checkpoint_of(run: Path, round: int) -> Path:
+    kept: dict[int, Path] = {}
+    for checkpoint in sorted((run / CHECKPOINTS).glob("[0-9]" * 8)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept[int(json.loads((checkpoint / STATE).read_text())["round"])] = checkpoint
+    if round not in kept:
         raise StateError(
-            f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
-        ) from None
+            f"{run} keeps no checkpoint of round {round}, only of {', '.join(map(str, sorted(kept))) or 'none'}: "
+            "keep-checkpoints keeps more of a run"
+        )
+    return kept[round]

@@ -1,6 +1,7 @@
 """What travels, as models at the server: where they start, how they score, how they are exported."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data import load_test_data
 from fedkd_flwr.device import choose_device
 from fedkd_flwr.distillation import Nested, Single, batch_norms
-from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import export
+from fedkd_flwr.history import Scored
+from fedkd_flwr.model_card import About
 from fedkd_flwr.protocol import Scores
+from fedkd_flwr.run_folder import RunState
 from fedkd_flwr.tasks import build_task
+from fedkd_flwr.tasks.label_priors import adjustment
 
 log = getLogger("flwr")
 
@@ -71,31 +76,81 @@ class ServerModel:
         alone.to("cpu")
         return scores["student"]
 
-    def export(self, shared: Mapping[str, Tensor], folder: Path) -> None:
+    def export(self, state: RunState, folder: Path, label_shares: Sequence[float] = ()) -> list[Path]:
         """Write `from_pretrained` folders of what the run has: `student`, and `teacher` where all of it travels.
 
         Of a student whose heads never travel there is the encoder; one with batch normalisation has the checkpoint's.
+
+        Args:
+            state: what travels, and what is known of it.
+            folder: where to.
+            label_shares: of examples that have each label, for which the logits are to hold; empty: those of all nodes.
+
+        Returns:
+            The folders; none where nothing travels.
+
+        Raises:
+            ModelError: label shares are given of which these models do not say what they hold for, or other than one
+                for each label.
         """
-        if not shared:
-            return
-        self._load(shared)
+        assert state.student is not None
+        if not state.student.tensors:
+            return []
+        held = state.label_shares if self._config.adjusts_logits else ()
+        added = self._added(held, label_shares) if label_shares else None
+        about = About(
+            self._config,
+            "student" if self._shared_head else "encoder",
+            state.round,
+            titles=tuple(str(data.get("title", node)) for node, data in state.history.data.items()),
+            scores=_scores(_board(state)),
+            label_shares=tuple(label_shares) or held,
+        )
+        self._load(state.student.tensors)
+        exported = [folder / "student"]
         if batch_norms(self._student):
             log.warning(
                 "fedkd: %s has its checkpoint's batch normalisation, each node keeps its own: take a node's student, "
                 "or let it see images before you use it (docs/bring-your-models.md)",
-                folder / "student",
+                exported[0],
             )
         if not self._shared_head:
-            log.info(
-                "fedkd: %s holds the student's encoder; each node has exported it with its head", folder / "student"
-            )
-        export(
-            self._student if self._shared_head else self._student.base_model, self._task.processor, folder / "student"
-        )
+            log.info("fedkd: %s holds the student's encoder; each node has exported it with its head", exported[0])
+        student = self._student if self._shared_head else self._student.base_model
+        export(student, self._task.processor, exported[0], about, added)
         if isinstance(self._pair, Nested) and not self._pair.private():
-            export(self._pair.teacher, self._task.processor, folder / "teacher")
+            exported.append(folder / "teacher")
+            export(self._pair.teacher, self._task.processor, exported[1], replace(about, model="teacher"), added)
+        return exported
+
+    def _added(self, held: Sequence[float], asked: Sequence[float]) -> Tensor:
+        if not held or self._task.link is None:
+            raise ModelError(
+                "label shares cannot be given: the run does not say for which its head holds (only of one label or "
+                "several a text or image, and only with logit-adjustment and a head that all nodes share)"
+            )
+        if len(asked) != len(held):
+            raise ModelError(f"{len(asked)} label shares are given, expected one for each of the {len(held)} labels")
+        return adjustment(asked, held, self._task.link)
 
     def _load(self, shared: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self._pair.shared().items():
                 parameter.copy_(shared[name])
+
+
+def _board(state: RunState) -> Scored:
+    """The scores of what is exported."""
+    best = state.history.best
+    return best if best is not None and best.round == state.round else state.history.after(state.round)
+
+
+def _scores(board: Scored) -> dict[str, Scores]:
+    """Those of a round, by whose they are."""
+    found = {
+        "this student, mean over the nodes": board.student,
+        "this student with each node's label shares": board.student_own_labels,
+        "nodes' teachers, mean": board.teachers_own_labels or board.teachers,
+        "this student, on test data of the server": board.server,
+    }
+    return {who: scores for who, scores in found.items() if scores}

@@ -255,8 +255,7 @@ class FedKD(Strategy):
         if self.state.student is not None and self._is_last(self.state.round):
             if self._best.metric and not self._best.number:
                 log.warning("fedkd: no round has a %s: the last one is exported", self._best.metric)
-            student = self._best.student() if self._best.number else self._student.tensors
-            self._admission.model.export(student, self._folder.path)
+            self._admission.model.export(self._best.of(self.state), self._folder.path)
             last = self.state.history.best if self._best.number else self.state.history.after(self.state.round)
             if last is not None and last.nodes is not None and not last.not_exported:
                 self._folder.finish(self.state, self.config)

@@ -16,6 +16,7 @@ from fedkd_flwr.device import Device
 from fedkd_flwr.distillation import PLACES, TEACHER, TeacherStudent, fit_heads, inputs_of, pair_loss
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.exports import export, load_classifier
+from fedkd_flwr.model_card import About
 from fedkd_flwr.pretrained import reading
 from fedkd_flwr.tasks import Task, build_task
 
@@ -125,7 +126,7 @@ class _Trial:
         own = self._task.teacher_processor if role == "teacher" else None
         with TemporaryDirectory(prefix="fedkd-") as folder:
             with reading(name, "be exported"), merged(model):
-                export(model, own or self._task.processor, folder, added)
+                export(model, own or self._task.processor, folder, About(self._config, "student", 0), added)
             try:
                 again = load_classifier(folder).to(self._place.device)
             except ModelError as error:

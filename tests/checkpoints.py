@@ -1,5 +1,6 @@
 """Small random encoders of three families with a tokenizer of a few words, and what reads them."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transformers import (
     RobertaModel,
 )
 
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.model_card import About
 from fedkd_flwr.models import build_classifier
 from fedkd_flwr.pretrained import load_tokenizer
 
@@ -49,3 +52,10 @@ def build(reference: str, **changes: Any) -> PreTrainedModel:
 def batch(reference: str) -> dict[str, torch.Tensor]:
     encoded = load_tokenizer(reference)(TEXTS, padding=True, return_tensors="pt")
     return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def about(config: dict[str, Any] | None = None, **changes: Any) -> About:
+    """A student after a round of the default run with these changes."""
+    with (Path(__file__).parent.parent / "pyproject.toml").open("rb") as file:
+        defaults = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
+    return About(RunConfig.parse(defaults | (config or {})), "student", 1, **changes)

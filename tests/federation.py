@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,14 @@ def tamper(node_id: int, change: Change, rounds: set[int] | None = None) -> Any:
         return Message(to_records(change(honest)), reply_to=message)
 
     return fault
+
+
+@contextmanager
+def short_files(nbytes: int) -> Iterator[None]:
+    """No file can be written that is longer, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,14 +1,12 @@
 """What goes wrong at one node, and what becomes of the run: each with its outcome."""
 
-import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from federation import Config, assert_same, history, nodes, refreshes, round_of, student
+from federation import Config, assert_same, history, nodes, refreshes, round_of, short_files, student
 from flwr.app import Error, Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -105,17 +103,6 @@ def test_a_node_that_was_away_for_three_rounds_goes_on_with_its_teacher(
     assert [entry["trained"] for entry in rounds] == [2, 1, 1, 1, 2]
     assert all(torch.equal(teachers[2][name], teachers[5][name]) for name in teachers[2])
     assert refreshes(grid, VICTIM)[-2:] == [("updates", 4, 4), ("updates", 5, 1)]
-
-
-@contextmanager
-def short_files(nbytes: int) -> Iterator[None]:
-    """No file can be written that is longer, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_node_that_cannot_export_its_models_is_named_and_its_scores_count(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import BERT, FAMILIES, batch, build, save
+from checkpoints import BERT, FAMILIES, about, batch, build, save
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, OPTConfig, OPTModel
 
 from fedkd_flwr.distillation import trainable
@@ -105,7 +105,7 @@ def test_a_checkpoint_with_another_head_gives_its_encoder_only(checkpoints: dict
     output = build(str(tmp_path), num_layers=None).eval()(**inputs, output_hidden_states=True)
     torch.testing.assert_close(output.hidden_states[-1], expected)
     two = build(checkpoints["bert"], labels=("no", "yes"), pooling="model")
-    export(two, load_tokenizer(checkpoints["bert"]), tmp_path / "two")
+    export(two, load_tokenizer(checkpoints["bert"]), tmp_path / "two", about())
     assert build(str(tmp_path / "two"), pooling="model")(**inputs).logits.shape == (2, 3)
 
 
@@ -142,5 +142,5 @@ def test_chosen_layers_are_the_checkpoints(
     mine = model(**inputs, output_hidden_states=True).hidden_states
     assert len(mine) == 3 == model.config.num_hidden_layers + 1
     torch.testing.assert_close(mine[-1], whole(**inputs).last_hidden_state)
-    export(model, load_tokenizer(checkpoints[family]), tmp_path)
+    export(model, load_tokenizer(checkpoints[family]), tmp_path, about())
     assert torch.equal(load_classifier(tmp_path)(**inputs).logits, model(**inputs).logits)
