@@ -185,4 +185,4 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
             family = AutoModelForImageClassification
         else:
             family = AutoModelForSequenceClassification
-        return family.from_pretrained(folder, config=config)
+        return family.from_pretrained(folder, config=config, trust_remote_code=False)
