@@ -24,6 +24,11 @@ def read_json(text: str, where: str, wanted: Collection[str]) -> Rows:
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(f"{place.row(index)} is no JSON object, expected {{column: value, ...}}")
+    if len(rows) == 1 and rows[0] and all(isinstance(value, dict) for value in rows[0].values()):
+        raise DataError(
+            f"{where}: it is one object of columns, expected an object for each row: write it anew (with pandas: "
+            "to_json(orient='records'))"
+        )
     names = list({key: None for row in rows for key in row})
     columns = {name: _column([row.get(name) for row in rows], name, place) for name in wanted if name in names}
     return Rows(pa.table(columns), len(rows), names, lines)

@@ -36,11 +36,11 @@ def strings(values: "pa.ChunkedArray", key: str, column: str, place: Place, stri
         values = _without_nan(values)
         whole = pc.fill_null(pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values)), True)
         if (row := pc.index(whole, False).as_py()) >= 0:
-            raise DataError(f"{place.row(row)} is not whole in column {column!r}, which holds {values.type}, {other}")
+            raise DataError(f"{place.row(row)} is not whole in column {column!r}, which holds {_kind(values)}, {other}")
     try:
         found = (values.cast("int64") if pa.types.is_floating(values.type) else values).cast("string")
     except pa.ArrowException:
-        raise DataError(f"{place.name}: column {column!r} holds {values.type}, {other}") from None
+        raise DataError(f"{place.name}: column {column!r} holds {_kind(values)}, {other}") from None
     trimmed = pc.utf8_trim_whitespace(found)
     if (row := pc.index(pc.fill_null(pc.equal(trimmed, ""), True), True).as_py()) >= 0:
         unlabelled = ", or set run-config key 'skip-unlabelled' to true" if key == "label-column" else ""
@@ -80,7 +80,7 @@ def class_lists(values: "pa.ChunkedArray", separator: str, column: str, place: P
         texts = (values.cast(whole) if pa.types.is_floating(one) else values).cast(text)
     except pa.ArrowException:
         raise DataError(
-            f'{place.name}: column {column!r} holds {values.type}, expected texts like "a{separator}b" or lists of '
+            f'{place.name}: column {column!r} holds {_kind(values)}, expected texts like "a{separator}b" or lists of '
             "texts: convert it, or set run-config key 'label-column' to another column"
         ) from None
     if not lists:
@@ -203,4 +203,9 @@ def _numbers_without_nan(rows: list[Any], lists: bool) -> list[Any]:
 
 
 def _stripped(row: list[str]) -> list[str]:
-    return [name.strip() for name in row if name.strip()]
+    return list(dict.fromkeys(name.strip() for name in row if name.strip()))
+
+
+def _kind(values: "pa.ChunkedArray") -> str:
+    """The type of a column, without the names of fields, which may be data."""
+    return str(values.type).partition("<")[0]

@@ -68,7 +68,7 @@ def _lists(rows: "pa.Table", key: str, column: str, where: str) -> list[list[str
         return [row or [] for row in values.cast(pa.list_(pa.string())).to_pylist()]
     except pa.ArrowException:
         raise DataError(
-            f"{where}: column {column!r} holds {values.type}, expected lists of texts: "
+            f"{where}: column {column!r} holds {str(values.type).partition('<')[0]}, expected lists of texts: "
             f"set run-config key {key!r} to another column"
         ) from None
 

@@ -94,6 +94,7 @@ def archive(name: str) -> bytes:
         ("a.json", b'[{"text": "a"},\n secret]', "line 2 is not JSON: Expecting value at column 2"),
         ("a.json", b"[" * 100_000, "line 1 is no JSON that can be read"),
         ("a.json", b"[]", "no rows"),
+        ("a.json", b'{"text": {"0": "secret"}, "label": {"0": 1}}', "it is one object of columns"),
         ("a.json", b'[{"text": "a"}, 3]', "row 2 is no JSON object"),
         ("a.jsonl", b'{"text": "a"}\n{"text": secret}', "line 2 is not JSON: Expecting value at column 10"),
         ("a.jsonl", b'{"text": 1}\n\n{"text": "secret"}', r"row 2 \(line 3\) has another type in column 'text'"),

@@ -85,6 +85,7 @@ def test_a_task_reads_the_same_file_anew(configure: Configure, write: Write) -> 
         ),
         ("regression", ["inf", "2"], r"x.jsonl: row 1 \(line 1\) has no finite number in column 'label'"),
         ("regression", [2, None], r"x.jsonl: row 2 \(line 2\) has no finite number in column 'label'"),
+        ("multi-label", [{"secret": 1}, {"secret": 2}], r"x.jsonl: column 'label' holds struct, expected texts like"),
         ("regression", [True, False], r"column 'label' holds bool, expected numbers: set task to"),
         ("regression", [2, 2.0], r"x.jsonl: expected at least two different labels, found 1"),
     ],
