@@ -41,6 +41,9 @@ _METHODS = {
 _MODELS = {
     "student": "The student that all nodes of a federation share",
     "encoder": "The encoder of the student that all nodes of a federation share; each node keeps a head of its own",
+    "student without statistics": "The student that all nodes of a federation share, but for its batch normalisation, "
+    "which is the checkpoint's: nobody has scored the model with it, let it see images before you use it "
+    "(docs/bring-your-models.md)",
     "teacher": "The teacher",
 }
 
@@ -59,7 +62,7 @@ class About:
     """
 
     config: RunConfig
-    model: Literal["student", "encoder", "teacher"]
+    model: Literal["student", "encoder", "student without statistics", "teacher"]
     round: int
     titles: tuple[str, ...] = ()
     scores: Mapping[str, Scores] = field(default_factory=dict)

@@ -109,6 +109,7 @@ class ServerModel:
         self._load(state.student.tensors)
         exported = [folder / "student"]
         if batch_norms(self._student):
+            about = replace(about, model="student without statistics", scores={})
             log.warning(
                 "fedkd: %s has its checkpoint's batch normalisation, each node keeps its own: take a node's student, "
                 "or let it see images before you use it (docs/bring-your-models.md)",

@@ -131,6 +131,9 @@ def test_each_node_has_and_exports_its_own_and_the_folders_are_stock(images: Con
                 assert type(read) is ResNetForImageClassification
                 assert not info["missing_keys"] and not info["unexpected_keys"]
                 torch.testing.assert_close(read(**pixels).logits, logits)
+    cards = [(place / "README.md").read_text() for place in (folder / "student", state / "partition-0" / "student")]
+    assert ["without statistics" in card for card in cards] == [True, False]
+    assert ["## Scores" in card for card in cards] == [False, True]  # a folder says no score but its own
     server = AutoModelForImageClassification.from_pretrained(folder / "student").state_dict()
     initial = AutoModelForImageClassification.from_pretrained(grid.run_config["student"]).state_dict()
     for name, tensor in norms_of(server, "running_mean").items():
