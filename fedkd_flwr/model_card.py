@@ -119,10 +119,10 @@ def _lines(about: About, labels: tuple[str, ...], remote_code: bool, base: str) 
     yield from _loading(about, remote_code)
     yield "\n## Intended use and limits\n"
     yield (
-        "It is meant for data like those of the nodes that trained it. The scores above are of examples that these "
-        "nodes held out, weighted by their number; a node's own score may be far from the mean. It was not examined "
-        "for bias. It may have kept traces of its training data: what a model gives away of them was not measured. "
-        "No text, image or label of a node is in this folder."
+        "It is meant for data like those of the nodes that trained it. Scores are of examples that they held out, "
+        "weighted by their number; a node's own score may be far from the mean. It was not examined for bias. It may "
+        "have kept traces of its training data: what a model gives away of them was not measured. No text and no image "
+        "is in this folder; names of labels and titles of data are."
     )
     yield "\n## Run config\n"
     defaults = _defaults()
