@@ -153,7 +153,7 @@ def check(
 def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     """Print the table of the run in folder RUN, finished or not: quality and bytes of each round."""
     with _one_line_errors(_BAD_INPUT):
-        _out.print(as_table(read_summary(run_folder)))
+        _print_wide(as_table(read_summary(run_folder)))
 
 
 @app.command()
@@ -213,7 +213,7 @@ def _report(arguments: Arguments) -> None:
     if not (arguments.folder / "history.json").exists():
         return
     with _one_line_errors(_FAILED):
-        _out.print(as_table(read_summary(arguments.folder)))
+        _print_wide(as_table(read_summary(arguments.folder)))
     _say(f"results: {arguments.folder}")
 
 

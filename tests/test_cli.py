@@ -193,6 +193,7 @@ def test_show_prints_the_table_of_a_run(tmp_path: Path) -> None:
     result = fedkd("show", str(tmp_path))
     assert result.exit_code == 0
     assert "400.0" in result.stdout
+    assert "…" not in result.stdout, "a table in a pipe is as wide as it takes"
 
 
 def test_show_without_a_history_is_one_line(tmp_path: Path) -> None:
