@@ -23,9 +23,10 @@ REPOSITORY = Path(__file__).parent.parent
 SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
 TRAFFIC = {"asked": 3, "trained": 2, "refreshed": 2, "bytes-up": 200_000, "bytes-down": 100_000}
 HISTORY = {
+    "config": {"task": "text-classification"},
     "sizes": {"teacher-bytes": 30_000_000, "student-bytes": 3_000_000},
     "initial": {"student": None, "teachers": None, "bytes-down": 0},
-    "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, "seconds": {}, **TRAFFIC}],
+    "rounds": [{"round": 1, "student": SCORES, "teachers": SCORES, "nodes": {}, "seconds": {}, **TRAFFIC}],
 }
 
 
