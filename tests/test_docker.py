@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ echo "$*" >> "$NOTES"
 case "$*" in
 *"exec -T superexec"*) echo 'num-rounds = 3' ;;
 *" ps "*) echo "north healthy"; echo "west unhealthy" ;;
-*"exec -T operator"*) cat > /dev/null; exit "$CODE" ;;
+*"exec -T operator"*) cat > /dev/null; [ "$CODE" != wait ] || sleep 60; exit "$CODE" ;;
 *" cp "*) [ -n "$LEFT" ] && mkdir -p "runs/$LEFT" && echo '{}' > "runs/$LEFT/history.json" ;;
 esac
 """
@@ -213,6 +215,25 @@ def test_a_name_that_is_taken_here_is_refused_before_the_submit(docker: Path) ->
     done = run(docker, "first", left="first")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "--resume first" in done.stderr
     assert not (docker / "notes").exists()
+
+
+def test_an_interrupt_ends_the_log_and_says_where_the_results_will_be(docker: Path) -> None:
+    environment = {**os.environ, "PATH": f"{docker / 'bin'}:{os.environ['PATH']}", "NOTES": str(docker / "notes")}
+    process = subprocess.Popen(
+        [DOCKER / "run.sh", "first"],
+        cwd=docker,
+        env={**environment, "CODE": "wait", "LEFT": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI may have pytest ignore it
+    )
+    while not (docker / "notes").exists() or "operator" not in (docker / "notes").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130 and "cp superexec:/var/lib/fedkd/runs/first runs/" in said
 
 
 @pytest.mark.parametrize("arguments", [[], ["--resume"], ["a", "b", "c"], ["../a"], ["a b"], ["-x"], [""]])
