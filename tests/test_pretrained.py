@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import WORDS, batch, build, save
+from checkpoints import WORDS, about, batch, build, save
 from families import tiny_text_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -74,13 +74,13 @@ def test_what_a_run_exports_is_a_checkpoint_of_another(pooling: str, tmp_path: P
     """Its folder carries our code, which is not run; another export of it does not point to code that it lacks."""
     reference = save(tiny_text_model("bert"), tmp_path / "first")
     first = build(reference).eval()
-    export(first, load_tokenizer(reference), tmp_path / "exported")
+    export(first, load_tokenizer(reference), tmp_path / "exported", about())
     exported = str(tmp_path / "exported")
     again = build(exported, pooling=pooling).eval()
     inputs = batch(exported)
     for mine, theirs in zip(again.base_model.parameters(), first.base_model.parameters(), strict=False):
         assert torch.equal(mine, theirs)
-    export(again, load_tokenizer(exported), tmp_path / "again")
+    export(again, load_tokenizer(exported), tmp_path / "again", about())
     assert torch.equal(load_classifier(tmp_path / "again")(**inputs).logits, again(**inputs).logits)
     written = json.loads((tmp_path / "again" / "config.json").read_text())
     for place in written.get("auto_map", {}).values():
