@@ -24,7 +24,7 @@ LABELS = ("a", "b", "c")
 _ENCODER_DECODER = r"is an encoder-decoder \(.*\), of which a classifier has no use: "
 _STAGES = r"is built of stages, its first layers are no student: set run-config key 'student'"
 _OTHER_LAST_LAYERS = "the first layers of this teacher, as they are, do not make a student: set architecture to"
-_BATCH_NORM = "has batch normalisation, whose running statistics are no parameters"
+_BATCH_NORM = "has batch normalisation, whose running statistics do not travel: set run-config key 'batch-norm'"
 
 REFUSED: dict[tuple[str, str], str] = {
     ("albert", "nested"): r"teacher '.*': its layers share weights: set architecture to 'separate'",
