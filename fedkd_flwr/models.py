@@ -90,6 +90,7 @@ def from_checkpoint(
         ModelError: the checkpoint cannot be read, or lacks weights of the encoder.
     """
     encoder = family is encoder_family(config)
+    config.num_labels = len(labels)  # which PVT keeps apart from the names
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
     config.problem_type = problem_type
