@@ -87,6 +87,9 @@ def _adapted(teacher: nn.Module) -> list[tuple[str, nn.Module]]:
 def _plain(layer: nn.Module) -> nn.Module:
     base: nn.Module = layer.get_base_layer()  # type: ignore[operator]
     plain = copy(base)
-    plain._parameters = {name: p if p is None else Parameter(p.float().cpu()) for name, p in base._parameters.items()}
+    plain._parameters = {
+        name: p if p is None else Parameter(p.detach().to("cpu", torch.float32, copy=True))
+        for name, p in base._parameters.items()
+    }
     plain.weight.add_(layer.get_delta_weight(_NAME).float().cpu())  # type: ignore[operator]
     return plain

@@ -230,7 +230,10 @@ class NodeStore:
             self._lineage.mkdir(parents=True, exist_ok=True)
             lock.touch()
         except OSError as error:
-            raise StateError(f"cannot write to {self._lineage}: {error}; set state-dir to another folder") from None
+            raise StateError(
+                f"cannot write the node's state to {self._lineage}: {error}; set state-dir to a folder that can be "
+                "written"
+            ) from None
         with locked(lock, wait) as ours:
             yield ours
 
