@@ -105,8 +105,8 @@ class Node:
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
-            store.reopen()
             state = self._stored(store)
+            store.reopen()
         except DamagedStateError as error:
             state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
         if state is not None and state.slim:

@@ -25,6 +25,8 @@ def names(source: str) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in aliases)
             case ast.Call(func=function):
                 yield ast.unparse(function)
+            case ast.keyword(arg="trust_remote_code", value=ast.Constant(value=False)):
+                pass
             case ast.keyword(arg="trust_remote_code"):
                 yield "trust_remote_code"
 
