@@ -84,7 +84,7 @@ class BestRound:
         """
         best = self.number
         path = self._path(best)
-        if best not in students or path.exists():
+        if not best or best not in students or path.exists():
             return
         fresh = path.with_suffix(".new")
         try:

@@ -43,6 +43,11 @@ def exported(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     return teachers | {"student": load_file(run / "student" / "model.safetensors")}
 
 
+def test_a_run_that_keeps_no_best_round_keeps_no_models_of_rounds(run_config: Config, tmp_path: Path) -> None:
+    run_server(LoopbackGrid(run_config(), nodes(2)))
+    assert not list(tmp_path.rglob("best"))
+
+
 @pytest.mark.parametrize("changes", [{}, SOME_SIT_OUT], ids=["all", "some sit out"])
 def test_the_best_rounds_student_and_teachers_are_exported(run_config: Config, changes: dict[str, Any]) -> None:
     raw = run_config(**BEST_IS_THE_SECOND | {"keep_checkpoints": 20} | changes)
