@@ -3,6 +3,7 @@
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+import fedkd_flwr.libraries  # noqa: F401
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.error_log import log_errors_in_one_line
 from fedkd_flwr.model_checks import check_models
