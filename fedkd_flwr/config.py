@@ -78,8 +78,8 @@ _FREE_ON_RESUME = {
 _NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"}
 """Run-config keys that a node's owner may set for their node through the node config."""
 
-_NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher"}
-"""The other keys of a node config: who the node is, its data, its teacher."""
+_NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher", "policy"}
+"""The other keys of a node config: who the node is, its data, its teacher, what of it may leave."""
 
 _POSITIVE = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)"
 _SOURCE = f"({'|'.join(PREFIXES)}):.+"
