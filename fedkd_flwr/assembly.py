@@ -153,7 +153,7 @@ def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
     """The initial student: the same on every machine that has the checkpoint and the seed."""
     if config.parts.whole:
         return build_teacher(config, labels)
-    return _build(config, config.student or config.teacher, config.student_layers, labels, config.chosen_layers)
+    return _build(config, config.student or config.teacher, config.student_layers, labels)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
@@ -219,20 +219,12 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
     )
 
 
-def _build(
-    config: RunConfig,
-    reference: str,
-    num_layers: int | None,
-    labels: Sequence[str],
-    chosen_layers: Sequence[int] = (),
-) -> "PreTrainedModel":
+def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
     with reading(reference, "be built"):
-        return _built(config, reference, num_layers, labels, chosen_layers)
+        return _built(config, reference, num_layers, labels)
 
 
-def _built(
-    config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str], chosen_layers: Sequence[int]
-) -> "PreTrainedModel":
+def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
     if config.task == "image-classification":
         return build_image_classifier(
             reference,
@@ -244,7 +236,6 @@ def _built(
     model = build_classifier(
         reference,
         num_layers=num_layers,
-        chosen_layers=chosen_layers,
         labels=(config.label_column,) if config.task == "regression" else labels,
         pooling=_OWN_POOLING.get(config.task, config.pooling),
         attentions=loss_weights(config).attention,

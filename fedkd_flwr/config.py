@@ -112,9 +112,6 @@ class RunConfig(BaseModel):
     teacher_lora_rank: int = Field(ge=0)
     student: str
     student_layers: int = Field(ge=1)
-    student_layer_choice: str = Field(
-        pattern=r"^([0-9]+( *, *[0-9]+)*)?$", description="layers counted from 0, such as 0,3,5, or empty"
-    )
     shared_layers: int = Field(ge=0)
     teacher_own_share: float = Field(ge=0, le=1)
     shared_head: Literal["auto", "always", "never"]
@@ -133,7 +130,7 @@ class RunConfig(BaseModel):
     skip_unlabelled: bool
     separator: str = Field(pattern=r'^(auto|tab|[^"\s])$', description="auto, tab, or one character such as ;")
     encoding: str = Field(min_length=1)
-    partition: Literal["natural", "iid", "dirichlet", "shard", "linear", "square", "exponential"]
+    partition: Literal["natural", "iid", "dirichlet", "shard"]
     partition_column: str
     dirichlet_alpha: float = Field(gt=0)
     shards_per_node: int = Field(ge=1)
@@ -306,11 +303,6 @@ class RunConfig(BaseModel):
     def fits_heads(self) -> bool:
         """Whether new heads are fitted to the encoder's outputs before it learns."""
         return _decided(self.linear_probe, self.parts.probes)
-
-    @property
-    def chosen_layers(self) -> tuple[int, ...]:
-        """Which layers of its checkpoint the student has, counted from 0; empty: the first."""
-        return tuple(int(number) for number in names(self.student_layer_choice))
 
     @property
     def teacher_names(self) -> tuple[str, ...]:

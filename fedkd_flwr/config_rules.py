@@ -135,21 +135,6 @@ def _batch_norm_has_batches(config: "RunConfig") -> None:
         )
 
 
-def _chosen_layers_are_the_students(config: "RunConfig") -> None:
-    chosen = config.chosen_layers
-    if chosen and config.architecture == "nested":
-        raise ValueError(
-            "architecture 'nested' has the first layers: empty student-layer-choice, or set it to 'separate'"
-        )
-    if chosen and config.task == "image-classification":
-        raise ValueError("images have no student-layer-choice: empty it, or set student to another checkpoint")
-    if chosen and (len(chosen) != config.student_layers or sorted(set(chosen)) != list(chosen)):
-        raise ValueError(
-            f"student-layer-choice is {config.student_layer_choice!r} but student-layers is {config.student_layers}: "
-            "name so many different layers, in their order"
-        )
-
-
 def _more_of_the_teacher_than_the_student(config: "RunConfig") -> None:
     if config.shared_layers:
         if config.architecture != "nested":
@@ -208,7 +193,6 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _probed_heads_are_linear,
     _nested_is_one_model,
     _batch_norm_has_batches,
-    _chosen_layers_are_the_students,
     _more_of_the_teacher_than_the_student,
     _medians_need_no_clipping,
     _best_is_by_a_score,

@@ -68,7 +68,7 @@ def build_image_classifier(
     config = read_config(reference)
     if num_layers is not None and has_layers(config) and num_layers != config.num_hidden_layers:
         with reading(reference, f"be cut to {num_layers} of its {config.num_hidden_layers} layers"):
-            keep_layers(config, range(num_layers))
+            keep_layers(config, num_layers)
     model = from_checkpoint(AutoModelForImageClassification, reference, config, labels, attentions, seed)
     for layer in batch_norms(model).values():
         layer.momentum = min(layer.momentum or 1.0, _MOMENTUM)

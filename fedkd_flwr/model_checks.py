@@ -10,7 +10,7 @@ from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import has_layers, load_image_processor
 from fedkd_flwr.models import encoder_family, read_text_config
 from fedkd_flwr.positions import limit
-from fedkd_flwr.pretrained import depth, load_tokenizer, one_line, read_config, reading
+from fedkd_flwr.pretrained import load_tokenizer, one_line, read_config, reading
 from fedkd_flwr.tasks.image_classification import ImageClassification
 from fedkd_flwr.tasks.text import read_alike
 
@@ -40,13 +40,8 @@ def _check_text_models(config: RunConfig) -> None:
     for reference in dict.fromkeys((student, config.teacher)):
         _check_depth(config, reference, read_text_config(reference).num_hidden_layers)
         _check_length(config, reference)
-    if config.chosen_layers and max(config.chosen_layers) >= (found := depth(student)):
-        raise ConfigError(
-            f"run-config key 'student-layer-choice' is {config.student_layer_choice!r} but {student!r} has the layers "
-            f"0 ... {found - 1}"
-        )
     if not config.parts.whole:
-        read_text_config(student, max(config.chosen_layers, default=config.student_layers - 1) + 1)
+        read_text_config(student, config.student_layers)
     if config.architecture == "nested" and config.parts.trains == {"teacher", "student"}:
         _check_layers(config)
     tokenizers = {reference: load_tokenizer(reference) for reference in (student, config.teacher)}

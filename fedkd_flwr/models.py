@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr.distillation import TOKENS, Head
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.layers import choose_layers, keep_layers
+from fedkd_flwr.layers import keep_layers
 from fedkd_flwr.pretrained import depth_of, load_tokenizer, read_config, reading, resolve
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ def build_classifier(
     reference: str,
     *,
     num_layers: int | None,
-    chosen_layers: Sequence[int] = (),
     labels: Sequence[str],
     pooling: Pooling,
     attentions: bool,
@@ -34,7 +33,6 @@ def build_classifier(
     Args:
         reference: see `resolve`.
         num_layers: keep the encoder's first so many layers; None: all.
-        chosen_layers: keep these instead, counted from 0.
         labels: names of the classes.
         pooling: mean: linear head on the mean of the last hidden states | model: the family's own classifier |
             none: the family's own token classifier | news: `NewsRecommender`, whose inputs and outputs are its own.
@@ -56,15 +54,12 @@ def build_classifier(
     from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
     from fedkd_flwr.modeling_news import NewsRecommender
 
-    config = read_text_config(reference, max(chosen_layers) + 1 if chosen_layers else num_layers)
+    config = read_text_config(reference, num_layers)
     if pooling == "model" and config.pad_token_id is None:
         config.pad_token_id = load_tokenizer(reference).pad_token_id
     classifiers = {"model": AutoModelForSequenceClassification, "none": AutoModelForTokenClassification}
     family = classifiers.get(pooling) or encoder_family(config)
     model = from_checkpoint(family, reference, config, labels, attentions, seed, problem_type)
-    if chosen_layers:
-        with reading(reference, f"be cut to its layers {', '.join(map(str, chosen_layers))}"):
-            model = choose_layers(model, chosen_layers)
     if pooling in ("mean", "news"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -147,7 +142,7 @@ def read_text_config(reference: str, num_layers: int | None = None) -> "PreTrain
         config.use_cache = False  # of what a decoder has read, to write on; nobody writes here
     if num_layers not in (None, there):
         with reading(reference, f"be cut to {num_layers} of its {there} layers"):
-            keep_layers(config, range(num_layers))
+            keep_layers(config, num_layers)
     return config
 
 

@@ -1,13 +1,10 @@
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-import torch
 from federation import Config
-from safetensors.torch import load_file
 
-from fedkd_flwr.assembly import build_global, build_pair, build_student, decayed, loss_weights, own_share, warmed_up
+from fedkd_flwr.assembly import build_pair, decayed, loss_weights, own_share, warmed_up
 from fedkd_flwr.config import RunConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -121,15 +118,3 @@ def test_a_teacher_keeps_its_own_as_far_as_rates_of_what_travels_have_fallen(
     config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds, teacher_own_share=0.8))
     found = [own_share(config, round, steps) for round in range(rounds + 1)]
     assert found == pytest.approx([0.8 * share for share in shares])
-
-
-def test_a_student_of_chosen_layers_travels_whole(run_config: Config, tiny_bert: Path) -> None:
-    config = RunConfig.parse(run_config(student_layer_choice="1,3"))
-    shared = build_pair(config, LABELS).initial_shared
-    weights = load_file(tiny_bert / "model.safetensors")
-    for mine, theirs in ((0, 1), (1, 3)):
-        name = "encoder.layer.{}.output.dense.weight"
-        assert torch.equal(shared[f"bert.{name.format(mine)}"], weights[name.format(theirs)])
-    assert not any("layer.2." in name for name in shared)
-    model = build_student(config, LABELS)
-    assert build_global(config, LABELS, model, True).shared().keys() == shared.keys()

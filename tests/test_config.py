@@ -97,20 +97,6 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ),
         ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
         ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
-        ({"student-layer-choice": "0,5"}, ["nested", "student-layer-choice"]),
-        ({"architecture": "separate", "student-layer-choice": "0,5"}, ["'0,5'", "student-layers is 3"]),
-        ({"architecture": "separate", "student-layer-choice": "5,0"}, ["'5,0'", "in their order"]),
-        (
-            {
-                "task": "image-classification",
-                "dataset": "imagefolder:x",
-                "partition": "iid",
-                "architecture": "separate",
-                "student-layer-choice": "0,5",
-            },
-            ["images", "student-layer-choice"],
-        ),
-        ({"student-layer-choice": "last"}, ["'student-layer-choice'", "'last'", "0,3,5"]),
         ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
     ],
 )

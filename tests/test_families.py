@@ -142,18 +142,6 @@ def test_whatever_a_run_is_it_is_tried(
     assert outcome(teacher=reference, labels=labels, **changes) == ""
 
 
-@pytest.mark.parametrize("family", ["modernbert", "t5 encoder"])
-def test_layers_that_make_no_model_of_their_own_are_refused(
-    family: str, outcome: Callable[..., str], tmp_path: Path
-) -> None:
-    """ModernBERT's first layer has no norm, T5's says how far apart tokens are."""
-    reference = save(tiny_text_model(family), tmp_path)
-    keys = {"teacher": reference, "architecture": "separate"}
-    assert outcome(student_layer_choice="0,3", **keys) == ""
-    found = outcome(student_layer_choice="1,3", **keys)
-    assert re.match(r"layers 1, 3 of a \w+ make no \w+, whose first layer is unlike the others: put 0 into", found)
-
-
 @pytest.mark.parametrize("architecture", ["nested", "separate"])
 def test_a_trial_leaves_the_pair_and_the_random_state_as_they_were(
     architecture: str, defaults: dict[str, Any], tmp_path: Path

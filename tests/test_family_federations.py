@@ -13,9 +13,9 @@ from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.pretrained import load_tokenizer
 
 FEDERATIONS: dict[str, dict[str, Any]] = {
-    "modernbert": {"architecture": "separate", "student_layer_choice": "0,3"},
+    "modernbert": {"architecture": "separate"},
     "gemma3_text": {"architecture": "nested"},
-    "qwen3": {"architecture": "separate", "student_layer_choice": "1,3"},
+    "qwen3": {"architecture": "separate"},
     "albert": {"architecture": "separate"},
     "longformer": {"architecture": "separate"},
     "t5 encoder": {"architecture": "nested"},

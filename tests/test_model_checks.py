@@ -80,11 +80,3 @@ def test_an_incomplete_folder_is_refused_before_any_weights_are_read(
     (tmp_path / lost).write_text("{")
     with pytest.raises(ModelError, match=f"model '{tmp_path}' cannot be read"):
         check(teacher=str(tmp_path))
-
-
-def test_a_choice_of_layers_that_are_not_there_is_refused(
-    checkpoints: dict[str, str], check: Callable[..., None]
-) -> None:
-    check(teacher=checkpoints["bert"], student_layers=2, student_layer_choice="0, 2")
-    with pytest.raises(ConfigError, match=r"'student-layer-choice' is '0,3' but .* has the layers 0 ... 2"):
-        check(teacher=checkpoints["bert"], student_layers=2, student_layer_choice="0,3")

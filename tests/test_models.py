@@ -129,14 +129,14 @@ def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "model", "none"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_chosen_layers_are_the_checkpoints(
+def test_a_model_that_was_cut_is_exported_and_read_again(
     family: str, pooling: str, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
-    """Running the whole model and leaving one layer out is running the chosen layers."""
-    model = build(checkpoints[family], num_layers=2, chosen_layers=(0, 2), pooling=pooling).eval()
+    """Running the whole model and leaving its last layer out is running the first ones."""
+    model = build(checkpoints[family], num_layers=2, pooling=pooling).eval()
     whole = AutoModel.from_pretrained(checkpoints[family]).eval()
     lists = (module for module in whole.modules() if isinstance(module, torch.nn.ModuleList))
-    skipped = next(layers for layers in lists if len(layers) == 3)[1]
+    skipped = next(layers for layers in lists if len(layers) == 3)[2]
     skipped.forward = lambda hidden, *_, **__: hidden
     inputs = batch(checkpoints[family])
     mine = model(**inputs, output_hidden_states=True).hidden_states

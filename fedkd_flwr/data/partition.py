@@ -21,8 +21,7 @@ def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int
 
     - iid: of equal size, by chance;
     - dirichlet: of each label the nodes' shares are drawn from Dirichlet(`dirichlet-alpha`);
-    - shard: sorted by label and cut into equal blocks, of which each node has `shards-per-node` (McMahan et al. 2017);
-    - linear, square, exponential: by chance, of sizes in the ratio of i, i² or exp(i), i = 1 ... `partitions`.
+    - shard: sorted by label and cut into equal blocks, of which each node has `shards-per-node` (McMahan et al. 2017).
 
     Args:
         dataset: columns `text`, `label` (int64, for shards also float64; none where no label decides) and, for natural
@@ -108,11 +107,5 @@ def _partitioner(config: RunConfig, partitions: int, examples: int) -> Any:
             return partitioner.ShardPartitioner(
                 partitions, "label", shard_size=size, keep_incomplete_shard=True, seed=config.seed
             )
-        case "linear":
-            return partitioner.LinearPartitioner(partitions)
-        case "square":
-            return partitioner.SquarePartitioner(partitions)
-        case "exponential":
-            return partitioner.ExponentialPartitioner(partitions)
         case _:
             return partitioner.IidPartitioner(partitions)

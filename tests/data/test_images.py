@@ -50,7 +50,7 @@ def test_labels_are_the_folders_of_the_images(plain: Path, configured: Configure
         assert [Path(path).parent.name for path in part["image"]] == [data.labels[label] for label in part["label"]]
 
 
-@pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard", "linear"])
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard"])
 def test_nodes_share_all_images_once(plain: Path, split: Path, configured: Configure, partition: str) -> None:
     for folder, count in ((plain, 100), (split, 140)):
         config = configured(folder, partition=partition, dirichlet_alpha=2.0)
@@ -59,7 +59,7 @@ def test_nodes_share_all_images_once(plain: Path, split: Path, configured: Confi
         assert len(found) == len(set(found)) == count == len(list(folder.rglob("*.png")))
 
 
-@pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard", "linear"])
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard"])
 def test_a_folders_own_split_stays(split: Path, configured: Configure, partition: str) -> None:
     for i in range(3):
         data = node(configured(split, partition=partition, dirichlet_alpha=2.0), i, 3)

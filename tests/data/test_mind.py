@@ -80,7 +80,7 @@ def test_a_data_set_holds_each_title_once_and_the_same_impressions(many: Path) -
     assert readable(table, titles[0]) == readable(some, mind.titles.to_pylist())
 
 
-@pytest.mark.parametrize("partition", ["natural", "iid", "linear"])
+@pytest.mark.parametrize("partition", ["natural", "iid"])
 def test_nodes_share_all_impressions(configure: Configure, many: Path, partition: str) -> None:
     config = configure_news(configure, many, partition=partition, max_test_examples=0)
     mind = read_mind(find_mind(str(many)))

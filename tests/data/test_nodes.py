@@ -19,7 +19,7 @@ def rows(n: int, **columns: Any) -> list[dict[str, Any]]:
     return [{"text": f"text {i}", "label": ("ham", "spam")[i % 2], **columns} for i in range(n)]
 
 
-@pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "shard", "linear", "square", "exponential"])
+@pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "shard"])
 def test_no_held_out_tweet_of_a_node_is_a_training_tweet_of_any(partition: str, configure: Configure) -> None:
     config = configure(partition=partition, max_test_examples=0)
     nodes = [load_node_data(config, {"partition-id": i, "num-partitions": 3}) for i in range(3)]

@@ -71,7 +71,7 @@ def test_a_text_in_both_splits_is_held_out(configure: Configure, save: Callable[
     assert texts(node.test) == [" A  3", "b"] and "a 3" not in texts(node.train) and len(node.train) == 9
 
 
-@pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "shard", "linear"])
+@pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "shard"])
 def test_both_splits_are_shared_out(partition: str, configure: Configure, save: Callable[..., str]) -> None:
     path = save(train=split("a", 60), test=split("b", 20))
     config = configure(**COLUMNS, dataset=f"hf:{path}", partition=partition, partition_column="ward")

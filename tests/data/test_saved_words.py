@@ -81,7 +81,6 @@ def test_tags_may_be_texts(tokens: Configure, tmp_path: Path) -> None:
     ("partition", "names"),
     [
         ("iid", ["partition-0", "partition-1"]),
-        ("linear", ["partition-0", "partition-1"]),
         ("natural", ["n", "s"]),
     ],
 )
