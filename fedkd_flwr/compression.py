@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import ceil, floor
+from typing import Literal
 
 from torch import Tensor
 
@@ -19,9 +21,27 @@ from fedkd_flwr.codec import (
 )
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.protocol import CodecSettings
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """How the updates of a round are encoded: by the run config, at node and server alike; no message says it.
+
+    Attributes:
+        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is nothing else.
+        budget: bytes of a whole encoded update.
+        numbers: all are sent, as they are or rotated.
+        bits: of each number; None: what the allocation thinks best.
+        feedback_up: a node adds what its last encodings dropped.
+    """
+
+    energy: float = 1.0
+    budget: int | None = None
+    numbers: Literal["dense", "rotated"] | None = None
+    bits: int | None = None
+    feedback_up: bool = False
 
 
 def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSettings:
@@ -39,13 +59,13 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     settings = CodecSettings(bits=config.bits or None, feedback_up=feedback in ("up", "both"))
     codec = config.parts.codec if config.codec == "auto" else config.codec
     if codec in ("dense", "rotated"):
-        return settings.model_copy(update={"numbers": codec})
+        return replace(settings, numbers="dense" if codec == "dense" else "rotated")
     if codec == "energy":
         share = (round - 1) / max(1, config.num_rounds - 1)
         energy = EnergySchedule(config.energy_start, config.energy_end)(share)
-        return settings.model_copy(update={"energy": energy})
+        return replace(settings, energy=energy)
     nbytes = _budget_schedule(config, student_bytes)(round).nbytes
-    return settings.model_copy(update={"budget": min(nbytes, student_bytes)})
+    return replace(settings, budget=min(nbytes, student_bytes))
 
 
 def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,7 @@
 """The one description of a run: every run-config key, validated; no other module reads raw run-config."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -288,6 +290,12 @@ class RunConfig(BaseModel):
             for key in mine
             if key not in _FREE_ON_RESUME and mine[key] != theirs[key]
         ]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that makes a resumed run another run."""
+        kept = {key: value for key, value in self.as_run_config().items() if key not in _FREE_ON_RESUME}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property
     def parts(self) -> Method:

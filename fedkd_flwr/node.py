@@ -19,7 +19,7 @@ from fedkd_flwr.adapters import merged, store_frozen_as
 from fedkd_flwr.assembly import PairModels, build_pair, decayed, own_share, warmed_up
 from fedkd_flwr.clock import Clock, start_seconds
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
-from fedkd_flwr.compression import build_codec
+from fedkd_flwr.compression import build_codec, codec_settings
 from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.data import DataReport, EncodedData, in_words
 from fedkd_flwr.device import choose_device, set_threads
@@ -44,6 +44,7 @@ from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
+from fedkd_flwr.privacy.payout import Terms
 from fedkd_flwr.protocol import (
     DataCounts,
     EvaluateReply,
@@ -64,6 +65,8 @@ log = getLogger("flwr")
 
 _PROBED = 512
 """Training examples to which new heads are fitted."""
+
+_KEPT_BACK = "by its new num-rounds a round may send more than before: what the codec had kept back is not sent"
 
 
 class Node:
@@ -146,6 +149,8 @@ class Node:
             store = self._store(request.lineage)
             held = self._stored(store)
             state = held or self._initial_state()
+        if request.round > self._config.num_rounds:
+            raise ProtocolError(f"this run has {self._config.num_rounds} rounds, there is no round {request.round}")
         if state.round >= request.round and request.refresh.kind != "snapshot":
             if (state.round, state.version) == (request.round, request.refresh.version):
                 return unpack(state.reply)
@@ -166,9 +171,12 @@ class Node:
         with self._clock("codec"):
             trained = self._models.pair.shared()
             update = {n: p.detach() - student[n].to(p.device) for n, p in trained.items()}
-            codec, residual = build_codec(request.codec), state.residual
-            if request.codec.feedback_up:
-                encoded, residual = ErrorFeedback(codec).encode(update, _owed(state, request.taken))
+            settings = codec_settings(self._config, request.round, tensors.dense_bytes(student))
+            codec, residual = build_codec(settings), state.residual
+            pays_out = state.terms.pay_out(self._config, request.round, tensors.dense_bytes(student))
+            if settings.feedback_up:
+                owed = _owed(state, request.taken) if pays_out else {}
+                encoded, residual = ErrorFeedback(codec).encode(update, owed)
             else:
                 encoded = codec.encode(update)
         reply = TrainReply(
@@ -181,7 +189,7 @@ class Node:
             losses=dict(summary.losses),
             seconds={},
             worker=_worker(),
-            notes=_lost(held, request.taken),
+            notes=(*_lost(held, request.taken), *(() if pays_out else (_KEPT_BACK,))),
             update=encoded.to_bytes(),
         )
         with self._clock("state"):
@@ -196,6 +204,7 @@ class Node:
                     residual=residual,
                     reply=pack(reply),
                     teacher=self._models.teacher_digest,
+                    terms=Terms.of(self._config),
                     run=request.run,
                 )
             )
@@ -262,6 +271,8 @@ class Node:
                 f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
                 "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh"
             )
+        if state is not None:
+            state.terms.require(self._config, self.name)
         return state
 
     def _initial_state(self) -> NodeState:

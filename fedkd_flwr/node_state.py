@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor
 from fedkd_flwr.disk import flush, locked
 from fedkd_flwr.errors import DamagedStateError, StateError
 from fedkd_flwr.names import is_lineage, is_node
+from fedkd_flwr.privacy.payout import Terms
 from fedkd_flwr.state_manifest import FORMAT, MANIFEST, newest_state, read_manifest
 
 _TENSORS = ("student", "private", "lent", "moments", "residual")
@@ -47,6 +48,7 @@ class NodeState:
         residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
         teacher: `PairModels.teacher_digest` of the models that it is of.
+        terms: of the run in which it trained last.
         run: how people call the run.
         slim: moments, residual and reply were removed after the run had finished.
     """
@@ -60,6 +62,7 @@ class NodeState:
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""
     teacher: str = ""
+    terms: Terms = field(default_factory=Terms)
     run: str = ""
     slim: bool = False
 
@@ -105,6 +108,7 @@ class NodeStore:
                 **{name: load_file(newest / f"{name}.safetensors") for name in _TENSORS},
                 reply=(newest / _REPLY).read_bytes(),
                 teacher=manifest["teacher"],
+                terms=Terms(**manifest["terms"]),
                 run=manifest["run"],
                 slim=manifest["slim"],
             )
@@ -137,6 +141,7 @@ class NodeStore:
                 "round": state.round,
                 "version": state.version,
                 "teacher": state.teacher,
+                "terms": asdict(state.terms),
                 "finished": finished,
                 "slim": state.slim,
                 "used": time.time(),

@@ -142,24 +142,6 @@ class Refresh(_Body):
         return self.model_copy(update={"payloads": tuple(joined[a:b] for a, b in pairwise(ends))})
 
 
-class CodecSettings(_Body):
-    """How the updates of a round are encoded.
-
-    Attributes:
-        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is nothing else.
-        budget: bytes of a whole encoded update.
-        numbers: all are sent, as they are or rotated.
-        bits: of each number; None: what the allocation thinks best.
-        feedback_up: a node adds what its last encodings dropped.
-    """
-
-    energy: float = 1.0
-    budget: int | None = None
-    numbers: Literal["dense", "rotated"] | None = None
-    bits: int | None = None
-    feedback_up: bool = False
-
-
 class TrainRequest(_Body):
     """One round for one node.
 
@@ -167,7 +149,6 @@ class TrainRequest(_Body):
         run: how people call the run, for the node's own records.
         round: from 1.
         taken: the last round of which the server took this node's update; 0: none.
-        codec: of the node's update.
         shared_head: whether the student's head travels; otherwise each node keeps its own.
         label_shares: of all nodes, to which heads are adjusted and by which classes are balanced; empty: neither.
         evaluate: score the refreshed student and the teacher before training.
@@ -178,7 +159,6 @@ class TrainRequest(_Body):
     run: str = ""
     round: Annotated[int, Field(ge=1)]
     taken: Count = 0
-    codec: CodecSettings
     shared_head: bool = True
     label_shares: Shares = ()
     evaluate: bool

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMAT = 5
+FORMAT = 6
 """Of node states."""
 
 MANIFEST = "state.json"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from logging import getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,7 +17,7 @@ from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm, weight
 from fedkd_flwr.asking import Asking
 from fedkd_flwr.best_round import BestRound
 from fedkd_flwr.codec import CodecError, EncodedUpdate
-from fedkd_flwr.compression import build_codec, codec_settings
+from fedkd_flwr.compression import CodecSettings, build_codec, codec_settings
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.global_student import GlobalStudent
@@ -25,7 +26,6 @@ from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.metrics import METRICS
 from fedkd_flwr.protocol import (
-    CodecSettings,
     EvaluateReply,
     EvaluateRequest,
     Evaluation,
@@ -117,7 +117,6 @@ class FedKD(Strategy):
                 run=self._folder.path.name,
                 round=round,
                 taken=self.state.taken.get(member.info.node, 0),
-                codec=self._codec(round),
                 shared_head=self.state.shared_head,
                 label_shares=self.state.label_shares,
                 evaluate=self._evaluates_after(round - 1),
@@ -171,7 +170,7 @@ class FedKD(Strategy):
         )
         entry = RoundEntry(
             round=round,
-            codec=codec.model_dump(),
+            codec=asdict(codec),
             losses=mean_scores((reply.examples, reply.losses) for reply in taken) or {},
             asked=len(self._asking.members),
             trained=len(taken),

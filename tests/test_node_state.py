@@ -13,6 +13,7 @@ from killed import killed_at
 
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.node_state import NodeState, NodeStore
+from fedkd_flwr.state_manifest import FORMAT
 
 LINEAGES = [digit * 16 for digit in "abcd"]
 TRAINING = ("moments", "residual")
@@ -98,8 +99,10 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
     store.save(state(1))
     (folder,) = store.folder.iterdir()
     manifest = folder / "state.json"
-    manifest.write_text(manifest.read_text().replace('"format": 5', '"format": 4'))
-    with pytest.raises(StateError, match=rf"{folder} has format 4, this version reads 5: go on with .* or remove"):
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}'))
+    with pytest.raises(
+        StateError, match=rf"{folder} has format {FORMAT - 1}, this version reads {FORMAT}: go on with .* or remove"
+    ):
         store.load()
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from fedkd_flwr.errors import DataError, ProtocolError
 from fedkd_flwr.protocol import (
-    CodecSettings,
     EvaluateRequest,
     JoinReply,
     JoinRequest,
@@ -51,7 +50,7 @@ def message(kind: str = "train", node: int = 7, message_id: str = "m") -> Messag
 @given(payloads=PAYLOADS)
 def test_a_request_arrives_as_it_was_sent(payloads: list[bytes]) -> None:
     refresh = Refresh.of("updates", 5, *payloads)
-    request = TrainRequest(lineage=LINEAGE, round=6, codec=CodecSettings(energy=0.95), evaluate=True, refresh=refresh)
+    request = TrainRequest(lineage=LINEAGE, round=6, evaluate=True, refresh=refresh)
     records = to_records(request)
     assert from_records(TrainRequest, records) == request
     assert refresh.nbytes == sum(map(len, payloads))
@@ -95,9 +94,7 @@ def no_array(records: RecordDict) -> None:
 @pytest.mark.parametrize("damage", [drop_body, other_body, no_json, short_payload, no_array])
 def test_anything_else_is_one_protocol_error(damage: Callable[[RecordDict], None]) -> None:
     refresh = Refresh.of("updates", 1, b"abc")
-    records = to_records(
-        TrainRequest(lineage=LINEAGE, round=1, codec=CodecSettings(budget=900), evaluate=False, refresh=refresh)
-    )
+    records = to_records(TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=refresh))
     damage(records)
     with pytest.raises(ProtocolError) as caught:
         from_records(TrainRequest, records)
