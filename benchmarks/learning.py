@@ -77,8 +77,6 @@ VARIANTS = {
     "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
 }
-UNSETTLED = {"learning-rate-decay": "private"}
-"""Constant rates of what travels; so compared, distillation warmed up over five rounds, whatever their steps."""
 MEAN = {"teacher-own-share": 0.0}
 """Teachers use the mean of the layers that travel. (In 48 steps they do by default.)"""
 HALF = {"learning-rate": 2.5e-4}
@@ -100,15 +98,10 @@ for steps, rounds in LONGER.items():
     longer = {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
     end = f"{rounds} x {steps} steps"
     VARIANTS |= {f"{name}, {end}": VARIANTS[name] | longer for name in LONG}
-    fedavg, fedkd = (VARIANTS[f"{name}, {end}"] for name in ("FedAvg on the teacher, adjusted, same start", "fedkd"))
+    fedkd = VARIANTS[f"fedkd, {end}"]
     VARIANTS |= {
         f"fedkd, half the rate of what travels, {end}": fedkd | HALF,
-        f"FedAvg on the teacher, adjusted, same start, constant rates of what travels, {end}": fedavg | UNSETTLED,
         f"fedkd, mean layers, {end}": fedkd | MEAN,
-        f"fedkd, mean layers, constant rates of what travels, {end}": fedkd
-        | MEAN
-        | UNSETTLED
-        | {"distillation-warm-up": 5 * steps},
     }
 
 QUICK = (

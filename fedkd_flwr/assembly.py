@@ -101,10 +101,10 @@ def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> di
         round: from 1.
         steps: local steps of a round at this node.
     """
-    stays = 1.0 if config.learning_rate_decay == "never" else _linear(config, round)
-    travels, private = _rate_of_what_travels(config, round, steps), models.pair.private().keys()
+    left = 1.0 if config.learning_rate_decay == "never" else (config.num_rounds + 1 - round) / config.num_rounds
+    settling, private = _settling(config, steps), models.pair.private().keys()
     return {
-        name: Rate(rate * stays) if name in private else Rate(rate * travels.full, travels.settling)
+        name: Rate(rate * left) if name in private else Rate(rate, settling)
         for name, rate in models.learning_rates.items()
     }
 
@@ -123,18 +123,13 @@ def own_share(config: RunConfig, round: int, steps: int) -> float:
     """
     if not round:
         return 0.0
-    rate = _rate_of_what_travels(config, round, steps)
-    return config.teacher_own_share * (1.0 - rate.full * rate.share((config.num_rounds - round) * steps))
+    left = Rate(1.0, _settling(config, steps)).share((config.num_rounds - round) * steps)
+    return config.teacher_own_share * (1.0 - left)
 
 
-def _linear(config: RunConfig, round: int) -> float:
-    return (config.num_rounds + 1 - round) / config.num_rounds
-
-
-def _rate_of_what_travels(config: RunConfig, round: int, steps: int) -> Rate:
-    """Of a parameter whose rate is 1 in the first round."""
-    decay, total = config.learning_rate_decay, config.num_rounds * steps
-    return Rate(_linear(config, round) if decay == "all" else 1.0, max(0, total - _EARLY) if decay == "staged" else 0)
+def _settling(config: RunConfig, steps: int) -> int:
+    """The last local steps of a run, in which the rates of what travels fall to nothing; 0: they do not."""
+    return 0 if config.learning_rate_decay == "never" else max(0, config.num_rounds * steps - _EARLY)
 
 
 def loss_weights(config: RunConfig) -> Weights:
@@ -142,10 +137,8 @@ def loss_weights(config: RunConfig) -> Weights:
     return Weights(
         teacher_kl=config.teacher_kl_weight,
         student_kl=config.student_kl_weight,
-        teacher_hidden=config.teacher_hidden_weight,
-        student_hidden=config.student_hidden_weight,
-        teacher_attention=config.teacher_attention_weight,
-        student_attention=config.student_attention_weight,
+        hidden=config.hidden_weight,
+        attention=config.attention_weight,
     )
 
 
@@ -197,7 +190,7 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            pair = TeacherStudent(teacher, student, loss_weights(config).hidden, loss_weights(config).attention)
+            pair = TeacherStudent(teacher, student, config.hidden_weight > 0, config.attention_weight > 0)
     teacher_bytes = tensors.dense_bytes(trainable(teacher))
     if config.teacher_lora_rank and "teacher" in trains:
         add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
@@ -230,7 +223,7 @@ def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Se
             reference,
             num_layers=num_layers,
             labels=labels,
-            attentions=loss_weights(config).attention,
+            attentions=config.attention_weight > 0,
             seed=config.seed,
         )
     model = build_classifier(
@@ -238,7 +231,7 @@ def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Se
         num_layers=num_layers,
         labels=(config.label_column,) if config.task == "regression" else labels,
         pooling=_OWN_POOLING.get(config.task, config.pooling),
-        attentions=loss_weights(config).attention,
+        attentions=config.attention_weight > 0,
         seed=config.seed,
         problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
     )

@@ -52,10 +52,8 @@ METHODS = {
             "distillation-warm-up": 0,
             "teacher-kl-weight": 1.0,
             "student-kl-weight": 1.0,
-            "teacher-hidden-weight": 1.0,
-            "student-hidden-weight": 1.0,
-            "teacher-attention-weight": 1.0,
-            "student-attention-weight": 1.0,
+            "hidden-weight": 1.0,
+            "attention-weight": 1.0,
             "codec": "energy",
             "energy-start": 0.95,
             "energy-end": 0.98,
@@ -148,7 +146,7 @@ class RunConfig(BaseModel):
     teacher_learning_rate: float = Field(gt=0)
     head_learning_rate_factor: float = Field(gt=0)
     learning_rate_warm_up: int = Field(ge=0)
-    learning_rate_decay: Literal["private", "staged", "all", "never"]
+    learning_rate_decay: Literal["staged", "never"]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0)
 
@@ -162,10 +160,8 @@ class RunConfig(BaseModel):
     distillation_warm_up: int = Field(ge=0)
     teacher_kl_weight: float = Field(ge=0)
     student_kl_weight: float = Field(ge=0)
-    teacher_hidden_weight: float = Field(ge=0)
-    student_hidden_weight: float = Field(ge=0)
-    teacher_attention_weight: float = Field(ge=0)
-    student_attention_weight: float = Field(ge=0)
+    hidden_weight: float = Field(ge=0)
+    attention_weight: float = Field(ge=0)
 
     codec: Literal["auto", "budget", "energy", "dense", "rotated"]
     budget: str = Field(

@@ -118,7 +118,7 @@ def _nested_is_one_model(config: "RunConfig") -> None:
         if config.student or config.pooling != "mean":
             raise ValueError("architecture 'nested' needs an empty student and pooling 'mean': or set it to 'separate'")
         for key, value in config.as_run_config().items():
-            if key.endswith(("-hidden-weight", "-attention-weight")) and value != 0:
+            if key in ("hidden-weight", "attention-weight") and value != 0:
                 raise ValueError(f"architecture 'nested' has no layers to match: set {key} to 0.0, or it to 'separate'")
 
 

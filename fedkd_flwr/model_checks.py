@@ -56,10 +56,9 @@ def _check_text_models(config: RunConfig) -> None:
     other = f"teacher {config.teacher!r} reads other tokens than student {student!r}"
     if config.task == "news-recommendation":
         raise ModelError(f"{other}, but news are encoded once for both: choose checkpoints of one tokenizer")
-    if config.teacher_attention_weight or config.student_attention_weight:
+    if config.attention_weight:
         raise ModelError(
-            f"{other}, attention cannot be matched: set teacher- and student-attention-weight to 0.0, or choose "
-            "checkpoints of one tokenizer"
+            f"{other}, attention cannot be matched: set attention-weight to 0.0, or choose checkpoints of one tokenizer"
         )
 
 
@@ -99,14 +98,10 @@ def _check_image_models(config: RunConfig) -> None:
                 f"teacher {reference!r} {_unlike_a_row(found)}, its first layers are no student: set run-config key "
                 "'student' to another checkpoint and architecture to 'separate'"
             )
-        elif len(config.parts.trains) == 2 and any(
-            value
-            for key, value in config.as_run_config().items()
-            if key.endswith(("hidden-weight", "attention-weight"))
-        ):
+        elif len(config.parts.trains) == 2 and (config.hidden_weight or config.attention_weight):
             raise ConfigError(
-                f"model {reference!r} {_unlike_a_row(found)}, it has no layers to match: set all hidden and attention "
-                "weights to 0.0"
+                f"model {reference!r} {_unlike_a_row(found)}, it has no layers to match: set hidden-weight and "
+                "attention-weight to 0.0"
             )
 
 

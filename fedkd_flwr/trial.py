@@ -92,21 +92,21 @@ class _Trial:
             longest = inputs["input_ids"][:1, :1].expand(1, length)
             with reading(name, f"read as many as max-length ({length}) tokens"), self._computing():
                 model.base_model(input_ids=longest, attention_mask=torch.ones_like(longest))
-        weights = loss_weights(self._config)
-        if not isinstance(self._pair, TeacherStudent) or not (weights.hidden or weights.attention):
+        hidden, attention = self._config.hidden_weight > 0, self._config.attention_weight > 0
+        if not isinstance(self._pair, TeacherStudent) or not (hidden or attention):
             return
         with reading(name, "read two examples"), self._computing():
-            output = model(**inputs, output_hidden_states=weights.hidden, output_attentions=weights.attention)
+            output = model(**inputs, output_hidden_states=hidden, output_attentions=attention)
         layers, tokens = model.config.num_hidden_layers, inputs["input_ids"].shape[1] if "input_ids" in inputs else None
-        if weights.hidden and not _alike(output.hidden_states, layers + 1, tokens):
+        if hidden and not _alike(output.hidden_states, layers + 1, tokens):
             raise ModelError(
-                f"model {name!r} returns no hidden state for each layer and token, so none can be matched: set all "
-                "hidden weights to 0.0"
+                f"model {name!r} returns no hidden state for each layer and token, so none can be matched: set "
+                "hidden-weight to 0.0"
             )
-        if weights.attention and not _alike(output.attentions, layers, tokens, square=True):
+        if attention and not _alike(output.attentions, layers, tokens, square=True):
             raise ModelError(
                 f"model {name!r} returns no attention probabilities from token to token, so none can be matched: set "
-                "teacher- and student-attention-weight to 0.0"
+                "attention-weight to 0.0"
             )
 
     def _learn(self) -> None:

@@ -19,7 +19,7 @@ from fedkd_flwr.exports import load_classifier
 LABELS = ("negative", "neutral", "positive")
 KINDS = {
     "nested": {"architecture": "nested"},
-    "separate": {"architecture": "separate", "student_hidden_weight": 1.0},
+    "separate": {"architecture": "separate", "hidden_weight": 1.0},
     "local": {"method": "local"},
 }
 BATCH = {

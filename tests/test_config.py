@@ -95,7 +95,7 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
             {"class-weights": "balanced", "task": "news-recommendation", "dataset": "mind:x"},
             ["'news-recommendation'", "no classes", "class-weights to 'none'"],
         ),
-        ({"architecture": "nested", "student-hidden-weight": 0.5}, ["student-hidden-weight", "nested"]),
+        ({"architecture": "nested", "hidden-weight": 0.5}, ["hidden-weight", "nested"]),
         ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
         ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
     ],

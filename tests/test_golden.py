@@ -46,7 +46,7 @@ FEDERATIONS: dict[str, Changes] = {
     "own classification head": {"pooling": "model", "codec": "budget", "budget": "8x"},
     "tags, heads of their own": DEFAULTS | {"task": "token-classification"},
     "several labels": DEFAULTS | {"task": "multi-label"},
-    "numbers": {"task": "regression", "architecture": "separate", "student_hidden_weight": 1.0},
+    "numbers": {"task": "regression", "architecture": "separate", "hidden_weight": 1.0},
     "images": DEFAULTS | {"task": "image-classification"},
     "news": DEFAULTS | {"task": "news-recommendation", "partition": "natural"},
 }

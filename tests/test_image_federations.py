@@ -106,7 +106,7 @@ def test_exported_models_are_the_students_and_load_with_the_stock_classes(
     "changes",
     [
         NESTED | {"shared_layers": 4},
-        {"architecture": "separate", "student_hidden_weight": 1.0, "student_attention_weight": 1.0},
+        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
         {"method": "fedavg", "codec": "budget", "budget": "8x"},
         {"method": "local"},
     ],

@@ -66,7 +66,7 @@ def states(tmp_path: Path, folder: Path, part: str) -> list[dict[str, torch.Tens
         NESTED,
         NESTED | {"shared_layers": 4},
         {"architecture": "separate"},
-        {"architecture": "separate", "student_hidden_weight": 1.0, "student_attention_weight": 1.0},
+        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
         {"method": "fedavg"},
     ],
     ids=["nested", "nested, all layers", "separate", "separate, matched", "fedavg"],

@@ -11,6 +11,7 @@ from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
 
+from fedkd_flwr import assembly
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.device import choose_device
@@ -70,11 +71,14 @@ def test_no_update_is_over_its_budget(run_config: Config, budget: str, limits: l
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_path: Path, share: float) -> None:
+def test_a_nested_pair_runs_and_resumes_like_any_other(
+    run_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
     """Only trunk and exit head travel; a teacher is exported with the trunk that the server last sent, and its share
-    of what it had made of the trunk before: half of it, as rates have fallen by half."""
+    of what it had made of the trunk before: all of it, as rates have fallen to nothing."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "teacher_own_share": share}
-    changes["learning_rate_decay"] = "all"
+    changes["learning_rate_decay"] = "staged"
+    monkeypatch.setattr(assembly, "_EARLY", 3)  # the steps of the first round
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     changes["num_rounds"] = 1
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
@@ -95,13 +99,17 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(run_config: Config, tmp_p
         if not share:
             assert not own and trunk and all(torch.equal(teacher[name], expected[name]) for name in trunk)
             continue
-        assert trunk and all(torch.equal(teacher[name], expected[name].lerp(own[name], share / 2)) for name in trunk)
+        assert trunk and all(torch.equal(teacher[name], expected[name].lerp(own[name], share)) for name in trunk)
         assert not any(torch.equal(own[name], expected[name]) for name in trunk if name.endswith("dense.weight"))
 
 
-def test_a_teacher_scores_what_its_export_scores(run_config: Config, tmp_path: Path) -> None:
+def test_a_teacher_scores_what_its_export_scores(
+    run_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it keeps two thirds of its own of the layers that travel."""
+    monkeypatch.setattr(assembly, "_EARLY", 3)  # the steps of the first round
     raw = run_config(
-        architecture="nested", num_rounds=2, learning_rate_decay="all", teacher_own_share=1.0, device="cpu"
+        architecture="nested", num_rounds=2, learning_rate_decay="staged", teacher_own_share=2 / 3, device="cpu"
     )
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):

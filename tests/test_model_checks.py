@@ -43,7 +43,7 @@ def test_attention_of_models_of_two_vocabularies_is_not_matched(
     other = save(FAMILIES["bert"](), tmp_path, [*WORDS[:-1], "z"])
     check(teacher=checkpoints["bert"], student=other)
     with pytest.raises(ModelError, match=f"teacher .* reads other tokens than student '{other}', attention cannot"):
-        check(teacher=checkpoints["bert"], student=other, student_attention_weight=1.0)
+        check(teacher=checkpoints["bert"], student=other, attention_weight=1.0)
 
 
 @pytest.mark.parametrize(

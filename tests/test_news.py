@@ -53,7 +53,7 @@ def news(run_config: Config, tweets_as_news: Path) -> Config:
     "changes",
     [
         NESTED,
-        {"architecture": "separate", "student_hidden_weight": 1.0, "student_attention_weight": 1.0},
+        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
         {"method": "fedavg"},
         {"shared_head": "never"},
     ],

@@ -34,7 +34,7 @@ from fedkd_flwr.pretrained import load_tokenizer
 
 NESTED = {"architecture": "nested"}
 SEPARATE = {"architecture": "separate"}
-MATCHED = SEPARATE | {"student_hidden_weight": 1.0, "student_attention_weight": 1.0, "teacher_hidden_weight": 1.0}
+MATCHED = SEPARATE | {"hidden_weight": 1.0, "attention_weight": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_teachers_in_turn_are_looked_at_before_anything_starts(run_config: Confi
         check_models(RunConfig.parse(run_config(teachers=distilled, student_layers=4)))
 
 
-HIDDEN = SEPARATE | {"student_hidden_weight": 1.0, "teacher_hidden_weight": 0.5}
+HIDDEN = SEPARATE | {"hidden_weight": 1.0}
 
 
 @pytest.mark.parametrize("changes", [NESTED, HIDDEN], ids=["nested", "matched"])
@@ -269,7 +269,7 @@ def test_tags_are_learnt_from_a_teacher_that_reads_tokens_of_its_own(
 
 
 def test_attention_between_different_tokens_cannot_be_matched(run_config: Config, byte_pairs: str) -> None:
-    config = RunConfig.parse(run_config(student_attention_weight=1.0, student_layers=2))
+    config = RunConfig.parse(run_config(attention_weight=1.0, student_layers=2))
     with pytest.raises(ModelError, match=r"reads other tokens than student .*attention cannot be matched"):
         check_models(config.for_node({"partition-id": 0, "teacher": byte_pairs}))
 

@@ -31,28 +31,21 @@ class TaskLosses(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """Weight of each distillation term, by the model that learns from it. The paper's are all 1."""
+    """Weight of each distillation term. The paper's are all 1.
+
+    Attributes:
+        teacher_kl, student_kl: of the KL divergence from which that model learns (Eqs 3 and 4).
+        hidden, attention: of the two parts of Eq 5, from which both models learn.
+    """
 
     teacher_kl: float = 1.0
     student_kl: float = 1.0
-    teacher_hidden: float = 1.0
-    student_hidden: float = 1.0
-    teacher_attention: float = 1.0
-    student_attention: float = 1.0
+    hidden: float = 1.0
+    attention: float = 1.0
 
     def scaled(self, factor: float) -> "Weights":
         """Each of them times a factor."""
         return Weights(*(factor * weight for weight in astuple(self)))
-
-    @property
-    def hidden(self) -> bool:
-        """Whether hidden states are matched at all."""
-        return self.teacher_hidden > 0 or self.student_hidden > 0
-
-    @property
-    def attention(self) -> bool:
-        """Whether attention probabilities are matched at all."""
-        return self.teacher_attention > 0 or self.student_attention > 0
 
 
 @dataclass(frozen=True)
@@ -130,17 +123,16 @@ def distillation_loss(
     mask: Tensor | None,
     losses: TaskLosses,
     kl: float,
-    hidden: float,
-    attention: float,
+    weights: Weights,
 ) -> Tensor:
     """Eqs 3 or 4 plus Eq 5 for the model with outputs `own`: (KL + MSE_hidden + MSE_attention) / Z, weighted."""
     total = torch.zeros((), device=own.logits.device)
     if kl > 0:
         total = total + kl * losses.divergence(target.logits, own.logits, labels)
-    if hidden > 0 and own.hidden:
-        total = total + hidden * hidden_loss(target.hidden, own.hidden, mask)
-    if attention > 0 and own.attentions and target.attentions:
-        total = total + attention * attention_loss(target.attentions, own.attentions, mask)
+    if weights.hidden > 0 and own.hidden:
+        total = total + weights.hidden * hidden_loss(target.hidden, own.hidden, mask)
+    if weights.attention > 0 and own.attentions and target.attentions:
+        total = total + weights.attention * attention_loss(target.attentions, own.attentions, mask)
     return total / z
 
 
@@ -180,8 +172,7 @@ def pair_loss(
         mask,
         losses,
         weights.teacher_kl,
-        weights.teacher_hidden,
-        weights.teacher_attention,
+        weights,
     )
     student_total = student_task + distillation_loss(
         student,
@@ -191,8 +182,7 @@ def pair_loss(
         mask,
         losses,
         weights.student_kl,
-        weights.student_hidden,
-        weights.student_attention,
+        weights,
     )
     return PairLoss(teacher_total + student_total, constants)
 

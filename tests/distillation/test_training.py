@@ -80,7 +80,7 @@ def test_accumulated_batches_are_one_step_of_the_joined_batch() -> None:
     """Without distillation the loss is a mean over examples, so batches of equal size add up."""
     halves = batches(2)
     joined = {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
-    alone = Weights(*[0.0] * 6)
+    alone = Weights(0.0, 0.0, 0.0, 0.0)
     accumulated, once = trained(halves, alone, accumulation=2), trained([joined], alone)
     for a, b in zip(accumulated.parameters(), once.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
