@@ -152,7 +152,7 @@ def test_models_of_stages_need_a_student_of_their_own(
     for changes in ({}, {"architecture": "separate"}, {"method": "fedavg-student"}):
         with pytest.raises(ConfigError, match=r"is built of stages, its first layers are no student: set .* 'student'"):
             check_models(configured(teacher=staged, **changes))
-    with pytest.raises(ConfigError, match=r"is built of stages, it has no layers to match: set all hidden"):
+    with pytest.raises(ConfigError, match=r"is built of stages, it has no layers to match: set hidden-weight"):
         check_models(configured(teacher=vit, student=staged, architecture="separate", hidden_weight=1.0))
     for teacher, student in ((vit, staged), (staged, vit), (staged, staged)):
         check_models(configured(teacher=teacher, student=student, architecture="separate"))
