@@ -64,9 +64,10 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     found: list[CheckedNode] = []
 
     def load(config: RunConfig, node: NodeConfig) -> None:
-        own, data = config, load_node_data(config, node)
+        own = config
         with suppress(FedKDError):  # said where the node's settings are looked at
             own = config.for_node(node)
+        data = load_node_data(own, node)
         title = str(node.get("name") or data.name)
         found.append(CheckedNode(title, data.labels, data.report, len(data.train), len(data.test)))
         say(f"node {title}: {len(data.train) + len(data.test):,} examples")

@@ -12,8 +12,9 @@ from fedkd_flwr.config_mistakes import mistakes_in
 from fedkd_flwr.config_rules import broken_rules
 from fedkd_flwr.data_kinds import PREFIXES
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.name_lists import names
+from fedkd_flwr.name_lists import LONGEST, MOST, names
 from fedkd_flwr.names import require_identity
+from fedkd_flwr.privacy.owner import DATA_KEYS, owners_keys
 
 Value = bool | int | float | str
 
@@ -75,7 +76,7 @@ _FREE_ON_RESUME = {
 }  # fmt: skip
 
 
-_NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"}
+_NODE_KEYS = {"device", "precision", "threads", "state-dir", "teacher-lora-rank"} | DATA_KEYS
 """Run-config keys that a node's owner may set for their node through the node config."""
 
 _NODE_OWN = {"name", "partition-id", "num-partitions", "data-path", "teacher", "policy"}
@@ -205,6 +206,14 @@ class RunConfig(BaseModel):
             raise ValueError(f"{info.field_name} {error}") from None
         return value
 
+    @field_validator("labels")
+    @classmethod
+    def _is_bounded(cls, value: str) -> str:
+        found = names(value)
+        if len(found) > MOST or max(map(len, found), default=0) > LONGEST or not all(map(str.isprintable, found)):
+            raise ValueError(f"labels should be at most {MOST} names of at most {LONGEST} printable characters")
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, value: str) -> str:
@@ -255,9 +264,14 @@ class RunConfig(BaseModel):
         unknown = sorted(set(node_config) - _NODE_KEYS - _NODE_OWN)
         if unknown:
             known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
-            raise ConfigError(f"node-config key {unknown[0]!r} is unknown: a node may set {known}")
+            raise ConfigError(
+                f"node-config key {unknown[0]!r} is unknown: a node may set {known}",
+                outside=f"a node-config key is unknown: a node may set {known}",
+            )
         require_identity(node_config)
-        own = {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
+        own = owners_keys(self, node_config) | {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
+        if not self.text_pair_column:
+            own.pop("text-pair-column", None)
         return RunConfig.parse(self.as_run_config() | {"teachers": ""} | self._own_teacher(node_config) | own)
 
     def _own_teacher(self, node_config: Mapping[str, Any]) -> dict[str, Value]:

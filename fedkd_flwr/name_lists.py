@@ -4,6 +4,9 @@ import csv
 import io
 from collections.abc import Iterable
 
+MOST, LONGEST = 1000, 100
+"""Of names of labels: how many, and of how many characters."""
+
 
 def names(text: str) -> tuple[str, ...]:
     """The names of a list, stripped of surrounding space; one that holds a comma stands in double quotes.

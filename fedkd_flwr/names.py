@@ -41,7 +41,8 @@ def require_identity(node_config: Mapping[str, Any]) -> None:
     if name != "" and not is_node(str(name)):
         raise ConfigError(
             f"node-config key 'name' is {name!r} but should be letters, digits, '.', '_' and '-', at most 64, "
-            "and begin with a letter or digit"
+            "and begin with a letter or digit",
+            outside="node-config key 'name' should be letters, digits, '.', '_' and '-', at most 64",
         )
     for key in ("partition-id", "num-partitions"):
         value = node_config.get(key, 0)

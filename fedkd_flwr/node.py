@@ -1,13 +1,11 @@
 """What a node does with a message: knows data, models and state of one node, and nothing of Flower."""
 
-import os
-import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from logging import getLogger
 from math import ceil
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -34,7 +32,7 @@ from fedkd_flwr.distillation import (
     moments,
     trainable_parameters,
 )
-from fedkd_flwr.errors import DamagedStateError, FedKDError, ProtocolError, RunError, StateError, at_node
+from fedkd_flwr.errors import DamagedStateError, ProtocolError, RunError, StateError, at_node
 from fedkd_flwr.evaluation import OWN_LABELS, evaluate
 from fedkd_flwr.exports import export, require_bias
 from fedkd_flwr.global_student import apply_refresh
@@ -44,6 +42,7 @@ from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
+from fedkd_flwr.privacy import is_owned, require_named_labels, told
 from fedkd_flwr.privacy.payout import Terms
 from fedkd_flwr.protocol import (
     DataCounts,
@@ -61,7 +60,8 @@ from fedkd_flwr.protocol import (
 from fedkd_flwr.tasks.class_weights import WeightedLosses
 from fedkd_flwr.trial import try_pair
 
-log = getLogger("flwr")
+_WORKER = uuid4().hex[:8]
+"""What tells this process from others of its node."""
 
 _PROBED = 512
 """Training examples to which new heads are fitted."""
@@ -84,13 +84,15 @@ class Node:
         name = str(node_config.get("name", ""))
         with self._clock("setup"), at_node(name if is_node(name) else ""):
             self._config = config.for_node(node_config)
+            require_named_labels(self._config, node_config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
             self._prepared = prepare(self._config, tuple(sorted(node_config.items())))
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
         self._partition = int(partition) if partition is not None else 0
-        self._partitions = 0 if "data-path" in node_config else int(node_config["num-partitions"])
+        self._owned = is_owned(node_config)
+        self._partitions = 0 if self._owned else int(node_config["num-partitions"])
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
 
     def join(self, request: JoinRequest) -> JoinReply:
@@ -111,7 +113,8 @@ class Node:
             state = self._stored(store)
             store.reopen()
         except DamagedStateError as error:
-            state, notes = None, (f"{error}; it is set aside as {store.set_aside()}, the node starts afresh",)
+            aside = f"set aside as {store.set_aside().name}, the node starts afresh"
+            state, notes = None, (f"{told(error, self._owned)}; it is {aside}",)
         if state is not None and state.slim:
             notes = (
                 "this run had finished, and what only training needs (the optimiser's moments, what the codec owed) "
@@ -188,7 +191,7 @@ class Node:
             evaluation=evaluation,
             losses=dict(summary.losses),
             seconds={},
-            worker=_worker(),
+            worker=_WORKER,
             notes=(*_lost(held, request.taken), *(() if pays_out else (_KEPT_BACK,))),
             update=encoded.to_bytes(),
         )
@@ -237,7 +240,7 @@ class Node:
             evaluation=evaluation,
             not_exported=not_exported,
             seconds=self._clock.seconds,
-            worker=_worker(),
+            worker=_WORKER,
             notes=_lost(held, request.taken),
         )
 
@@ -269,7 +272,8 @@ class Node:
         if state is not None and state.teacher != self._models.teacher_digest:
             raise StateError(
                 f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
-                "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh"
+                "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh",
+                outside="its state is of another teacher: its owner must put back the teacher, or remove the state",
             )
         if state is not None:
             state.terms.require(self._config, self.name)
@@ -315,10 +319,11 @@ class Node:
     def _best_models(self, store: NodeStore, round: int) -> NodeState:
         kept = KeptModels(store.folder)
         if round not in kept:
-            raise StateError(
+            message = (
                 f"node {self.name} has no models of round {round}, in which it had not trained yet or of which it lost "
                 "its state: its newest ones are exported"
             )
+            raise StateError(message, outside=message)
         return kept.load(round)
 
     def _put(self, student: Mapping[str, Tensor], state: NodeState) -> None:
@@ -326,10 +331,11 @@ class Node:
         with torch.no_grad():
             for parameters, values in ((pair.shared(), student), (pair.private(), state.private)):
                 if tensors.shapes(parameters) != tensors.shapes(values):
-                    raise StateError(
+                    message = (
                         f"the state of node {self.name} is of other models than this run's: remove its folder "
                         "below state-dir, or resume with the run-config of the run that wrote it"
                     )
+                    raise StateError(message, outside=message)
                 for name, parameter in parameters.items():
                     parameter.copy_(values[name])
             lent, share = pair.lent(), self._own_share(state.round)
@@ -365,11 +371,8 @@ class Node:
                     scores = {"here": found.student_own_labels or found.student or {}}
                     about = About(self._config, "student", round, title, scores, shares)
                     export(student, task.processor, folder / "student", about, added)
-        except FedKDError as error:
-            return str(error)
-        except Exception as error:  # of a library: whatever it is, the scores stand
-            log.exception("fedkd: %s cannot export its models", self.name)
-            return " ".join(f"{type(error).__name__}: {error}".split())
+        except Exception as error:  # also of a library: whatever it is, the scores stand
+            return told(error, self._owned)
         return ""
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
@@ -453,7 +456,3 @@ def _lost(state: NodeState | None, taken: int) -> tuple[str, ...]:
     if state is None:
         return (f"it has no state of this run, of which it has trained round {taken}: its teacher starts afresh",)
     return (f"it has trained round {taken}, its state is of round {state.round}: its teacher goes on from there",)
-
-
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

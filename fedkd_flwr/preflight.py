@@ -10,6 +10,7 @@ from fedkd_flwr.config import RunConfig, Value
 from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import ConfigError, DataError, StateError, at_node
+from fedkd_flwr.privacy import require_named_labels
 
 NodeConfig = Mapping[str, Value]
 
@@ -73,6 +74,7 @@ def looks_at_nodes(
         yield named(node, partial(_look_for_data, config, node))
     yield partial(_look_for_test_data, config.server_test_data)
     for node in read:
+        yield named(node, partial(_look_at_labels, config, node))
         yield named(node, partial(load, config, node))
     if read and config.server_test_data:
         yield partial(_look_at_test_data, config, read[0])
@@ -140,6 +142,10 @@ def _look_for_data(config: RunConfig, node: NodeConfig) -> None:
     own = config.for_node(node)
     look_at_folder("state-dir", own.state_dir)
     data_fingerprint(own, node)
+
+
+def _look_at_labels(config: RunConfig, node: NodeConfig) -> None:
+    require_named_labels(config.for_node(node), node)
 
 
 def _look_for_test_data(source: str) -> None:

@@ -18,6 +18,7 @@ from fedkd_flwr.data import (
     load_node_data,
     node_name,
 )
+from fedkd_flwr.privacy import is_owned
 from fedkd_flwr.tasks import Task, build_task
 from fedkd_flwr.tasks.class_weights import class_weights
 from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
@@ -44,7 +45,7 @@ class Prepared:
 
     Attributes:
         name: under which the node keeps its state.
-        title: whose examples they are.
+        title: whose examples they are; the same as `name` where they are the node's own.
         labels: the names of all classes.
         train_examples: how many there are to train on.
         label_shares: of these; empty where the run neither adjusts logits to them nor balances classes by them.
@@ -57,7 +58,8 @@ class Prepared:
         self._fingerprint = data_fingerprint(config, node_config)
         self._stored = self._store.load(self._fingerprint)
         data = self._stored or self._data
-        self.title, self.labels, self.train_examples = data.name, data.labels, len(data.train)
+        self.title = self.name if is_owned(node_config) else data.name
+        self.labels, self.train_examples = data.labels, len(data.train)
         adjusts = config.adjusts_logits and self.task.link is not None
         self.label_shares = self._shares(data) if adjusts or config.class_weights == "balanced" else ()
 

@@ -8,7 +8,6 @@ Node and server speak in these types:
     EvaluateRequest  -> EvaluateReply   bring your student up to date, evaluate
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self, TypeVar
@@ -16,8 +15,9 @@ from typing import Annotated, Literal, Self, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedkd_flwr.errors import DataError, FedKDError, ProtocolError, in_full
+from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.names import LINEAGE_PATTERN, NODE_PATTERN
+from fedkd_flwr.privacy.replies import told
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
 _REFUSED = 100
@@ -320,22 +320,18 @@ def collect(
     return answers, failures
 
 
-def answer(message: Message, reply: Callable[[], Reply]) -> Message:
+def answer(message: Message, reply: Callable[[], Reply], owned: bool = False) -> Message:
     """The reply to `message`, whatever happens: a handler that returns none would wedge its SuperNode.
 
-    What our own errors say may travel; the text of any other, which may quote data, stays in the node's log.
+    Args:
+        message: what was asked.
+        reply: makes the answer.
+        owned: whether the node has data of its own, which then tells of errors as `told` says.
     """
-    log = logging.getLogger("flwr")
     try:
         return Message(to_records(reply()), reply_to=message)
-    except FedKDError as error:
-        reason = str(error)
-        if isinstance(error, DataError) and error.detail:
-            log.error("fedkd: %s", in_full(error))
     except Exception as error:
-        log.exception("fedkd: the node failed")
-        reason = f"the node failed with {type(error).__name__}: its own log says more"
-    return Message(Error(code=_REFUSED, reason=reason), reply_to=message)
+        return Message(Error(code=_REFUSED, reason=told(error, owned)), reply_to=message)
 
 
 def _payload(body: Request | Reply) -> bytes:

@@ -32,6 +32,11 @@ def nodes(count: int) -> list[dict[str, Any]]:
     return [{"partition-id": i, "num-partitions": count} for i in range(count)]
 
 
+def silo(name: str, data: str | Path, state_dir: Path, **own: Any) -> dict[str, Any]:
+    """The node config of a node with data of its own, whose state lies where its owner says."""
+    return {"name": name, "data-path": str(data), "state-dir": str(state_dir), **own}
+
+
 def history(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "history.json").read_text(), parse_constant=pytest.fail))
 

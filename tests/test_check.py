@@ -36,7 +36,7 @@ def silos(tmp_path: Path) -> list[NodeConfig]:
 
 def test_what_each_node_has(run_config: Config, silos: list[NodeConfig]) -> None:
     """As the node itself will find it: the same examples held out."""
-    config = RunConfig.parse(run_config())
+    config = RunConfig.parse(run_config(labels="bad,good"))
     found = check(config, silos, silent)
     assert found.mistakes == ()
     assert [node.title for node in found.nodes] == ["north", "south"]
@@ -88,7 +88,8 @@ def test_the_owner_is_told_which_labels_are_nearly_equal(run_config: Config, tmp
     labels = ("neg", "Neg", "pos")
     (tmp_path / "near.csv").write_text("\n".join(("text,label", *(f"text {i},{labels[i % 3]}" for i in range(9)), "")))
     found = check(RunConfig.parse(run_config()), [{"data-path": str(tmp_path / "near.csv")}], silent)
-    (mistake,) = found.mistakes
+    unnamed, mistake = found.mistakes
+    assert "no labels are named" in unnamed
     assert "near.csv" in mistake and "'Neg' / 'neg'" in mistake
 
 

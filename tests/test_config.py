@@ -145,7 +145,7 @@ def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[s
     config = RunConfig.parse(defaults)
     own = config.for_node({"partition-id": 1, "num-partitions": 2, "state-dir": "/state", "threads": 3})
     assert (own.state_dir, own.threads) == ("/state", 3)
-    assert config.for_node({"data-path": "a.csv", "name": "north"}) == config
+    assert config.for_node({"data-path": "a.csv", "name": "north"}) == config, "the default state-dir is the node's"
     with pytest.raises(ConfigError, match=r"node-config key 'seed' is unknown: a node may set .*data-path"):
         config.for_node({"seed": 5})
     with pytest.raises(ConfigError, match="'threads' is 'many'"):

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from federation import Config, history
+from federation import Config, history, silo
 from loopback import LoopbackGrid, run_server
 
 
@@ -21,8 +21,8 @@ def test_counts_stand_in_log_and_history(run_config: Config, tmp_path: Path, cap
     long = "a long text " * 40
     repeats = [("North 0 is a TEXT", "yes"), ("north 1 is a text", "yes"), (long, "no"), ("none", "")]
     places = [
-        {"name": "north", "data-path": write(tmp_path / "north.csv", ("yes", "no"), repeats)},
-        {"name": "south", "data-path": write(tmp_path / "south.csv", ("Yes", "No"), [])},
+        silo(name, write(tmp_path / f"{name}.csv", labels, rows), tmp_path / "state", labels=",".join(sorted(labels)))
+        for name, labels, rows in (("north", ("yes", "no"), repeats), ("south", ("Yes", "No"), []))
     ]
     raw = run_config(num_rounds=1, skip_unlabelled=True, partition="natural")
     found = history(run_server(LoopbackGrid(raw, places)))
@@ -45,7 +45,7 @@ def test_no_cell_of_a_file_that_is_refused_reaches_the_server(
     content: str, run_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.csv").write_text(content)
-    grid = LoopbackGrid(run_config(labels="0,1"), [{"name": "north", "data-path": str(tmp_path / "a.csv")}])
+    grid = LoopbackGrid(run_config(labels="0,1"), [silo("north", tmp_path / "a.csv", tmp_path / "state")])
     with pytest.raises(Exception, match="node north: ") as caught:
         run_server(grid)
     assert "secret" not in str(caught.value)

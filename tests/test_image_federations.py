@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, student
+from federation import Config, history, nodes, silo, student
 from images import save_digits, tiny_convnext, tiny_vit
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -146,7 +146,12 @@ def test_resumed_runs_end_bit_for_bit_as_straight_ones(images: Config, tmp_path:
 
 def test_nodes_with_folders_and_classes_of_their_own_keep_their_heads(images: Config, vit: str, tmp_path: Path) -> None:
     places = [
-        {"name": name, "data-path": f"imagefolder:{save_digits(tmp_path / name, 120, start, classes)}"}
+        silo(
+            name,
+            f"imagefolder:{save_digits(tmp_path / name, 120, start, classes)}",
+            tmp_path / "state",
+            labels=",".join(map(str, range(classes))),
+        )
         for name, start, classes in (("north", 0, 10), ("south", 300, 4))
     ]
     folder = run_server(LoopbackGrid(images(dataset="tweets", partition="natural", **NESTED), places))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, other_config, refreshes, student
+from federation import Config, history, nodes, other_config, refreshes, silo, student
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -21,6 +21,8 @@ from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.protocol import TrainRequest, from_records
 
 TYPES = {"ade": ("ADR", "DRUG"), "bc5": ("Chemical", "Disease"), "ncbi": ("Disease",)}
+TAGS = {"ade": "O,B-ADR,I-ADR,B-DRUG,I-DRUG", "ncbi": "O,B-Disease,I-Disease"}
+"""As owners name them."""
 NESTED = {"architecture": "nested"}
 
 
@@ -163,15 +165,14 @@ def test_a_student_of_another_seed_gets_a_snapshot_and_keeps_its_head(tags: Conf
 
 
 def test_a_latecomer_with_other_tags_is_refused_by_name(
-    tags: Config, corpora: Path, caplog: pytest.LogCaptureFixture
+    tags: Config, corpora: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    grid = LoopbackGrid(
-        tags(num_rounds=3), [{"name": n, "data-path": str(corpora / "ade")} for n in ("north", "south")]
-    )
+    places = [silo(n, corpora / "ade", tmp_path / "state", labels=TAGS["ade"]) for n in ("north", "south")]
+    grid = LoopbackGrid(tags(num_rounds=3), places)
 
     def arrives(message: Message, deliver: Callable[[], Message]) -> Message:
         if message.metadata.message_type == "train" and from_records(TrainRequest, message.content).round == 1:
-            grid.nodes[500] = {"name": "late", "data-path": str(corpora / "ncbi")}
+            grid.nodes[500] = silo("late", corpora / "ncbi", tmp_path / "state", labels=TAGS["ncbi"])
         return deliver()
 
     grid.fault = arrives
@@ -181,9 +182,9 @@ def test_a_latecomer_with_other_tags_is_refused_by_name(
     assert [entry["asked"] for entry in history(folder)["rounds"]] == [2, 2, 2]
 
 
-def test_nodes_that_come_one_after_the_other_decide_together(tags: Config, corpora: Path) -> None:
+def test_nodes_that_come_one_after_the_other_decide_together(tags: Config, corpora: Path, tmp_path: Path) -> None:
     """The first is not admitted before a round has enough: alone, its tags would be the run's."""
-    places = [{"name": name, "data-path": str(corpora / name)} for name in ("ade", "ncbi")]
+    places = [silo(name, corpora / name, tmp_path / "state", labels=names) for name, names in TAGS.items()]
     grid = LoopbackGrid(tags(node_wait_seconds=20), places[:1])
 
     def next_comes(message: Message, deliver: Callable[[], Message]) -> Message:

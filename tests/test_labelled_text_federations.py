@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, student
+from federation import Config, history, nodes, silo, student
 from loopback import LoopbackGrid, run_server
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -99,12 +99,16 @@ def test_models_learn(run_config: Config, words: Path, task: str) -> None:
 
 
 def test_where_ranges_differ_each_node_keeps_its_head(
-    run_config: Config, words: Path, caplog: pytest.LogCaptureFixture
+    run_config: Config, words: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = run_config(task="regression", label_column="length", dataset="tweets", partition="natural", **NESTED)
-    places = [{"name": name, "data-path": str(words / f"{name}.csv")} for name in ("north", "south")]
+    places = [
+        silo(name, words / f"{name}.csv", tmp_path / "state", labels=labels)
+        for name, labels in (("north", "0,150000"), ("south", "0,200000"))
+    ]
     own = run_server(LoopbackGrid(raw, places))
     assert not history(own)["shared-head"] and not any("head" in name for name in student(own))
     assert "labels differ, so each node keeps a head of its own" in caplog.text
+    places = [{key: value for key, value in place.items() if key != "labels"} for place in places]
     common = run_server(LoopbackGrid(raw | {"labels": "0,200000", "run-name": "common"}, places))
     assert history(common)["labels"] == ["0", "200000"] and "head.weight" in student(common)

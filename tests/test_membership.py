@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, other_config, refreshes, student
+from federation import Config, history, nodes, other_config, refreshes, silo, student
 from flwr.app import Message, RecordDict
 from loopback import LoopbackGrid, run_server
 
@@ -72,7 +72,10 @@ def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"data-path": "/data/absent.csv"}, r"data file /data/absent\.csv: no such file"),
+        (
+            {"data-path": "/data/absent.csv"},
+            r"there is no file at its data-path \(its own log says more",
+        ),
         ({"data-path": "/data/absent.csv", "precision": "fp16"}, "precision is 'fp16' but the device is a CPU"),
         ({"partition-id": 1, "num-partitions": 2, "teacher": "/models/absent"}, "model '/models/absent': there is no"),
         ({"partition-id": 1, "num-partitions": 2, "seed": 3}, "node-config key 'seed' is unknown"),
@@ -80,7 +83,11 @@ def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
 )
 def test_nodes_that_refuse_say_who_they_are_and_why(run_config: Config, wrong: dict[str, Any], problem: str) -> None:
     with pytest.raises(RunError, match=rf"1 nodes can take part, min-train-nodes is 2; node north: {problem}"):
-        run_server(LoopbackGrid(run_config(device="cpu"), [*nodes(1), {"name": "north"} | wrong]))
+        run_server(
+            LoopbackGrid(
+                run_config(device="cpu", labels="negative,neutral,positive"), [*nodes(1), {"name": "north"} | wrong]
+            )
+        )
 
 
 def test_two_nodes_of_one_name_are_refused(run_config: Config) -> None:
@@ -94,7 +101,7 @@ def test_labels_must_be_the_same_everywhere_where_the_head_is_always_shared(run_
     own.write_text(
         "text,label\n" + "\n".join(f"a tweet number {i},{'negative' if i % 2 else 'neutral'}" for i in range(9))
     )
-    node = {"name": "own", "data-path": str(own)}
+    node = silo("own", own, tmp_path / "own", labels="negative,neutral")
     with pytest.raises(
         RunError,
         match=r"partition-0 has the labels .*; this run has negative, neutral: set the run-config key 'labels'",
@@ -102,9 +109,10 @@ def test_labels_must_be_the_same_everywhere_where_the_head_is_always_shared(run_
         run_server(LoopbackGrid(run_config(shared_head="always"), [*nodes(1), node]))
 
 
-def test_a_node_with_its_own_file_takes_part(run_config: Config, tweets_csv: Path) -> None:
-    silos = [{"name": name, "data-path": str(tweets_csv)} for name in ("north", "south")]
-    entry = history(run_server(LoopbackGrid(run_config(num_rounds=1), silos)))["rounds"][0]
+def test_a_node_with_its_own_file_takes_part(run_config: Config, tweets_csv: Path, tmp_path: Path) -> None:
+    silos = [silo(name, tweets_csv, tmp_path / name) for name in ("north", "south")]
+    raw = run_config(num_rounds=1, labels="negative,neutral,positive")
+    entry = history(run_server(LoopbackGrid(raw, silos)))["rounds"][0]
     assert entry["trained"] == 2 and entry["nodes"].keys() == {"north", "south"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation import Config, history, nodes, student
+from federation import Config, history, nodes, silo, student
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -155,7 +155,7 @@ def test_uniform_and_weighted_means_differ_where_nodes_differ_in_size(
     small = tmp_path / "small.csv"
     with tweets_csv.open(newline="") as source, small.open("w", newline="") as target:
         csv.writer(target).writerows(list(csv.reader(source))[::6])
-    silos = [{"name": "large", "data-path": str(tweets_csv)}, {"name": "small", "data-path": str(small)}]
+    silos = [silo(path.stem, path, tmp_path / path.stem) for path in (tweets_csv, small)]
     labels = {"labels": "negative,neutral,positive"}
     by = {
         kind: student(run_server(LoopbackGrid(run_config(aggregation=kind, run_name=kind, **labels), silos)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, history, nodes, student
+from federation import Config, history, nodes, silo, student
 from loopback import LoopbackGrid, run_server
 from mind import write_mind
 from safetensors.torch import load_file
@@ -75,8 +75,8 @@ def test_a_federation_on_impressions(
     assert found["shared-head"] == shared
 
 
-def test_nodes_with_folders_of_their_own(news: Config, tweets_as_news: Path) -> None:
-    places = [{"name": part, "data-path": f"mind:{tweets_as_news / part}"} for part in ("train", "dev")]
+def test_nodes_with_folders_of_their_own(news: Config, tweets_as_news: Path, tmp_path: Path) -> None:
+    places = [silo(part, f"mind:{tweets_as_news / part}", tmp_path / "state") for part in ("train", "dev")]
     found = history(run_server(LoopbackGrid(news(num_rounds=1, dataset="tweets"), places)))
     assert found["rounds"][0]["trained"] == 2 and set(found["rounds"][0]["nodes"]) == {"train", "dev"}
 

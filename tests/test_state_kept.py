@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import Config, assert_same, assert_same_models, history, nodes, round_of, teachers, without_seconds
+from federation import (
+    Config,
+    assert_same,
+    assert_same_models,
+    history,
+    nodes,
+    round_of,
+    silo,
+    teachers,
+    without_seconds,
+)
 from flwr.app import Message
 from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
@@ -129,8 +139,8 @@ def test_a_name_that_is_no_folders_is_refused_at_the_start(
     run_config: Config, tmp_path: Path, tweets_csv: Path, name: str
 ) -> None:
     before = set(tmp_path.parent.rglob("*"))
-    grid = LoopbackGrid(run_config(), [{"name": name, "data-path": str(tweets_csv)}, *nodes(1)])
-    with pytest.raises(RunError, match=r"node-config key 'name' is \S+ but should be letters, digits"):
+    grid = LoopbackGrid(run_config(), [silo(name, tweets_csv, tmp_path / "state"), *nodes(1)])
+    with pytest.raises(RunError, match=r"node-config key 'name' should be letters, digits"):
         run_server(grid)
     left = [
         path for path in set(tmp_path.parent.rglob("*")) - before if (tmp_path / "state") not in (path, *path.parents)

@@ -58,7 +58,7 @@ def read_text(path: Path, encoding: str) -> str:
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({type(error).__name__}): replace it") from None
     if other := _other_kind(content):
-        raise DataError(f"{path}: is {other}")
+        raise DataError(f"{path}: is {other}", outside=f"its data file is {other}")
     found = next((codec for mark, codec in _MARKS.items() if content.startswith(mark)), encoding)
     try:
         text = content.decode(found)
@@ -67,7 +67,8 @@ def read_text(path: Path, encoding: str) -> str:
         line = content[:start].decode(found, errors="replace").count("\n") + 1
         raise DataError(
             f"{path}: line {line} is no {found} text: save the file as UTF-8, or set run-config key 'encoding' to its "
-            "encoding (often cp1252 or latin-1)"
+            "encoding (often cp1252 or latin-1)",
+            outside=f"its data file is no {found} text: save it as UTF-8, or set node-config key 'encoding'",
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1

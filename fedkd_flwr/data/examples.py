@@ -138,15 +138,18 @@ def _require(rows: Rows, column: str, key: str, where: str) -> None:
     """A table has this column, once."""
     if (count := list(rows.names).count(column)) == 1:
         return
+    outside = f"run-config key {key!r} names no column of its data: correct it, or set that node-config key"
     if not rows.header:
         raise DataError(
             f"{where}: expected one column {column!r} but found {count}: "
-            f"set run-config key {key!r} to one of {', '.join(rows.names)}"
+            f"set run-config key {key!r} to one of {', '.join(rows.names)}",
+            outside=outside,
         )
     raise DataError(
         f"{where}: expected one column {column!r} but found {count} among {rows.header}: is that line a header? "
         f"Add one, or set run-config key {key!r} to a name in it",
         f"that line has {', '.join(rows.names)}",
+        outside,
     )
 
 

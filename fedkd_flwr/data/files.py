@@ -58,7 +58,10 @@ class DataFile:
                 f"write csv:PATH, json:PATH or parquet:PATH, or end it in {', '.join(_KINDS)} (.gz, .bz2, .xz)"
             )
         if not path.is_file():
-            raise DataError(f"data file {path}: no such file, correct the path in {reference!r}")
+            raise DataError(
+                f"data file {path}: no such file, correct the path in {reference!r}",
+                outside="there is no file at its data-path",
+            )
         return cls(kind, path, stamp(path))
 
     @property
@@ -100,7 +103,7 @@ class DataFile:
         try:
             table = parquet.read_table(self.path, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{self.path}: cannot be read as parquet: replace it", str(error).splitlines()[0]) from None
         return Rows(table, len(table), table.column_names)
 
 

@@ -44,7 +44,10 @@ def strings(values: "pa.ChunkedArray", key: str, column: str, place: Place, stri
     trimmed = pc.utf8_trim_whitespace(found)
     if (row := pc.index(pc.fill_null(pc.equal(trimmed, ""), True), True).as_py()) >= 0:
         unlabelled = ", or set run-config key 'skip-unlabelled' to true" if key == "label-column" else ""
-        raise DataError(f"{place.row(row)} has no {column!r}: fill it in or remove the row{unlabelled}")
+        raise DataError(
+            f"{place.row(row)} has no {column!r}: fill it in or remove the row{unlabelled}",
+            outside=f"a row has nothing in the column of run-config key {key!r}: its owner fills it in or removes it",
+        )
     return trimmed if stripped else found
 
 
@@ -137,6 +140,8 @@ def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], called: Callable[
             + "".join(f" (one of them differs from it only {kind})" for kind in sorted(close))
             + ": correct it, or name all labels in run-config key 'labels'",
             f"the label is {flat[at].as_py()!r}",
+            outside="a row has a label that is none of those that are named: its owner corrects it, or run-config key "
+            "'labels', or node-config key 'labels', names all",
         )
     if not nested:
         return found

@@ -5,9 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.name_lists import LONGEST, MOST
 
 _MISSING = {"nan", "NaN", "NAN", "<NA>", "\\N"}
 """How programs write that there is no value; "none" and "NA" may be labels."""
+
+_FEW = 10
+"""So many labels are few whatever the rows, of which each label otherwise has so many at least."""
 
 
 def alike(one: str, other: str) -> str:
@@ -40,12 +44,30 @@ def require_different(names: Sequence[str], where: str) -> None:
         )
 
 
+def require_few(labels: Sequence[str], rows: int, where: str) -> None:
+    """The labels that a table decides on are few beside its rows: otherwise they may be texts.
+
+    Raises:
+        DataError: they are more than ten, and more than a tenth of the rows.
+    """
+    if len(labels) > max(_FEW, rows // _FEW):
+        raise DataError(
+            f"{where}: {len(labels)} different labels in {rows} rows: is run-config key 'label-column' right? "
+            "If it is, name all labels in run-config key 'labels'"
+        )
+
+
 def checked_labels(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
     """`labels`.
 
     Raises:
-        DataError: they are fewer than two, or not all different.
+        DataError: they are fewer than two, not all different, too many or too long.
     """
+    if len(labels) > MOST or max(map(len, labels), default=0) > LONGEST:
+        raise DataError(
+            f"{where}: it has {len(labels)} labels, of which the longest has {max(map(len, labels))} characters, "
+            f"expected at most {MOST} of {LONGEST}: is run-config key 'label-column' right?"
+        )
     if len(set(labels)) < max(2, len(labels)):
         raise DataError(f"{where}: expected at least two different labels, found {len(set(labels))}", ", ".join(labels))
     return labels

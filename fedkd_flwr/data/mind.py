@@ -183,7 +183,9 @@ def _read(path: Path, columns: dict[str, int], expected: str) -> "pa.Table":
                 f"{path}: line {uneven[0].number} has {uneven[0].actual_columns} columns where the first line has "
                 f"{uneven[0].expected_columns}, expected {expected}, separated by tabs"
             ) from None
-        raise DataError(f"{path}: cannot be read as tab-separated text (UTF-8): {str(error).splitlines()[0]}") from None
+        raise DataError(
+            f"{path}: cannot be read as tab-separated text (UTF-8): replace it", str(error).splitlines()[0]
+        ) from None
     return table.rename_columns(list(columns)).combine_chunks()
 
 

@@ -81,5 +81,6 @@ def require_two(examples: int, name: str, where: str) -> None:
     if examples < 2:
         raise DataError(
             f"{where}: node {name!r} has {examples} different examples, expected at least 2: "
-            "one to train on and one to test on"
+            "one to train on and one to test on",
+            outside="it has fewer than 2 different examples",
         )

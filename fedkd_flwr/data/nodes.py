@@ -17,7 +17,6 @@ from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.data_kinds import sources_of
 from fedkd_flwr.errors import DataError
-from fedkd_flwr.names import fitting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -118,7 +117,7 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
 
 
 def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
-    """Under which a node keeps its state: `name`, else its partition, else its file's name as far as that fits.
+    """Under which a node keeps its state: `name`, else its partition, else what stands for the path of its data.
 
     Raises:
         DataError: as `load_node_data`, where that needs no look into the file.
@@ -128,7 +127,7 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
         return str(name)
     if "partition-id" in node_config:
         return f"partition-{node_config['partition-id']}"
-    return fitting(owned.file.name)
+    return f"node-{hashlib.sha256(str(owned.file.path).encode()).hexdigest()[:12]}"
 
 
 def _kind(config: RunConfig) -> _Kind:

@@ -77,7 +77,7 @@ def _load(file: DataFile) -> "DatasetDict":
     except Exception as error:  # of the many kinds that files, builders and the network raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hub = "" if file.stamp else " (there is no such folder here, so it was looked for on the Hugging Face Hub)"
-        raise DataError(f"data set {file.path} cannot be read: {reason}{hub}") from None
+        raise DataError(f"data set {file.path} cannot be read: {type(error).__name__}{hub}", reason) from None
     return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
 
 

@@ -77,6 +77,7 @@ def _column(rows: "pa.Table", key: str, column: str, where: str) -> "pa.ChunkedA
     if column not in rows.column_names:
         raise DataError(
             f"{where}: expected a column {column!r}: "
-            f"set run-config key {key!r} to one of {', '.join(rows.column_names)}"
+            f"set run-config key {key!r} to one of {', '.join(rows.column_names)}",
+            outside=f"run-config key {key!r} names no column of its data",
         )
     return rows[column]

@@ -65,7 +65,9 @@ def as_iob2(tags: Sequence[str], known: Collection[str], where: Sequence[str]) -
         if known and tag not in known:
             raise DataError(
                 f"{where[place]} has a tag of a type that run-config key 'labels' does not name, "
-                f"expected one of {', '.join(known)}: correct it, or name all tags there"
+                f"expected one of {', '.join(known)}: correct it, or name all tags there",
+                outside="a word has a tag that is none of those that are named: its owner corrects it, or run-config "
+                "key 'labels', or node-config key 'labels', names all",
             )
         found.append(tag)
     return tuple(found), repaired

@@ -15,7 +15,7 @@ from fedkd_flwr.data.examples import (
 )
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.label_columns import strata
-from fedkd_flwr.data.label_names import checked_labels, require_different
+from fedkd_flwr.data.label_names import checked_labels, require_different, require_few
 from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
 from fedkd_flwr.data.partition import share
 from fedkd_flwr.data.saved import class_names
@@ -71,6 +71,7 @@ def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset"
     labels = config.label_names or (class_names(file, config.label_column) if file.kind == "hf" else ())
     found = checked_labels(labels or distinct_labels(dataset), where)
     if not labels and config.task != "regression":
+        require_few(found, len(dataset), where)
         require_different(found, where)
     return _without_repeats(with_labels(dataset, found, where)), found, unlabelled
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from federation import silo
 from killed import killed_at
 
 from fedkd_flwr.config import RunConfig, Value
@@ -59,7 +60,8 @@ def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
 
 
 def tiny(run_config: Callable[..., dict[str, Any]], **changes: Any) -> RunConfig:
-    return RunConfig.parse(run_config(**changes))
+    """With labels, as a node with data of its own needs them."""
+    return RunConfig.parse(run_config(**{"labels": "ham,spam", **changes}))
 
 
 def test_what_is_saved_is_loaded_for_the_same_data_only(tmp_path: Path) -> None:
@@ -134,9 +136,13 @@ def test_a_disk_that_refuses_costs_time_only(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_second_process_neither_reads_nor_encodes(
-    run_config: Callable[..., dict[str, Any]], write: Write, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+    run_config: Callable[..., dict[str, Any]],
+    write: Write,
+    tmp_path: Path,
+    encoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, node_config = tiny(run_config), {"data-path": write("ward.csv", rows(40))}
+    config, node_config = tiny(run_config), silo("ward", write("ward.csv", rows(40)), tmp_path / "state")
     first = texts_of(config, node_config)
     assert first == {row["text"] for row in rows(40)} and sum(encoded) == 40
     monkeypatch.setattr("fedkd_flwr.prepared.load_node_data", pytest.fail)
@@ -145,10 +151,11 @@ def test_a_second_process_neither_reads_nor_encodes(
 
 
 def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
-    run_config: Callable[..., dict[str, Any]], write: Write, encoded: list[int]
+    run_config: Callable[..., dict[str, Any]], write: Write, tmp_path: Path, encoded: list[int]
 ) -> None:
     """So that texts that are cut are known before the first round; what it encodes is what its rounds read."""
-    config, place = tiny(run_config, max_length=3), {"data-path": write("ward.csv", rows(40))}
+    config = tiny(run_config, max_length=3)
+    place = silo("ward", write("ward.csv", rows(40)), tmp_path / "state")
     reply = Node(config, place).join(JoinRequest(lineage=16 * "0"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
     assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 5, 40)
@@ -156,10 +163,12 @@ def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
     assert Node(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
 
 
-def test_a_changed_file_is_encoded_again(run_config: Callable[..., dict[str, Any]], write: Write) -> None:
+def test_a_changed_file_is_encoded_again(
+    run_config: Callable[..., dict[str, Any]], write: Write, tmp_path: Path
+) -> None:
     """Also one of the same size, with its time of change put back."""
     path = write("ward.csv", rows(40))
-    config, node_config = tiny(run_config), {"data-path": path}
+    config, node_config = tiny(run_config), silo("ward", path, tmp_path / "state")
     before = Path(path).stat()
     texts_of(config, node_config)
     write("ward.csv", rows(40, word="note"))
@@ -181,10 +190,10 @@ def test_a_changed_file_is_encoded_again(run_config: Callable[..., dict[str, Any
 def test_a_changed_key_is_as_if_nothing_had_been_kept(
     run_config: Callable[..., dict[str, Any]], write: Write, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    node_config: dict[str, Value] = {"data-path": write("ward.csv", rows(40))}
-    texts_of(tiny(run_config), node_config)
+    path = write("ward.csv", rows(40))
+    texts_of(tiny(run_config), silo("ward", path, tmp_path / "state"))
     changed = [
-        Node(tiny(run_config, state_dir=str(tmp_path / place), **change), node_config)._prepared.examples
+        Node(tiny(run_config, **change), silo("ward", path, tmp_path / place))._prepared.examples
         for place in ("state", "elsewhere")
     ]
     assert changed[0] == changed[1]

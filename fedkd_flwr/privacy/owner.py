@@ -1,0 +1,72 @@
+"""What the owner of a node's data decides before any run does: label names, columns, where the node's state lies."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.name_lists import listed
+from fedkd_flwr.privacy.policy import policy_of
+
+if TYPE_CHECKING:
+    from fedkd_flwr.config import RunConfig
+
+DATA_KEYS = {
+    "text-column", "text-pair-column", "label-column", "label-separator", "labels", "skip-unlabelled", "separator",
+    "encoding",
+}  # fmt: skip
+"""Run-config keys on how data are read, which the owner of data may set for them."""
+
+STATE_DIR = "state"
+"""Where the state of a node with data of its own lies, below the folder in which it was started."""
+
+
+def is_owned(node_config: Mapping[str, Any]) -> bool:
+    """Whether a node has data of its own; others are simulated."""
+    return "data-path" in node_config
+
+
+def owners_keys(config: "RunConfig", node_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the owner of a node's data decides in place of a run, unless its node config has the same key.
+
+    Args:
+        config: of the run.
+        node_config: of the node.
+
+    Returns:
+        Run-config keys; none for a simulated node. `state-dir` is never the run's. Labels are the policy's where the
+        run names none.
+
+    Raises:
+        ConfigError: the policy cannot be read.
+    """
+    if not is_owned(node_config):
+        return {}
+    found: dict[str, Any] = {"state-dir": STATE_DIR}
+    policy = policy_of(node_config)
+    if policy is not None and policy.data.labels and not config.labels:
+        found["labels"] = listed(policy.data.labels)
+    return found
+
+
+def require_named_labels(config: "RunConfig", node_config: Mapping[str, Any]) -> None:
+    """Whether the labels of a node with data of its own are named: they leave it, so they never come from the data.
+
+    Args:
+        config: of the node.
+        node_config: of the node.
+
+    Raises:
+        ConfigError: they are not; says where.
+    """
+    if not is_owned(node_config) or config.label_names or config.task == "news-recommendation":
+        return
+    what = (
+        "the lowest and the highest number, such as '1,5'"
+        if config.task == "regression"
+        else "all of them, such as 'yes,no'"
+    )
+    message = (
+        "no labels are named, and a node with data of its own does not tell those of its data: set run-config key "
+        f"'labels' to {what}, or let the owner set node-config key 'labels'"
+    )
+    raise ConfigError(message, outside=message)
