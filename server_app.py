@@ -5,14 +5,14 @@ from flwr.serverapp import Grid, ServerApp
 
 import fedkd_flwr.libraries  # noqa: F401
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.error_log import log_errors_in_one_line
+from fedkd_flwr.error_log import log_in_single_lines
 from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.reliable_grid import ReliableGrid
 from fedkd_flwr.run_folder import open_run
 from fedkd_flwr.strategy import FedKD
 
 app = ServerApp()
-log_errors_in_one_line()
+log_in_single_lines()
 
 
 @app.main()

@@ -1,10 +1,12 @@
 """What a node must have in common with the run, and what it is sent where it differs."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from logging import getLogger
+from typing import TypeVar
 
 from fedkd_flwr import tensors
-from fedkd_flwr.aggregation import weight
+from fedkd_flwr.aggregation import weights
 from fedkd_flwr.compression import require_budget
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.data.label_names import alike
@@ -16,6 +18,8 @@ from fedkd_flwr.server_model import ServerModel
 from fedkd_flwr.tasks.label_priors import mean_shares
 
 log = getLogger("flwr")
+
+_Claim = TypeVar("_Claim", bound=Hashable)
 
 
 class Admission:
@@ -60,7 +64,7 @@ class Admission:
             )
         state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
         if state.partitions is None:
-            state.partitions = info.partitions
+            state.partitions = _most_common(newcomer.partitions for newcomer in newcomers)
         if info.partitions not in (0, state.partitions):
             raise ProtocolError(
                 f"{info.node} is one of {info.partitions} nodes, this run was started with {state.partitions}: "
@@ -90,7 +94,7 @@ class Admission:
     def _decide_head(self, newcomers: Sequence[JoinReply]) -> None:
         """Whether the student's head travels; labels are the run's where it does."""
         state, setting = self._state, self._config.shared_head
-        labels = self._config.label_names or newcomers[0].labels
+        labels = self._config.label_names or _most_common(newcomer.labels for newcomer in newcomers)
         state.shared_head = setting == "always" or (setting == "auto" and all(n.labels == labels for n in newcomers))
         state.labels = labels if state.shared_head else ()
         if setting == "auto" and not state.shared_head:
@@ -107,9 +111,16 @@ class Admission:
         """How frequent labels are at all these nodes, where a head is shared and they have said it."""
         state = self._state
         found = [
-            (weight(self._config, newcomer.train_examples), newcomer.label_shares)
+            newcomer
             for newcomer in newcomers
             if newcomer.labels == state.labels and len(newcomer.label_shares) == len(state.labels)
         ]
         if state.shared_head and found:
-            state.label_shares = mean_shares(found)
+            held = weights(self._config, [newcomer.train_examples for newcomer in found])
+            state.label_shares = mean_shares([(w, n.label_shares) for w, n in zip(held, found, strict=True)])
+
+
+def _most_common(claims: Iterable[_Claim]) -> _Claim:
+    """What most nodes say, the first of them where as many say something else."""
+    ((claim, _),) = Counter(claims).most_common(1)
+    return claim

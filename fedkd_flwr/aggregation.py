@@ -1,6 +1,7 @@
 """How the updates of a round become one: a mean, or what a few wrong ones cannot move far."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
@@ -11,122 +12,124 @@ from fedkd_flwr.config import RunConfig
 
 Update = Mapping[str, Tensor]
 
-
-def weight(config: RunConfig, examples: int) -> float:
-    """Of a node with so many training examples in the means over the nodes."""
-    return 1.0 if config.aggregation == "uniform" else examples
+_ENOUGH = 3
+"""Nodes among which one can outweigh the others together."""
 
 
-class Aggregation(Protocol):
-    """Takes the updates of a round, float32 tensors of the same names and shapes each time, one after the other."""
+class Encoded(Protocol):
+    """An update as it was sent: small, and decoded each time that it is needed."""
 
-    def add(self, node: str, update: Update, weight: float) -> None:
-        """Take in the update of a node; the order decides the last bits of the result.
-
-        Args:
-            node: its name.
-            update: the tensors.
-            weight: in a mean.
-        """
-
-    def compute(self) -> dict[str, Tensor]:
-        """The round's update."""
-
-    def shortened(self) -> dict[str, float]:
-        """Nodes whose update was too long: how many times as long as the median one."""
+    def decode(self) -> Update:
+        """Its tensors, float32."""
 
 
-class WeightedMean:
-    """sum(weight * update) / sum(weight); only the sum is held."""
+@dataclass(frozen=True)
+class Sent:
+    """The update of a node.
 
-    def __init__(self) -> None:
-        self._sum: dict[str, Tensor] = {}
-        self._weight = 0.0
-
-    def add(self, node: str, update: Update, weight: float) -> None:
-        """See `Aggregation`."""
-        self._weight += weight
-        for name, tensor in update.items():
-            if name in self._sum:
-                self._sum[name].add_(tensor, alpha=weight)
-            else:
-                self._sum[name] = tensor * weight
-
-    def compute(self) -> dict[str, Tensor]:
-        """See `Aggregation`."""
-        return {name: tensor / self._weight for name, tensor in self._sum.items()}
-
-    def shortened(self) -> dict[str, float]:
-        """None are."""
-        return {}
-
-
-class ClippedMean(WeightedMean):
-    """A weighted mean of updates, none of them longer than `limit` times the round's median L2 norm.
-
-    Holds all updates until the median is known. (Norm bounding: Sun et al., arXiv:1911.07963.)
+    Attributes:
+        node: its name.
+        encoded: the update; those of a round have the same names and shapes.
+        examples: training examples of the node, as it joined with them.
+        norm: L2 norm over all tensors.
     """
 
-    def __init__(self, limit: float) -> None:
-        super().__init__()
-        self._limit = limit
-        self._updates: list[tuple[str, Update, float, float]] = []
-        self._shortened: dict[str, float] = {}
-
-    def add(self, node: str, update: Update, weight: float) -> None:
-        """See `Aggregation`."""
-        self._updates.append((node, update, weight, norm(update)))
-
-    def compute(self) -> dict[str, Tensor]:
-        """See `Aggregation`."""
-        middle = median(length for *_, length in self._updates)
-        for node, update, weight, length in self._updates:
-            if length > self._limit * middle:
-                self._shortened[node] = length / middle if middle else float("inf")
-                factor = self._limit * middle / length
-                update = {name: tensor * factor for name, tensor in update.items()}
-            super().add(node, update, weight)
-        return super().compute()
-
-    def shortened(self) -> dict[str, float]:
-        """See `Aggregation`."""
-        return self._shortened
+    node: str
+    encoded: Encoded
+    examples: int
+    norm: float
 
 
-class Median:
-    """The median of each number (Yin et al., ICML 2018): fewer than half of the nodes may send anything.
+@dataclass(frozen=True)
+class Aggregated:
+    """What the updates of a round became.
 
-    Weights do not count. Between two middle numbers lies their mean.
+    Attributes:
+        update: the tensors.
+        shortened: nodes whose update was too long -> how many times as long as the median one.
+        lightened: nodes whose weight was too large -> their share of all examples.
     """
 
-    def __init__(self) -> None:
-        self._updates: list[Update] = []
-
-    def add(self, node: str, update: Update, weight: float) -> None:
-        """See `Aggregation`."""
-        self._updates.append(update)
-
-    def compute(self) -> dict[str, Tensor]:
-        """See `Aggregation`."""
-        low, high = (len(self._updates) - 1) // 2, len(self._updates) // 2
-        medians = {}
-        for name in self._updates[0]:
-            ordered = torch.stack([update[name] for update in self._updates]).sort(dim=0).values
-            medians[name] = (ordered[low] + ordered[high]) / 2
-        return medians
-
-    def shortened(self) -> dict[str, float]:
-        """None are."""
-        return {}
+    update: dict[str, Tensor]
+    shortened: Mapping[str, float] = field(default_factory=dict)
+    lightened: Mapping[str, float] = field(default_factory=dict)
 
 
-def build_aggregation(config: RunConfig) -> Aggregation:
-    """What the run asks for."""
+def weights(config: RunConfig, examples: Sequence[int]) -> list[float]:
+    """The weights in a mean of nodes with so many examples, none above its share of the sum; see `capped`."""
+    return [1.0] * len(examples) if config.aggregation == "uniform" else capped(examples, config.max_weight_share)
+
+
+def capped(given: Sequence[float], share: float) -> list[float]:
+    """Weights, the largest ones lowered until none is more than `share` of their sum.
+
+    The others stay as they are, and so do all of fewer than three: there is no telling which of two nodes is too
+    heavy. Where the share is too small for so few nodes, all weigh the same.
+    """
+    if len(given) < _ENOUGH:
+        return list(given)
+    if share * len(given) <= 1:
+        return [1.0] * len(given)
+    others, limit = sum(given), 0.0
+    for above, heaviest in enumerate(sorted(given, reverse=True)):
+        limit = share * others / (1 - share * above)
+        if heaviest <= limit:
+            break
+        others -= heaviest
+    return [min(one, limit) for one in given]
+
+
+def aggregate(config: RunConfig, sent: Sequence[Sent]) -> Aggregated:
+    """The update of a round; the order of those sent decides its last bits.
+
+    None counts as longer than `max-update-norm` times the median L2 norm (Sun et al., arXiv:1911.07963). Each mean
+    decodes one update after the other and holds their sum alone; a median holds all.
+    """
+    middle = median(one.norm for one in sent)
+    longest = config.max_update_norm * middle if config.max_update_norm else float("inf")
+    factors = [longest / one.norm if one.norm > longest else 1.0 for one in sent]
+    shortened = {
+        one.node: one.norm / middle if middle else float("inf")
+        for one, factor in zip(sent, factors, strict=True)
+        if factor < 1
+    }
     if config.aggregation == "median":
-        return Median()
-    return ClippedMean(config.max_update_norm) if config.max_update_norm else WeightedMean()
+        return Aggregated(_median([_scaled(one, factor) for one, factor in zip(sent, factors, strict=True)]), shortened)
+    examples = [one.examples for one in sent]
+    held = weights(config, examples)
+    lightened = {
+        one.node: one.examples / sum(examples)
+        for one, weight in zip(sent, held, strict=True)
+        if config.aggregation == "examples" and weight < one.examples
+    }
+    mean: dict[str, Tensor] = {}
+    for one, factor, weight in zip(sent, factors, held, strict=True):
+        for name, tensor in _scaled(one, factor).items():
+            if name in mean:
+                mean[name].add_(tensor, alpha=weight)
+            else:
+                mean[name] = tensor * weight
+    return Aggregated({name: tensor / sum(held) for name, tensor in mean.items()}, shortened, lightened)
 
 
 def norm(update: Update) -> float:
     """L2 norm over all tensors."""
     return float(torch.stack([tensor.norm() for tensor in update.values()]).norm()) if update else 0.0
+
+
+def _scaled(sent: Sent, factor: float) -> Update:
+    update = sent.encoded.decode()
+    return update if factor == 1 else {name: tensor * factor for name, tensor in update.items()}
+
+
+def _median(updates: Sequence[Update]) -> dict[str, Tensor]:
+    """The median of each number (Yin et al., ICML 2018): fewer than half of the nodes may send anything.
+
+    Weights do not count. Between two middle numbers lies their mean.
+    """
+    low, high = (len(updates) - 1) // 2, len(updates) // 2
+    medians = {}
+    for name in updates[0]:
+        ordered = torch.stack([update[name] for update in updates]).sort(dim=0).values
+        medians[name] = (ordered[low] + ordered[high]) / 2
+    return medians

@@ -48,8 +48,8 @@ RunConfigOption = Annotated[
     typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
 ]
 
-_out = Console(soft_wrap=True, highlight=False)
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+_out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+_err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _print_versions(asked: bool) -> None:
@@ -57,7 +57,7 @@ def _print_versions(asked: bool) -> None:
     if not asked:
         return
     found = ", ".join(f"{package} {_version_of(package)}" for package in ("flwr", "torch", "transformers"))
-    _out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})", markup=False)
+    _out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})")
     raise typer.Exit
 
 
@@ -109,12 +109,12 @@ def run(
             verdict = launch(job, say=_say, show=lambda line: _out.print(Text.from_ansi(line)))
         except Interrupted as interrupted:
             _say_how_to_go_on(job, arguments.folder)
-            _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended", markup=False)
+            _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended")
             raise typer.Exit(interrupted.exit_code) from None
     _report(arguments)
     if not verdict.completed:
         _say_how_to_go_on(job, arguments.folder)
-        _err.print(f"fedkd: {verdict.reason}", markup=False)
+        _err.print(f"fedkd: {verdict.reason}")
         raise typer.Exit(_FAILED)
 
 
@@ -142,7 +142,7 @@ def check(
         if found.nodes:
             _print_wide(nodes_table(found.nodes))
         for mistake in (*mistakes, *found.mistakes):
-            _err.print(f"fedkd: {mistake}", markup=False)
+            _err.print(f"fedkd: {mistake}")
         if mistakes or found.mistakes:
             raise typer.Exit(_BAD_INPUT)
         if held_out is not None:
@@ -230,14 +230,14 @@ def _one_line_errors(code: int) -> Iterator[None]:
     try:
         yield
     except FedKDError as error:
-        _err.print(f"fedkd: {in_full(error)}", markup=False)
+        _err.print(f"fedkd: {in_full(error)}")
         raise typer.Exit(code) from None
 
 
 def _print_wide(table: Table) -> None:
     """Print a table, in a file or pipe on lines as long as it takes."""
-    (_out if _out.is_terminal else Console(width=_WIDE)).print(table)
+    (_out if _out.is_terminal else Console(width=_WIDE, markup=False, emoji=False)).print(table)
 
 
 def _say(line: str) -> None:
-    _out.print(f"fedkd: {line}", markup=False, style="bold")
+    _out.print(f"fedkd: {line}", style="bold")

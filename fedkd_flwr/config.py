@@ -179,6 +179,7 @@ class RunConfig(BaseModel):
     min_success_share: float = Field(gt=0, le=1)
     aggregation: Literal["examples", "uniform", "median"]
     max_update_norm: float = Field(ge=0)
+    max_weight_share: float = Field(gt=0, le=1)
     evaluate_every: int = Field(ge=1)
     keep_best: str
     early_stopping: int = Field(ge=0)

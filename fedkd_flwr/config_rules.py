@@ -148,9 +148,7 @@ def _more_of_the_teacher_than_the_student(config: "RunConfig") -> None:
             raise ValueError("teacher-lora-rank is for layers that stay at the node: set it or shared-layers to 0")
 
 
-def _medians_need_no_clipping(config: "RunConfig") -> None:
-    if config.max_update_norm and config.aggregation == "median":
-        raise ValueError("max-update-norm is for the means: set it to 0.0, or aggregation to 'examples'")
+def _few_updates_are_clipped(config: "RunConfig") -> None:
     if 0 < config.max_update_norm < 1:
         raise ValueError("max-update-norm below 1 would shorten most updates: set it to 0.0, or to 1.0 or more")
 
@@ -194,7 +192,7 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _nested_is_one_model,
     _batch_norm_has_batches,
     _more_of_the_teacher_than_the_student,
-    _medians_need_no_clipping,
+    _few_updates_are_clipped,
     _best_is_by_a_score,
 )
 

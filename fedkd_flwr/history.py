@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from fedkd_flwr.aggregation import capped
 from fedkd_flwr.protocol import Evaluation, Scores
 
 
@@ -32,20 +33,22 @@ class Scored:
     nodes_scored: dict[str, int] = field(default_factory=dict)
     server: Scores | None = None
 
-    def record(self, evaluations: Mapping[str, Evaluation], metrics: Iterable[str]) -> None:
+    def record(self, evaluations: Mapping[str, Evaluation], metrics: Iterable[str], max_share: float = 1.0) -> None:
         """Fill in what the nodes found.
 
         Args:
             evaluations: by node.
             metrics: names of those that these nodes can have.
+            max_share: the most that the held-out examples of a node count among those of all.
         """
         if not evaluations:
             return
         found = evaluations.values()
-        self.student = mean_scores((e.examples, e.student) for e in found)
-        self.student_own_labels = mean_scores((e.examples, e.student_own_labels) for e in found)
-        self.teachers = mean_scores((e.examples, e.teacher) for e in found)
-        self.teachers_own_labels = mean_scores((e.examples, e.teacher_own_labels) for e in found)
+        weights = capped([e.examples for e in found], max_share)
+        self.student = mean_scores(zip(weights, [e.student for e in found], strict=True))
+        self.student_own_labels = mean_scores(zip(weights, [e.student_own_labels for e in found], strict=True))
+        self.teachers = mean_scores(zip(weights, [e.teacher for e in found], strict=True))
+        self.teachers_own_labels = mean_scores(zip(weights, [e.teacher_own_labels for e in found], strict=True))
         self.nodes = {
             node: {
                 "student": e.student,
@@ -177,11 +180,11 @@ class History:
         )
 
 
-def mean_scores(weighted: Iterable[tuple[int, Scores | None]]) -> Scores | None:
-    """Weighted mean of each score over those that have it; None where nobody has any."""
-    columns: dict[str, list[tuple[int, float]]] = defaultdict(list)
+def mean_scores(weighted: Iterable[tuple[float, Scores | None]]) -> Scores | None:
+    """Weighted mean of each score over those that have it; None where nobody has any, of no weight or more."""
+    columns: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for weight, scores in weighted:
-        for name, value in (scores or {}).items():
+        for name, value in (scores or {}).items() if weight else ():
             columns[name].append((weight, value))
     return {
         name: sum(weight * value for weight, value in column) / sum(weight for weight, _ in column)

@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedkd_flwr.errors import ProtocolError, RunError
+from fedkd_flwr.one_line import one_line
 from fedkd_flwr.protocol import JoinReply, JoinRequest, collect, to_records
 
 log = getLogger("flwr")
@@ -183,7 +184,7 @@ class Membership:
                 log.warning("fedkd: %s: %s", info.node, note)
 
     def _refuse(self, node_id: int, reason: str) -> None:
-        self._refused[node_id] = reason
+        self._refused[node_id] = reason = one_line(reason)
         log.error("fedkd: node %d cannot take part: %s", node_id, reason)
 
 

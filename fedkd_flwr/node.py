@@ -187,7 +187,6 @@ class Node:
             node=self.name,
             round=request.round,
             version=request.refresh.version,
-            examples=self._prepared.train_examples,
             evaluation=evaluation,
             losses=dict(summary.losses),
             seconds={},

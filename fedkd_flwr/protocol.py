@@ -13,27 +13,37 @@ from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.names import LINEAGE_PATTERN, NODE_PATTERN
+from fedkd_flwr.one_line import one_line
 from fedkd_flwr.privacy.replies import told
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
 _REFUSED = 100
 """Error code of a reply whose node says in words why it could not answer."""
 
+_LONGEST_BODY = 1 << 20
+"""Characters of a message's JSON: a thousand labels with long names are a tenth of it."""
+
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """Whole numbers that are exact as floats: none that a node claims can overflow a sum."""
 Lineage = Annotated[str, Field(pattern=LINEAGE_PATTERN)]
 NodeName = Annotated[str, Field(pattern=NODE_PATTERN)]
 """Either is a folder on the disk of whoever receives it."""
-Notes = tuple[str, ...]
+Line = Annotated[str, AfterValidator(one_line)]
+"""What a node says for people: one line without control characters, cut to a bounded length."""
+Digest = Annotated[str, Field(max_length=64)]
+Notes = Annotated[tuple[Line, ...], Field(max_length=20)]
 """What the owner of a node should know, in sentences without any of its data."""
 Shares = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 """Of the examples that have each label."""
-Scores = dict[str, float]
-"""Metric name -> value, as `Task` metrics give them."""
+Key = Annotated[str, Field(pattern=r"^[a-z0-9@-]{1,40}$")]
+Scores = Annotated[dict[Key, Annotated[float, Field(ge=-1e30, le=1e30)]], Field(max_length=20)]
+"""Metric name -> value, as `Task` metrics give them; none so large that it overflows a sum."""
+Seconds = Annotated[dict[Key, Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=20)]
+"""Part of the work -> its wall seconds."""
 
 
 class _Body(BaseModel):
@@ -79,20 +89,20 @@ class JoinReply(_Body):
     """
 
     node: NodeName
-    partition: int
-    title: str
+    partition: Count
+    title: Line
     labels: tuple[str, ...]
-    train_examples: Count
+    train_examples: Annotated[Count, Field(ge=1)]
     data: DataCounts = DataCounts()
     label_shares: Shares = ()
     partitions: Count
     round: Count
     version: Count
-    digest: str
-    encoder_digest: str
-    frozen_digest: str
+    digest: Digest
+    encoder_digest: Digest
+    frozen_digest: Digest
     teacher_bytes: Count
-    device: str
+    device: Line
     notes: Notes = ()
 
 
@@ -216,9 +226,9 @@ class EvaluateReply(_Body):
     node: NodeName
     version: Count
     evaluation: Evaluation
-    not_exported: str = ""
-    seconds: dict[str, float]
-    worker: str
+    not_exported: Line = ""
+    seconds: Seconds
+    worker: Line
     notes: Notes = ()
 
 
@@ -227,7 +237,6 @@ class TrainReply(_Body):
 
     Attributes:
         version: of the student from which the update starts.
-        examples: training examples of the node, its weight in the mean.
         evaluation: before training, where asked for.
         losses: mean task loss of training by model.
         seconds: wall seconds of the node's work by part.
@@ -240,11 +249,10 @@ class TrainReply(_Body):
     node: NodeName
     round: Annotated[int, Field(ge=1)]
     version: Count
-    examples: Annotated[Count, Field(ge=1)]
     evaluation: Evaluation | None
     losses: Scores
-    seconds: dict[str, float]
-    worker: str
+    seconds: Seconds
+    worker: Line
     notes: Notes = ()
     update: bytes = Field(default=b"", exclude=True)
 
@@ -271,8 +279,10 @@ def from_records(kind: type[_Received], records: RecordDict) -> _Received:
         ProtocolError: the records are not such a message; says what is wrong with them.
     """
     try:
-        text = records.config_records[_BODY][kind.__name__]
-        body = kind.model_validate_json(str(text))
+        text = str(records.config_records[_BODY][kind.__name__])
+        if len(text) > _LONGEST_BODY:
+            raise ProtocolError(f"the message has {len(text)} characters, {_LONGEST_BODY} at most are read")
+        body = kind.model_validate_json(text)
         array = records.array_records[_PAYLOAD][_KEY] if _PAYLOAD in records else None
     except KeyError as error:
         raise ProtocolError(f"the message is no {kind.__name__}: record {error} is missing") from None
@@ -310,13 +320,13 @@ def collect(
         if node_id in answers:
             continue
         if reply.has_error():
-            failures[node_id] = reply.error.reason or f"Flower error {reply.error.code}"
+            failures[node_id] = one_line(reply.error.reason or f"Flower error {reply.error.code}")
             continue
         try:
             answers[node_id] = from_records(kind, reply.content)
             del failures[node_id]
         except ProtocolError as error:
-            failures[node_id] = str(error)
+            failures[node_id] = one_line(str(error))
     return answers, failures
 
 

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedkd_flwr import tensors
 from fedkd_flwr.admission import Admission
-from fedkd_flwr.aggregation import Aggregation, build_aggregation, norm, weight
+from fedkd_flwr.aggregation import Aggregated, Sent, aggregate, norm, weights
 from fedkd_flwr.asking import Asking
 from fedkd_flwr.best_round import BestRound
 from fedkd_flwr.codec import CodecError, EncodedUpdate
@@ -25,6 +25,7 @@ from fedkd_flwr.history import BestEntry, RoundEntry, ScoreBoard, Scored, mean_s
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.metrics import METRICS
+from fedkd_flwr.one_line import one_line
 from fedkd_flwr.protocol import (
     EvaluateReply,
     EvaluateRequest,
@@ -137,14 +138,14 @@ class FedKD(Strategy):
         received = time.perf_counter()
         replied, failed = self._asking.answers(replies, TrainReply)
         taken: list[TrainReply] = []
+        sent: list[Sent] = []
         rows: list[TrafficRow] = []
-        aggregation = build_aggregation(self.config)
         for member, reply in replied:
             try:
-                rows += self._take(member, reply, round, aggregation)
+                rows += self._take(member, reply, round, sent)
                 taken.append(reply)
             except (ProtocolError, CodecError) as error:
-                failed[member.info.node] = str(error)
+                failed[member.info.node] = one_line(str(error))
                 rows.append(dropped_row(round, member.info.node, len(reply.update)))
         self._folder.ledger.add(rows)
         for node, reason in failed.items():
@@ -154,24 +155,18 @@ class FedKD(Strategy):
         self.state.taken.update({reply.node: round for reply in taken})
 
         codec = self._codec(round)
-        update = aggregation.compute()
-        for node, times in aggregation.shortened().items():
-            log.warning(
-                "fedkd: round %d: the update of %s is %.1f times as long as the median one: shortened to %g times",
-                round,
-                node,
-                times,
-                self.config.max_update_norm,
-            )
+        aggregated = aggregate(self.config, sent)
+        self._say_who_counted_less(round, aggregated)
         before = self._student.tensors
-        self._student.advance(update, build_codec(codec), self._feedback)
+        self._student.advance(aggregated.update, build_codec(codec), self._feedback)
         self._record(
             self.state.history.after(round - 1), {r.node: r.evaluation for r in taken if r.evaluation is not None}
         )
+        losses = [reply.losses for reply in taken]
         entry = RoundEntry(
             round=round,
             codec=asdict(codec),
-            losses=mean_scores((reply.examples, reply.losses) for reply in taken) or {},
+            losses=mean_scores(zip(weights(self.config, [s.examples for s in sent]), losses, strict=True)) or {},
             asked=len(self._asking.members),
             trained=len(taken),
             failed=failed,
@@ -310,8 +305,8 @@ class FedKD(Strategy):
             ),
         )
 
-    def _take(self, member: Member, reply: TrainReply, round: int, aggregation: Aggregation) -> list[TrafficRow]:
-        """Check an update, add it to the round's, and return its rows; one that does not fit leaves no trace."""
+    def _take(self, member: Member, reply: TrainReply, round: int, sent: list[Sent]) -> list[TrafficRow]:
+        """Check an update, add it to those sent, and return its rows; one that does not fit leaves no trace."""
         if reply.node != member.info.node:
             raise ProtocolError(f"its update says that it is of {reply.node}")
         if reply.lineage != self.state.lineage:
@@ -323,12 +318,24 @@ class FedKD(Strategy):
             )
         encoded = EncodedUpdate.from_bytes(reply.update)
         encoded.require(tensors.shapes(self._student.tensors))
-        update = encoded.decode()
-        if not math.isfinite(norm(update)):
+        length = norm(encoded.decode())
+        if not math.isfinite(length):
             raise ProtocolError("its update is too long to be added to others")
-        aggregation.add(reply.node, update, weight(self.config, reply.examples))
+        sent.append(Sent(reply.node, encoded, member.info.train_examples, length))
         member.version = reply.version
         return traffic_rows(round, reply.node, "up", encoded)
+
+    def _say_who_counted_less(self, round: int, aggregated: Aggregated) -> None:
+        for node, times in aggregated.shortened.items():
+            log.warning(
+                "fedkd: round %d: the update of %s is %.1f times as long as the median one: shortened to %g times",
+                round, node, times, self.config.max_update_norm,
+            )  # fmt: skip
+        for node, share in aggregated.lightened.items():
+            log.warning(
+                "fedkd: round %d: %s has %.0f %% of the training examples: max-weight-share lets it count for %.0f %%",
+                round, node, 100 * share, 100 * self.config.max_weight_share,
+            )  # fmt: skip
 
     def _note(self, board: ScoreBoard, replies: Iterable[TrainReply | EvaluateReply]) -> None:
         for reply in replies:
@@ -351,7 +358,7 @@ class FedKD(Strategy):
     def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep what the nodes that were asked found."""
         classes = {len(member.info.labels) for member in self._asking.members}
-        board.record(evaluations, METRICS[self.config.task].of(classes))
+        board.record(evaluations, METRICS[self.config.task].of(classes), self.config.max_weight_share)
 
     def _record_last(self, board: Scored, replies: Iterable[tuple[Member, EvaluateReply]]) -> None:
         """Keep what the nodes found of the models that they have exported."""

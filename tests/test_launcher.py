@@ -43,7 +43,7 @@ import os, time
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
-from fedkd_flwr.error_log import log_errors_in_one_line
+from fedkd_flwr.error_log import log_in_single_lines
 from fedkd_flwr.errors import RunError
 
 client = ClientApp()
@@ -61,7 +61,7 @@ def main(grid, context):
     if mode == "fail":
         raise ValueError("the culprit is X")
     if mode == "refuse":
-        log_errors_in_one_line()
+        log_in_single_lines()
         raise RunError("the culprit is Y")
     if mode == "hang":
         print("about to hang", flush=True)

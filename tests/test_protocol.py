@@ -32,7 +32,6 @@ def reply(update: bytes = b"update") -> TrainReply:
         node="n",
         round=1,
         version=0,
-        examples=3,
         evaluation=None,
         losses={"teacher": 0.5},
         seconds={},
