@@ -25,7 +25,7 @@ from fedkd_flwr.distillation import (
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
-from fedkd_flwr.pretrained import one_line, reading
+from fedkd_flwr.pretrained import depth, one_line, reading
 from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
@@ -171,15 +171,23 @@ def build_global(
 
 
 @lru_cache(maxsize=1)
-def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = True) -> PairModels:
+def build_pair(
+    config: RunConfig, labels: tuple[str, ...], shared_head: bool = True, private_seed: int | None = None
+) -> PairModels:
     """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node.
 
     Args:
         config: of the run.
         labels: of the node.
         shared_head: whether heads travel with the encoder that they are on, or are kept at the node.
+        private_seed: of the new weights that never travel; None: the run's.
     """
-    teacher, student = build_teacher(config, labels), build_student(config, labels)
+    own = config if private_seed is None else config.model_copy(update={"seed": private_seed})
+    whole_travels = shared_head and config.shared_layers and config.shared_layers == depth(config.teacher)
+    teacher = build_teacher(config if whole_travels else own, labels)
+    student = build_student(config, labels)
+    if own is not config and not shared_head:
+        _take_heads(student, build_student(own, labels))
     pair: Pair
     trains = config.parts.trains
     if len(trains) == 1:
@@ -189,11 +197,11 @@ def build_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool = T
         pair = _nested(config, teacher, student)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(own.seed)
             pair = TeacherStudent(teacher, student, config.hidden_weight > 0, config.attention_weight > 0)
     teacher_bytes = tensors.dense_bytes(trainable(teacher))
     if config.teacher_lora_rank and "teacher" in trains:
-        add_adapters(pair, teacher, config.teacher_lora_rank, config.seed)
+        add_adapters(pair, teacher, config.teacher_lora_rank, own.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(_kept(pair, student, () if shared_head else heads))
     layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
@@ -247,6 +255,13 @@ def _head_ids(*models: "PreTrainedModel") -> set[int]:
 def _heads(pair: Pair, *models: "PreTrainedModel") -> frozenset[str]:
     heads = _head_ids(*models)
     return frozenset(name for name, parameter in pair.federated().items() if id(parameter) in heads)
+
+
+@torch.no_grad()
+def _take_heads(model: "PreTrainedModel", other: "PreTrainedModel") -> None:
+    """Give a model the head of one that is like it but for its seed."""
+    for name in head_parameter_names(model):
+        model.get_parameter(name).copy_(other.get_parameter(name))
 
 
 def _kept(pair: Pair, student: "PreTrainedModel", heads: Collection[str]) -> frozenset[str]:

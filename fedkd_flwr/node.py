@@ -44,6 +44,7 @@ from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.privacy import is_owned, require_named_labels, told
 from fedkd_flwr.privacy.payout import Terms
+from fedkd_flwr.privacy.secret import secret_of
 from fedkd_flwr.protocol import (
     DataCounts,
     EvaluateReply,
@@ -87,6 +88,7 @@ class Node:
             require_named_labels(self._config, node_config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
+            self._secret = secret_of(Path(self._config.state_dir).absolute(), node_config)
             self._prepared = prepare(self._config, tuple(sorted(node_config.items())))
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
@@ -106,7 +108,8 @@ class Node:
             if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
                 require_bias(self._models.student)
             with self._clock("setup"):
-                try_pair(self._config, self._prepared.labels, self._config.shared_head != "never", self._device)
+                shared_head = self._config.shared_head != "never"
+                try_pair(self._config, self._prepared.labels, shared_head, self._device, self._private_seed)
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
@@ -245,7 +248,7 @@ class Node:
 
     def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
         with self._clock("setup"):
-            self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head)
+            self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head, self._private_seed)
             if self._models.teacher is not None and self._device.autocast is not None:
                 store_frozen_as(self._models.teacher, self._device.autocast)
             self._models.pair.to(self._device.device)
@@ -376,7 +379,7 @@ class Node:
 
     def _train(self, round: int, stored: Mapping[str, Tensor]) -> tuple[AdamW, TrainingSummary]:
         config, pair = self._config, self._models.pair
-        seed = np.random.SeedSequence([config.seed, round, self._stream])
+        seed = np.random.SeedSequence([config.seed, round, self._stream, *self._secret.words("round")])
         torch.manual_seed(int(seed.generate_state(1)[0]))
         order, steps = self._order(np.random.default_rng(seed)), self._steps
         with self._clock("state"):
@@ -406,7 +409,7 @@ class Node:
     def _fit_new_heads(self) -> None:
         layers = self._models.new_outputs()
         if layers:
-            generator = np.random.default_rng([self._config.seed, 0, self._stream])
+            generator = np.random.default_rng([self._config.seed, 0, self._stream, *self._secret.words("heads")])
             order = generator.permutation(self._prepared.train_examples)[:_PROBED]
             examples, task = self._examples().train, self._prepared.task
             with self._clock("train"):
@@ -421,6 +424,11 @@ class Node:
 
     def _own_share(self, round: int) -> float:
         return own_share(self._config, round, self._steps)
+
+    @property
+    def _private_seed(self) -> int | None:
+        """Of new weights that never travel: another one for each run's seed."""
+        return self._secret.seed(f"weights of a run with seed {self._config.seed}")
 
     @property
     def _wanted(self) -> int:

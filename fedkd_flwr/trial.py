@@ -28,19 +28,22 @@ _EXPORTED = 2**28
 
 
 @lru_cache(maxsize=16)
-def try_pair(config: RunConfig, labels: tuple[str, ...], shared_head: bool, place: Device) -> None:
+def try_pair(
+    config: RunConfig, labels: tuple[str, ...], shared_head: bool, place: Device, private_seed: int | None = None
+) -> None:
     """Let a pair read, learn, be exported and be read back, on two made-up examples; once while the process lives.
 
     Args:
         config: of the node.
         labels: of the node.
-        shared_head: as of `build_pair`, whose pair is on the device of `place`. It is left as it was built.
+        shared_head, private_seed: as of `build_pair`, whose pair is on the device of `place`. It is left as it was
+            built.
         place: where and how precisely to compute.
 
     Raises:
         ModelError: one of the models cannot; says which, what it cannot and why.
     """
-    models, task = build_pair(config, labels, shared_head), build_task(config, labels)
+    models, task = build_pair(config, labels, shared_head, private_seed), build_task(config, labels)
     with torch.random.fork_rng([place.device] if place.device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         try:

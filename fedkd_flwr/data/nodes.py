@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from fedkd_flwr.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FORMAT = 3
+_FORMAT = 4
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
@@ -91,7 +92,7 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     """
     owned = _owned(config, node_config)
     name = "" if owned.partitions else str(node_config.get("name") or owned.file.name)
-    return _kind(config).load(owned.file, config, name, owned.partition, owned.partitions)
+    return _kind(config).load(owned.file, _drawing(config, node_config), name, owned.partition, owned.partitions)
 
 
 def load_test_data(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
@@ -110,7 +111,7 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
         DataError: as `load_node_data`, where that needs no look into the file.
     """
     owned = _owned(config, node_config)
-    keys = config.model_dump(mode="json", include=_KEYS)
+    keys = _drawing(config, node_config).model_dump(mode="json", include=_KEYS)
     file, name = owned.file, node_config.get("name")
     place = [file.kind, str(file.path), file.stamp, owned.partition, owned.partitions, name]
     return hashlib.sha256(json.dumps([_FORMAT, place, keys], sort_keys=True).encode()).hexdigest()
@@ -132,6 +133,18 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
 
 def _kind(config: RunConfig) -> _Kind:
     return _KINDS.get(config.task, _TEXTS)
+
+
+def _drawing(config: RunConfig, node_config: Mapping[str, Value]) -> RunConfig:
+    """The run, with the seed by which rows are drawn: where data are a node's own, it follows from their number.
+
+    Runs that hold out as many there hold out the same rows, whatever their seed: none trains on what another was tested
+    on. Runs that hold out another number draw anew: their scores do not differ by one row's.
+    """
+    if "data-path" not in node_config:
+        return config
+    settings = f"{config.test_fraction} {config.max_test_examples}"
+    return config.model_copy(update={"seed": zlib.crc32(settings.encode())})
 
 
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
