@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,16 @@ from fedkd_flwr import assembly
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.device import choose_device
-from fedkd_flwr.distillation import Single
+from fedkd_flwr.distillation import Rate, Single
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.protocol import TrainReply, TrainRequest, from_records
 
 
-def test_an_update_that_was_lost_is_sent_again_with_error_feedback(run_config: Config, tmp_path: Path) -> None:
+def test_an_update_that_was_lost_is_sent_again_with_error_feedback(
+    run_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In round 3 the node learns nothing new: what it sends and keeps is what it kept and what was lost in round 2."""
     changes = {"num_rounds": 3, "codec": "budget", "budget": "6x", "error_feedback": "up", "min_train_nodes": 1}
     raw = run_config(round_timeout_seconds=1, **changes)
@@ -30,13 +33,17 @@ def test_an_update_that_was_lost_is_sent_again_with_error_feedback(run_config: C
     owed: dict[str, torch.Tensor] = {}
     accounted: dict[str, torch.Tensor] = {}
 
+    def no_rates(*arguments: Any) -> dict[str, Rate]:
+        return {name: Rate(1e-15 * rate.full) for name, rate in assembly.decayed(*arguments).items()}
+
     def lose(message: Message, deliver: Callable[[], Message]) -> Message | None:
         if message.metadata.message_type != "train" or message.metadata.dst_node_id != 101:
             return deliver()
         round = from_records(TrainRequest, message.content).round
-        grid.run_config = raw | {"learning-rate": 1e-15} if round == 3 else raw
-        reply = deliver()
-        grid.run_config = raw
+        with monkeypatch.context() as patch:
+            if round == 3:
+                patch.setattr("fedkd_flwr.node.decayed", no_rates)
+            reply = deliver()
         decoded = EncodedUpdate.from_bytes(from_records(TrainReply, reply.content).update).decode()
         (path,) = (tmp_path / "state").glob("*/partition-1/0*/residual.safetensors")
         total = {name: tensor + decoded[name] for name, tensor in load_file(path).items()}
