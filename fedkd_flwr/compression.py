@@ -57,7 +57,7 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     """
     feedback = config.error_feedback
     settings = CodecSettings(bits=config.bits or None, feedback_up=feedback in ("up", "both"))
-    codec = config.parts.codec if config.codec == "auto" else config.codec
+    codec = config.codec_kind
     if codec in ("dense", "rotated"):
         return replace(settings, numbers="dense" if codec == "dense" else "rotated")
     if codec == "energy":
@@ -74,7 +74,7 @@ def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
     Raises:
         ConfigError: one does not; says the least that would do.
     """
-    codec = config.parts.codec if config.codec == "auto" else config.codec
+    codec = config.codec_kind
     if codec != "budget" or not shared:
         return
     dense = sum(4 * tensor.numel() for tensor in shared.values())

@@ -91,12 +91,19 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _snake(key: str) -> str:
+    return key.replace("-", "_")
+
+
 class RunConfig(BaseModel):
-    """A validated run: the kebab-case run-config keys of pyproject.toml, where each is explained."""
+    """A validated run; pyproject.toml lists the keys with these defaults and explains each.
+
+    A key may be written as in run-config (`num-rounds`) or as in Python (`num_rounds`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
 
-    method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"]
+    method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"] = "fedkd"
     task: Literal[
         "text-classification",
         "token-classification",
@@ -104,99 +111,101 @@ class RunConfig(BaseModel):
         "multi-label",
         "regression",
         "news-recommendation",
-    ]
-    num_rounds: int = Field(ge=1)
-    seed: int = Field(ge=0, lt=2**32)
+    ] = "text-classification"
+    num_rounds: int = Field(6, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
 
-    teacher: str = Field(min_length=1)
-    teachers: str
-    teacher_lora_rank: int = Field(ge=0)
-    student: str
-    student_layers: int = Field(ge=1)
-    shared_layers: int = Field(ge=0)
-    teacher_own_share: float = Field(ge=0, le=1)
-    shared_head: Literal["auto", "always", "never"]
-    architecture: Literal["separate", "nested"]
-    pooling: Literal["mean", "model"]
-    batch_norm: Literal["refuse", "local"]
-    max_length: int = Field(ge=2)
-    max_history: int = Field(ge=1)
+    teacher: str = Field("minilm-l6", min_length=1)
+    teachers: str = ""
+    teacher_lora_rank: int = Field(0, ge=0)
+    student: str = ""
+    student_layers: int = Field(3, ge=1)
+    shared_layers: int = Field(0, ge=0)
+    teacher_own_share: float = Field(0.5, ge=0, le=1)
+    shared_head: Literal["auto", "always", "never"] = "auto"
+    architecture: Literal["separate", "nested"] = "nested"
+    pooling: Literal["mean", "model"] = "mean"
+    batch_norm: Literal["refuse", "local"] = "refuse"
+    max_length: int = Field(64, ge=2)
+    max_history: int = Field(50, ge=1)
 
-    dataset: str = Field(pattern=rf"^(tweets|{_SOURCE})$", description=f"tweets, {_SOURCES}")
-    text_column: str = Field(min_length=1)
-    text_pair_column: str
-    label_column: str = Field(min_length=1)
-    label_separator: str = Field(min_length=1)
-    labels: str
-    skip_unlabelled: bool
-    separator: str = Field(pattern=r'^(auto|tab|[^"\s])$', description="auto, tab, or one character such as ;")
-    encoding: str = Field(min_length=1)
-    partition: Literal["natural", "iid", "dirichlet", "shard"]
-    partition_column: str
-    dirichlet_alpha: float = Field(gt=0)
-    shards_per_node: int = Field(ge=1)
-    test_fraction: float = Field(gt=0, lt=1)
-    max_test_examples: int = Field(ge=0)
-    server_test_data: str = Field(pattern=rf"^({_SOURCE})?$", description=f"empty, {_SOURCES}")
+    dataset: str = Field("tweets", pattern=rf"^(tweets|{_SOURCE})$", description=f"tweets, {_SOURCES}")
+    text_column: str = Field("text", min_length=1)
+    text_pair_column: str = ""
+    label_column: str = Field("label", min_length=1)
+    label_separator: str = Field(";", min_length=1)
+    labels: str = ""
+    skip_unlabelled: bool = False
+    separator: str = Field("auto", pattern=r'^(auto|tab|[^"\s])$', description="auto, tab, or one character such as ;")
+    encoding: str = Field("utf-8", min_length=1)
+    partition: Literal["natural", "iid", "dirichlet", "shard"] = "natural"
+    partition_column: str = "source"
+    dirichlet_alpha: float = Field(0.5, gt=0)
+    shards_per_node: int = Field(2, ge=1)
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    max_test_examples: int = Field(200, ge=0)
+    server_test_data: str = Field("", pattern=rf"^({_SOURCE})?$", description=f"empty, {_SOURCES}")
 
-    batch_size: int = Field(ge=1)
-    gradient_accumulation: int = Field(ge=1)
-    local_steps: int = Field(ge=0)
-    local_epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    teacher_learning_rate: float = Field(gt=0)
-    head_learning_rate_factor: float = Field(gt=0)
-    learning_rate_warm_up: int = Field(ge=0)
-    learning_rate_decay: Literal["staged", "never"]
-    weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(ge=0)
+    batch_size: int = Field(32, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    local_steps: int = Field(8, ge=0)
+    local_epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(0.0005, gt=0)
+    teacher_learning_rate: float = Field(0.0002, gt=0)
+    head_learning_rate_factor: float = Field(10.0, gt=0)
+    learning_rate_warm_up: int = Field(16, ge=0)
+    learning_rate_decay: Literal["staged", "never"] = "staged"
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
 
     class_weights: str = Field(
+        "none",
         pattern=rf"^(none|balanced|{_POSITIVE}( *, *{_POSITIVE})+)$",
         description="none, balanced, or a positive number for each of the labels, such as 1,5",
     )
-    logit_adjustment: Literal["auto", "always", "never"]
-    linear_probe: Literal["auto", "always", "never"]
-    loss: Literal["stable", "paper"]
-    distillation_warm_up: int = Field(ge=0)
-    teacher_kl_weight: float = Field(ge=0)
-    student_kl_weight: float = Field(ge=0)
-    hidden_weight: float = Field(ge=0)
-    attention_weight: float = Field(ge=0)
+    logit_adjustment: Literal["auto", "always", "never"] = "auto"
+    linear_probe: Literal["auto", "always", "never"] = "auto"
+    loss: Literal["stable", "paper"] = "stable"
+    distillation_warm_up: int = Field(40, ge=0)
+    teacher_kl_weight: float = Field(0.0, ge=0)
+    student_kl_weight: float = Field(1.0, ge=0)
+    hidden_weight: float = Field(0.0, ge=0)
+    attention_weight: float = Field(0.0, ge=0)
 
-    codec: Literal["auto", "budget", "energy", "dense", "rotated"]
+    codec: Literal["auto", "budget", "energy", "dense", "rotated"] = "auto"
     budget: str = Field(
+        "384x",
         pattern=rf"^{_POSITIVE}(x|[kMG]?B(/run)?)$",
         description="a ratio to what travels, dense (128x), bytes of an update (100kB) or of a run (5MB/run)",
     )
-    energy_start: float = Field(gt=0, le=1)
-    energy_end: float = Field(gt=0, le=1)
-    bits: Literal[0, 1, 2, 3, 4, 5, 6, 8, 16, 32]
-    error_feedback: Literal["none", "up", "down", "both"]
+    energy_start: float = Field(0.95, gt=0, le=1)
+    energy_end: float = Field(0.98, gt=0, le=1)
+    bits: Literal[0, 1, 2, 3, 4, 5, 6, 8, 16, 32] = 0
+    error_feedback: Literal["none", "up", "down", "both"] = "both"
 
-    fraction_train: float = Field(gt=0, le=1)
-    min_train_nodes: int = Field(ge=1)
-    min_success_share: float = Field(gt=0, le=1)
-    aggregation: Literal["examples", "uniform", "median"]
-    max_update_norm: float = Field(ge=0)
-    max_weight_share: float = Field(gt=0, le=1)
-    evaluate_every: int = Field(ge=1)
-    keep_best: str
-    early_stopping: int = Field(ge=0)
-    node_wait_seconds: int = Field(ge=1)
-    round_timeout_seconds: int = Field(ge=1)
+    fraction_train: float = Field(1.0, gt=0, le=1)
+    min_train_nodes: int = Field(2, ge=1)
+    min_success_share: float = Field(0.5, gt=0, le=1)
+    aggregation: Literal["examples", "uniform", "median"] = "examples"
+    max_update_norm: float = Field(0.0, ge=0)
+    max_weight_share: float = Field(0.5, gt=0, le=1)
+    evaluate_every: int = Field(1, ge=1)
+    keep_best: str = ""
+    early_stopping: int = Field(0, ge=0)
+    node_wait_seconds: int = Field(120, ge=1)
+    round_timeout_seconds: int = Field(3600, ge=1)
 
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    threads: int = Field(ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: int = Field(0, ge=0)
 
-    runs_dir: str = Field(min_length=1)
+    runs_dir: str = Field("runs", min_length=1)
     run_name: str = Field(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", description="letters, digits, '.', '_' and '-', or empty"
+        "", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", description="letters, digits, '.', '_' and '-', or empty"
     )
-    keep_checkpoints: int = Field(ge=1)
-    resume: str
-    state_dir: str = Field(min_length=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    resume: str = ""
+    state_dir: str = Field("state", min_length=1)
 
     @field_validator("labels", "teachers")
     @classmethod
@@ -224,6 +233,17 @@ class RunConfig(BaseModel):
             raise ValueError(f"encoding {value!r} is unknown: set it to utf-8, cp1252 or latin-1, say") from None
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_method_fixes(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Put in what the method fixes; a key that is set to something else is not overwritten but refused."""
+        raw = {_kebab(key): value for key, value in raw.items()}
+        method = str(raw.get("method", cls.model_fields["method"].default))
+        defaults = {_kebab(name): field.default for name, field in cls.model_fields.items()}
+        if clashes := fixed_otherwise(method, {k: v for k, v in raw.items() if v != defaults.get(k)}):
+            raise ValueError("; ".join(clashes))
+        return {**raw, **METHODS.get(method, Method()).fixes}
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if broken := broken_rules(self):
@@ -232,13 +252,13 @@ class RunConfig(BaseModel):
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "RunConfig":
-        """Validate a run-config mapping, with what its method fixes put in.
+        """Validate a run-config mapping; keys that are left out have their defaults.
 
         Raises:
             ConfigError: one line with every offending key and what it allows.
         """
         try:
-            return cls._validated(raw)
+            return cls.model_validate(raw)
         except ValidationError as error:
             raise ConfigError("; ".join(mistakes_in(error, cls.model_fields).values())) from None
 
@@ -246,15 +266,10 @@ class RunConfig(BaseModel):
     def mistakes(cls, raw: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with a run-config mapping, see `mistakes_in`."""
         try:
-            cls._validated(raw)
+            cls.model_validate(raw)
         except ValidationError as error:
             return mistakes_in(error, cls.model_fields)
         return {}
-
-    @classmethod
-    def _validated(cls, raw: Mapping[str, Any]) -> "RunConfig":
-        method = METHODS.get(str(raw.get("method")), Method())
-        return cls.model_validate({**raw, **method.fixes})
 
     def for_node(self, node_config: Mapping[str, Any]) -> "RunConfig":
         """This run as the owner of a node wants it there.
@@ -287,7 +302,9 @@ class RunConfig(BaseModel):
                 "or set shared-layers to 0"
             )
         student = self.student or self.teacher
-        return {"teacher": teacher, "student": student, "architecture": "separate", "shared-layers": 0}
+        fields = type(self).model_fields
+        nested_only = {key: fields[_snake(key)].default for key in ("shared-layers", "teacher-own-share")}
+        return {"teacher": teacher, "student": student, "architecture": "separate", **nested_only}
 
     def as_run_config(self) -> dict[str, Value]:
         """The kebab-case mapping that `parse` accepts."""
@@ -314,6 +331,11 @@ class RunConfig(BaseModel):
         return METHODS[self.method]
 
     @property
+    def codec_kind(self) -> str:
+        """The codec of updates, `auto` decided by the method."""
+        return self.parts.codec if self.codec == "auto" else self.codec
+
+    @property
     def adjusts_logits(self) -> bool:
         """Whether heads that travel are adjusted to the label frequencies of each node."""
         return "student" in self.parts.trains and _decided(self.logit_adjustment, self.parts.adjusts)
@@ -332,6 +354,15 @@ class RunConfig(BaseModel):
     def label_names(self) -> tuple[str, ...]:
         """The label names that the user fixed; empty where the data decide."""
         return names(self.labels)
+
+
+def fixed_otherwise(method: str, given: Mapping[str, Any]) -> list[str]:
+    """A line for each key that is given and that the method fixes to another value."""
+    return [
+        f"{key} is {given[key]!r} but method {method!r} fixes it to {value!r}: leave it out, or choose another method"
+        for key, value in METHODS.get(method, Method()).fixes.items()
+        if key in given and given[key] != value
+    ]
 
 
 def _decided(setting: Literal["auto", "always", "never"], auto: bool) -> bool:

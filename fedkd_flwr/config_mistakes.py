@@ -25,8 +25,6 @@ def _line(key: str, problem: Any, fields: Mapping[str, FieldInfo]) -> str:
     match problem["type"]:
         case "extra_forbidden":
             return f"run-config key {key!r} is unknown: pyproject.toml lists all under [tool.flwr.app.config]"
-        case "missing":
-            return f"run-config key {key!r} is missing: pyproject.toml has it under [tool.flwr.app.config]"
         case "value_error":
             return f"run-config: {problem['ctx']['error']}"
         case "string_pattern_mismatch":

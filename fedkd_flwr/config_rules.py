@@ -16,6 +16,41 @@ _BY_LABEL = {
 }
 """Partitions by label, and the tasks whose examples have one each: a class, or for shards a number."""
 
+_OF_TEXTS = ("text-classification", "multi-label", "regression")
+_READ_WITH: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "budget": ("codec", ("budget", "auto")),
+    "energy-start": ("codec", ("energy",)),
+    "energy-end": ("codec", ("energy",)),
+    "dirichlet-alpha": ("partition", ("dirichlet",)),
+    "shards-per-node": ("partition", ("shard",)),
+    "local-epochs": ("local-steps", (0,)),
+    "teacher-own-share": ("architecture", ("nested",)),
+    "pooling": ("task", _OF_TEXTS),
+    "label-separator": ("task", ("multi-label",)),
+    "max-history": ("task", ("news-recommendation",)),
+    "text-column": ("task", (*_OF_TEXTS, "token-classification")),
+    "label-column": ("task", (*_OF_TEXTS, "token-classification")),
+}
+"""Keys that are read only where another key has one of these values."""
+
+
+def _every_key_is_read(config: "RunConfig") -> None:
+    """A key that would change nothing is a mistake where it is not at its default.
+
+    But not where the method decides: methods are compared with one switch, under one budget.
+    """
+    values, fields = config.as_run_config(), type(config).model_fields
+    unread = [
+        f"{key} is {values[key]!r} but {other} {values[other]!r} does not read it: leave it out, or set {other} to "
+        + " or ".join(map(repr, readers))
+        for key, (other, readers) in _READ_WITH.items()
+        if values[key] != fields[key.replace("-", "_")].default
+        and values[other] not in readers
+        and other not in config.parts.fixes
+    ]
+    if unread:
+        raise ValueError("; ".join(unread))
+
 
 def _energies_rise(config: "RunConfig") -> None:
     if config.energy_end < config.energy_start:
@@ -178,6 +213,7 @@ def _best_is_by_a_score(config: "RunConfig") -> None:
 
 
 _RULES: tuple[Callable[["RunConfig"], None], ...] = (
+    _every_key_is_read,
     _energies_rise,
     _codec_has_these_bits,
     _data_fit_the_task,

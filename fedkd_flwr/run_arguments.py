@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config import RunConfig, fixed_otherwise
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.past_run import PastRun
 from fedkd_flwr.run_names import fresh_run_name
@@ -48,6 +48,8 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, node
     if resume is not None or changes.get("resume"):
         return _resumed(Path(_absolute_path(str(resume or changes["resume"]))), changes, nodes)
     config = RunConfig.parse(_absolute({**_defaults(app), **changes}))
+    if clashes := fixed_otherwise(config.method, changes):  # also where it is set to what it is in other methods
+        raise ConfigError("run-config: " + "; ".join(clashes))
     config = config if config.run_name else config.model_copy(update={"run_name": fresh_run_name()})
     folder = Path(config.runs_dir, config.run_name)
     if folder.exists():

@@ -15,7 +15,7 @@ import torch
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import settings
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config import METHODS, RunConfig
 from fedkd_flwr.data import load_examples
 from fedkd_flwr.pretrained import load_tokenizer
 
@@ -143,6 +143,7 @@ def run_config(tiny_run: dict[str, Any], tmp_path: Path) -> Callable[..., dict[s
     folders = {"runs-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "state")}
 
     def build(**changes: Any) -> dict[str, Any]:
-        return tiny_run | folders | {key.replace("_", "-"): value for key, value in changes.items()}
+        new = {key.replace("_", "-"): value for key, value in changes.items()}
+        return tiny_run | folders | dict(METHODS[str(new.get("method", "fedkd"))].fixes) | new
 
     return build

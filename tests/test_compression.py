@@ -110,7 +110,7 @@ def test_a_budget_below_the_names_is_refused_with_one_that_an_update_fits_in(
 
 
 def test_a_budget_of_what_is_no_budget_is_not_looked_at(defaults: dict[str, Any]) -> None:
-    require_budget(config(defaults, codec="dense", budget="1B"), SHARED)
+    require_budget(config(defaults, method="fedavg", budget="1B"), SHARED)
     require_budget(config(defaults, codec="budget", budget="1B"), {})
 
 

@@ -44,7 +44,7 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"method": "fedavg2"}, ["'method'", "'fedkd'"]),
         ({"dataset": "tweet"}, ["'dataset'", "tweets", "csv"]),
         ({"run-name": "a/b"}, ["'run-name'", "a/b"]),
-        ({"energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
+        ({"codec": "energy", "energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
         ({"budget": "0x"}, ["'budget'", "128x"]),
         ({"budget": "tiny"}, ["'budget'", "128x", "100kB", "5MB/run"]),
         ({"bits": 7}, ["'bits'", "7", "6", "8"]),
@@ -117,28 +117,59 @@ def test_all_mistakes_are_named_at_once(defaults: dict[str, Any]) -> None:
     assert set(RunConfig.mistakes(wrong)) == {"num-rounds", "seed", "round"}
     with pytest.raises(ConfigError, match=r"'num-rounds'.*; .*'seed'.*; .*'round' is unknown"):
         RunConfig.parse(wrong)
-    unfit = defaults | {"energy-start": 0.9, "energy-end": 0.5, "shared-layers": 1}
+    unfit = defaults | {"codec": "energy", "energy-start": 0.9, "energy-end": 0.5, "shared-layers": 1}
     assert set(RunConfig.mistakes(unfit)) == {""}
     with pytest.raises(ConfigError, match=r"energy-end must be at least .*; shared-layers is 1"):
         RunConfig.parse(unfit)
     assert RunConfig.mistakes(defaults) == {}
 
 
-def test_a_missing_key_is_named(defaults: dict[str, Any]) -> None:
-    del defaults["seed"]
-    try:
-        with pytest.raises(ConfigError, match="'seed' is missing"):
-            RunConfig.parse(defaults)
-    finally:
-        defaults["seed"] = 0
+def test_the_defaults_of_the_code_are_those_of_the_app(defaults: dict[str, Any]) -> None:
+    assert RunConfig().as_run_config() == defaults
+    del (some := dict(defaults))["seed"]
+    assert RunConfig.parse(some) == RunConfig()
+    assert RunConfig(num_rounds=3) == RunConfig.parse(defaults | {"num-rounds": 3})
 
 
-def test_the_papers_method_fixes_its_loss_and_energies(defaults: dict[str, Any]) -> None:
-    paper = RunConfig.parse(defaults | {"method": "fedkd-paper", "teacher-kl-weight": 0.1, "energy-end": 1.0})
-    assert METHODS["fedkd-paper"].fixes.items() <= paper.as_run_config().items()
-    weights = {key: value for key, value in paper.as_run_config().items() if key.endswith("-weight")}
-    assert weights and set(weights.values()) == {1.0}
-    assert (paper.loss, paper.energy_start, paper.energy_end) == ("paper", 0.95, 0.98)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_fixes_is_never_overwritten_silently(defaults: dict[str, Any], method: str) -> None:
+    fixes = METHODS[method].fixes
+    fixed = RunConfig.parse(defaults | {"method": method})
+    assert fixes.items() <= fixed.as_run_config().items()
+    assert RunConfig.parse(fixed.as_run_config()) == fixed
+    other = {"architecture": "nested", "loss": "stable", "codec": "rotated", "error-feedback": "up"}
+    for key, value in fixes.items():
+        if isinstance(value, str):
+            different = "always" if value == "never" else other[key]
+        else:
+            different = 8 if key == "bits" else 0.5 if isinstance(value, float) else 1
+        if different == defaults[key]:
+            continue
+        with pytest.raises(ConfigError, match=rf"{key} is {different!r} but method '{method}' fixes it to {value!r}"):
+            RunConfig.parse(defaults | {"method": method, key: different})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"codec": "dense", "budget": "5kB"}, ["budget is '5kB'", "codec 'dense'", "'budget'"]),
+        ({"energy-end": 1.0}, ["energy-end is 1.0", "codec 'auto'", "'energy'"]),
+        ({"dirichlet-alpha": 0.1}, ["dirichlet-alpha is 0.1", "partition 'natural'", "'dirichlet'"]),
+        ({"local-epochs": 2}, ["local-epochs is 2", "local-steps 8", "0"]),
+        (
+            {"architecture": "separate", "teacher-own-share": 1.0},
+            ["teacher-own-share is 1.0", "'separate'", "'nested'"],
+        ),
+        ({"max-history": 5}, ["max-history is 5", "task 'text-classification'", "'news-recommendation'"]),
+    ],
+)
+def test_a_key_that_would_change_nothing_is_refused(
+    defaults: dict[str, Any], changes: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(defaults | changes)
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[str, Any]) -> None:

@@ -51,6 +51,24 @@ def test_later_overrides_win(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-[0-9a-f]{6}", first.config.run_name)
 
 
+def test_what_a_method_fixes_is_refused_also_where_it_is_the_default_of_others() -> None:
+    """Flower's own run config does not tell a default from what a user has typed; a command line does."""
+    words = "run-config: architecture is 'nested' but method 'fedkd-paper' fixes it to 'separate': leave it out"
+    with pytest.raises(ConfigError, match=words):
+        gather(REPOSITORY, ['method="fedkd-paper" architecture="nested"'])
+    assert gather(REPOSITORY, ['method="fedkd-paper" architecture="separate"']).config.bits == 32
+
+
+EXAMPLES = {path.parent.name: path for path in sorted(REPOSITORY.glob("examples/*/config.toml"))}
+
+
+@pytest.mark.parametrize("method", ["fedkd", "fml", "fedavg", "fedavg-student", "local"])
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_methods_are_compared_with_one_switch(example: str, method: str) -> None:
+    config = gather(REPOSITORY, [str(EXAMPLES[example]), f'method="{method}"']).config
+    assert config.method == method
+
+
 def test_runs_of_the_same_second_have_names_of_their_own() -> None:
     """Though neither has made its folder when the other is named."""
     assert len({gather(REPOSITORY, []).folder for _ in range(20)}) == 20

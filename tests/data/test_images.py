@@ -50,10 +50,13 @@ def test_labels_are_the_folders_of_the_images(plain: Path, configured: Configure
         assert [Path(path).parent.name for path in part["image"]] == [data.labels[label] for label in part["label"]]
 
 
+ALPHA = {"dirichlet": {"dirichlet_alpha": 2.0}}
+
+
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard"])
 def test_nodes_share_all_images_once(plain: Path, split: Path, configured: Configure, partition: str) -> None:
     for folder, count in ((plain, 100), (split, 140)):
-        config = configured(folder, partition=partition, dirichlet_alpha=2.0)
+        config = configured(folder, partition=partition, **ALPHA.get(partition, {}))
         shares = [node(config, i, 3) for i in range(3)]
         found = [path for data in shares for part in (data.train, data.test) for path in files(part)]
         assert len(found) == len(set(found)) == count == len(list(folder.rglob("*.png")))
@@ -62,7 +65,7 @@ def test_nodes_share_all_images_once(plain: Path, split: Path, configured: Confi
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "shard"])
 def test_a_folders_own_split_stays(split: Path, configured: Configure, partition: str) -> None:
     for i in range(3):
-        data = node(configured(split, partition=partition, dirichlet_alpha=2.0), i, 3)
+        data = node(configured(split, partition=partition, **ALPHA.get(partition, {})), i, 3)
         assert all("/train/" in path for path in files(data.train)) and len(data.train) > 1
         assert all("/test/" in path for path in files(data.test)) and len(data.test) > 1
 

@@ -31,7 +31,8 @@ def test_partitions_are_disjoint_and_cover_everything(
     kind: str, partitions: int, shards: int, seed: int, configure: Configure
 ) -> None:
     data = dataset([f"hospital {i % 5}" for i in range(427)])
-    config = configure(partition=kind, seed=seed, dirichlet_alpha=5.0, shards_per_node=shards)
+    own = {"dirichlet": {"dirichlet_alpha": 5.0}, "shard": {"shards_per_node": shards}}
+    config = configure(partition=kind, seed=seed, **own.get(kind, {}))
     parts = [share(data, config, i, partitions, "data")[1]["text"][:] for i in range(partitions)]
     assert sorted(text for part in parts for text in part) == sorted(data["text"][:])
     assert parts == [share(data, config, i, partitions, "data")[1]["text"][:] for i in range(partitions)]
