@@ -42,8 +42,9 @@ from fedkd_flwr.model_checks import check_models
 from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
-from fedkd_flwr.privacy import is_owned, require_named_labels, told
+from fedkd_flwr.privacy import is_owned, policy_of, require_named_labels, told
 from fedkd_flwr.privacy.payout import Terms
+from fedkd_flwr.privacy.scores import AnyReply, bounded, bounded_report, too_few
 from fedkd_flwr.privacy.secret import secret_of
 from fedkd_flwr.protocol import (
     DataCounts,
@@ -93,7 +94,7 @@ class Node:
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
         self._partition = int(partition) if partition is not None else 0
-        self._owned = is_owned(node_config)
+        self._owned, self._policy = is_owned(node_config), policy_of(node_config)
         self._partitions = 0 if self._owned else int(node_config["num-partitions"])
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
 
@@ -124,16 +125,22 @@ class Node:
                 "was removed when another run joined: these start afresh, the teacher goes on",
             )
         store.slim_others()
-        report = self._report()
+        report, limits = self._report(), self._policy and self._policy.scores
+        if limits:
+            report = bounded_report(report, limits)
+            if not self._prepared.held_out.enough(limits):
+                notes = (*notes, too_few(limits))
         state = state or self._initial_state()
-        return JoinReply(
+        reply = JoinReply(
             node=self.name,
             partition=self._partition,
             title=self._prepared.title,
             labels=self._prepared.labels,
             train_examples=self._prepared.train_examples,
             data=DataCounts(**{key: getattr(report, key) for key in DataCounts.model_fields}),
-            label_shares=() if self._models.student is None else self._prepared.label_shares,
+            label_shares=()
+            if self._models.student is None
+            else self._prepared.shares_in_steps(limits.min_cell if limits else 1),
             partitions=self._partitions,
             round=state.round,
             version=state.version,
@@ -144,6 +151,7 @@ class Node:
             device=str(self._device),
             notes=(*notes, *in_words(report, self._config.max_length)),
         )
+        return self._bounded(reply)
 
     def train(self, request: TrainRequest) -> TrainReply:
         """One round: refresh the student, evaluate if asked, train, encode the update, keep the state.
@@ -159,7 +167,7 @@ class Node:
             raise ProtocolError(f"this run has {self._config.num_rounds} rounds, there is no round {request.round}")
         if state.round >= request.round and request.refresh.kind != "snapshot":
             if (state.round, state.version) == (request.round, request.refresh.version):
-                return unpack(state.reply)
+                return self._bounded(unpack(state.reply))
             raise ProtocolError(
                 f"node {self.name} has trained round {state.round} of this lineage, it cannot train {request.round}"
             )
@@ -185,7 +193,7 @@ class Node:
                 encoded, residual = ErrorFeedback(codec).encode(update, owed)
             else:
                 encoded = codec.encode(update)
-        reply = TrainReply(
+        found = TrainReply(
             lineage=request.lineage,
             node=self.name,
             round=request.round,
@@ -197,6 +205,7 @@ class Node:
             notes=(*_lost(held, request.taken), *(() if pays_out else (_KEPT_BACK,))),
             update=encoded.to_bytes(),
         )
+        reply = self._bounded(found)
         with self._clock("state"):
             store.save(
                 NodeState(
@@ -236,7 +245,7 @@ class Node:
         with self._clock("state"):
             refreshed = replace(state, student=student, version=request.refresh.version, run=request.run)
             store.save(refreshed, unchanged=True, finished=not not_exported)
-        return EvaluateReply(
+        reply = EvaluateReply(
             node=self.name,
             version=request.refresh.version,
             evaluation=evaluation,
@@ -245,6 +254,11 @@ class Node:
             worker=_WORKER,
             notes=_lost(held, request.taken),
         )
+        return self._bounded(reply)
+
+    def _bounded(self, reply: AnyReply) -> AnyReply:
+        """A reply as it may leave."""
+        return bounded(reply, self._policy.scores, self._prepared.held_out) if self._policy else reply
 
     def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
         with self._clock("setup"):

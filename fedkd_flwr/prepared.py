@@ -19,12 +19,15 @@ from fedkd_flwr.data import (
     node_name,
 )
 from fedkd_flwr.privacy import is_owned
+from fedkd_flwr.privacy.scores import HeldOut, bounded_shares
 from fedkd_flwr.tasks import Task, build_task
 from fedkd_flwr.tasks.class_weights import class_weights
-from fedkd_flwr.tasks.label_priors import adjustment, label_counts, shares
+from fedkd_flwr.tasks.label_priors import adjustment, label_counts
 from fedkd_flwr.tasks.text import cuts
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
@@ -61,7 +64,8 @@ class Prepared:
         self.title = self.name if is_owned(node_config) else data.name
         self.labels, self.train_examples = data.labels, len(data.train)
         adjusts = config.adjusts_logits and self.task.link is not None
-        self.label_shares = self._shares(data) if adjusts or config.class_weights == "balanced" else ()
+        self._counts = self._label_counts(data.train) if adjusts or config.class_weights == "balanced" else ()
+        self.label_shares = self.shares_in_steps(1)
 
     @property
     def _data(self) -> NodeData:
@@ -87,6 +91,18 @@ class Prepared:
         return stored
 
     @property
+    def held_out(self) -> HeldOut:
+        """What scores are over; encodes the examples where that is not done yet."""
+        test = self.examples.test
+        return HeldOut(len(test), self.labels, self._label_counts(test) if self.task.link is not None else ())
+
+    def shares_in_steps(self, cell: int) -> tuple[float, ...]:
+        """`label_shares`, of counts that are told in steps of so many examples."""
+        if not self._counts:
+            return ()
+        return bounded_shares(self._counts, self.train_examples if self._config.task == "multi-label" else None, cell)
+
+    @property
     def report(self) -> DataReport:
         """What was counted while the data were read and encoded; encodes them where that is not done yet."""
         return self.examples.report
@@ -101,8 +117,6 @@ class Prepared:
         """What each class weighs in the task loss, [classes]: by the shares of all nodes where they are known."""
         return class_weights(self._config.class_weights, all_nodes or self.label_shares, self.task.link)
 
-    def _shares(self, data: EncodedData | NodeData) -> tuple[float, ...]:
-        encoded = isinstance(data, EncodedData)
-        column = data.train["label"] if encoded else data.train.with_format("arrow")["label"][:]
-        counts = label_counts(column, len(data.labels))
-        return shares(counts, len(data.train) if self._config.task == "multi-label" else sum(counts))
+    def _label_counts(self, examples: "Dataset | pa.Table") -> tuple[int, ...]:
+        column = examples.with_format("arrow")["label"][:] if hasattr(examples, "with_format") else examples["label"]
+        return label_counts(column, len(self.labels))

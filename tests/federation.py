@@ -33,8 +33,8 @@ def nodes(count: int) -> list[dict[str, Any]]:
 
 
 def silo(name: str, data: str | Path, state_dir: Path, **own: Any) -> dict[str, Any]:
-    """The node config of a node with data of its own, whose state lies where its owner says."""
-    return {"name": name, "data-path": str(data), "state-dir": str(state_dir), **own}
+    """The node config of a node with data of its own, whose state lies where its owner says; without a policy."""
+    return {"name": name, "data-path": str(data), "state-dir": str(state_dir), "policy": "off", **own}
 
 
 def history(folder: Path) -> dict[str, Any]:

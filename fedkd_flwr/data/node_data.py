@@ -38,13 +38,13 @@ class DataReport:
 def in_words(report: DataReport, max_length: int) -> list[str]:
     """What the owner of data should know of them, a sentence each; nothing where all of it is read."""
     texts = report.rows - report.repeats - report.conflicts
+    most = f"{max_length} tokens" + (f"; the longest has {report.longest}" if report.longest else "")
     found = {
         f"{report.repeats} of {report.rows} rows repeat an earlier one and are left out": report.repeats,
         f"{report.conflicts} of {report.rows} rows repeat an earlier one under another label and are left out: "
         "see which is right": report.conflicts,
         f"{report.unlabelled} rows have no label and are left out": report.unlabelled,
-        f"{report.cut} of {texts} texts are longer than max-length ({max_length} tokens; the longest has "
-        f"{report.longest}) and are cut": report.cut,
+        f"{report.cut} of {texts} texts are longer than max-length ({most}) and are cut": report.cut,
     }
     return [sentence for sentence, count in found.items() if count]
 
