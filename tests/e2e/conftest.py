@@ -1,5 +1,6 @@
 """Real Flower processes around the tiny model: a simulation by `fedkd run`, a SuperLink with its SuperNodes."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,13 +97,14 @@ def config(federation: Federation, run_config: Callable[..., dict[str, Any]]) ->
 def in_one_process(
     federation: Federation, defaults: dict[str, Any], tmp_path: Path
 ) -> Callable[..., Mapping[str, torch.Tensor]]:
-    """The student of the same run in one process, where nothing happens but the fault that is asked for."""
+    """The student of the same run with the same secrets, in one process and with the fault that is asked for alone."""
 
     def student(settings: dict[str, Any], fault: Fault | None = None) -> Mapping[str, torch.Tensor]:
-        nodes = [
-            {"name": name, "data-path": str(silo.home / f"{name}.csv"), "state-dir": str(tmp_path / name)}
-            for name, silo in federation.silos.items()
-        ]
+        nodes = []
+        for name, silo in federation.silos.items():
+            (tmp_path / name).mkdir()
+            shutil.copy(silo.home / "state" / "secret", tmp_path / name)
+            nodes.append({"name": name, "data-path": str(silo.home / f"{name}.csv"), "state-dir": str(tmp_path / name)})
         grid = LoopbackGrid(defaults | settings | {"runs-dir": str(tmp_path)}, nodes)
         grid.fault = fault
         return load_file(run_server(grid) / "student/model.safetensors")
