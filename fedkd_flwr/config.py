@@ -282,7 +282,7 @@ class RunConfig(BaseModel):
             known = ", ".join(sorted(_NODE_KEYS | _NODE_OWN))
             raise ConfigError(
                 f"node-config key {unknown[0]!r} is unknown: a node may set {known}",
-                outside=f"a node-config key is unknown: a node may set {known}",
+                outside="a node-config key is unknown",
             )
         require_identity(node_config)
         own = owners_keys(self, node_config) | {key: node_config[key] for key in _NODE_KEYS & set(node_config)}

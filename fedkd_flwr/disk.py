@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,20 @@ def write_text(path: Path, text: str) -> None:
     fresh.write_text(text, encoding="utf-8")
     flush(fresh)
     fresh.replace(path)
+
+
+def remove_marked(folder: Path, marker: str) -> None:
+    """Remove a folder of files, if it is empty or one of them has this name; any other stays.
+
+    The marker goes last: what a kill leaves of the folder is still known as ours. A disk that refuses is no error.
+    """
+    with suppress(OSError):
+        if (folder / marker).is_file():
+            for path in folder.iterdir():
+                if path.name != marker:
+                    path.unlink()
+            (folder / marker).unlink()
+        folder.rmdir()
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class KeptModels:
 
     def forget(self, but: Collection[int]) -> None:
         """Remove all rounds but these."""
-        for path in self._folder.glob("*.safetensors"):
+        for path in self._folder.glob(f"{'[0-9]' * 8}*.safetensors"):
             if path not in {self._path(round) for round in but}:
                 path.unlink()
 

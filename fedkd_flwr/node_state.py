@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedkd_flwr.disk import flush, locked
+from fedkd_flwr.disk import flush, locked, remove_marked
 from fedkd_flwr.errors import DamagedStateError, StateError
 from fedkd_flwr.names import is_lineage, is_node
 from fedkd_flwr.privacy.payout import Terms
@@ -207,19 +208,21 @@ class NodeStore:
         """
         newest = newest_state(self.folder)
         number = int(newest.name) + 1 if newest else 1
-        fresh = self.folder / f".new-{os.getpid()}"
+        fresh = self.folder / f".new-{uuid4().hex}"
         try:
             self._sweep(keep=newest)
             fresh.mkdir(parents=True)
+            (fresh / MANIFEST).touch()
             manifest = {"crc32": {}, **fill(fresh, newest), "format": FORMAT}
-            manifest["crc32"] |= {p.name: _crc32(p) for p in fresh.iterdir() if p.name not in manifest["crc32"]}
+            written = {path.name for path in fresh.iterdir()} - {MANIFEST, *manifest["crc32"]}
+            manifest["crc32"] |= {name: _crc32(fresh / name) for name in sorted(written)}
             (fresh / MANIFEST).write_text(json.dumps(manifest))
             for path in [*fresh.iterdir(), fresh]:
                 flush(path)
             fresh.rename(self.folder / f"{number:08d}")
             flush(self.folder)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            shutil.rmtree(fresh, ignore_errors=True)
+            remove_marked(fresh, MANIFEST)
             raise StateError(
                 f"cannot write the node's state to {self.folder}: {error}; the state of the last "
                 "message is kept. Free space there (`fedkd clean` lists the runs that may go), or set state-dir to a "
@@ -245,7 +248,7 @@ class NodeStore:
     def _sweep(self, keep: Path | None) -> None:
         for path in [*self.folder.glob("[0-9]" * 8), *self.folder.glob(".new-*")]:
             if path != keep:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_marked(path, MANIFEST)
 
 
 def _linked(state: Path | None, fresh: Path, but: Collection[str] = ()) -> dict[str, Any]:

@@ -32,6 +32,8 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Lineage = Annotated[str, Field(pattern=LINEAGE_PATTERN)]
 NodeName = Annotated[str, Field(pattern=NODE_PATTERN)]
 """Either is a folder on the disk of whoever receives it."""
+RunName = Annotated[str, Field(pattern=rf"^({NODE_PATTERN[1:-1]})?$")]
+"""As those of nodes, or empty."""
 Line = Annotated[str, AfterValidator(one_line)]
 """What a node says for people: one line without control characters, cut to a bounded length."""
 Digest = Annotated[str, Field(max_length=64)]
@@ -166,7 +168,7 @@ class TrainRequest(_Body):
     """
 
     lineage: Lineage
-    run: str = ""
+    run: RunName = ""
     round: Annotated[int, Field(ge=1)]
     taken: Count = 0
     shared_head: bool = True
@@ -186,7 +188,7 @@ class EvaluateRequest(_Body):
     """
 
     lineage: Lineage
-    run: str = ""
+    run: RunName = ""
     round: Count
     taken: Count = 0
     shared_head: bool = True

@@ -24,14 +24,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedkd_flwr.config import RunConfig
-from fedkd_flwr.disk import flush, write_json
-from fedkd_flwr.errors import StateError
+from fedkd_flwr.disk import flush, remove_marked, write_json
+from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.global_student import GlobalStudent
 from fedkd_flwr.history import History
 from fedkd_flwr.ledger import Ledger
 from fedkd_flwr.node_links import link_nodes
 from fedkd_flwr.past_run import CHECKPOINTS, CONFIG, FORMAT, HISTORY, STATE, PastRun, newest_checkpoint
 from fedkd_flwr.run_names import fresh_run_name
+
+RUNS_DIR = "FEDKD_RUNS_DIR"
+"""The environment variable by which the owner of a server says where all its runs lie."""
 
 _TRAFFIC = "traffic.csv"
 _UPDATES = "updates.bin"
@@ -171,8 +174,10 @@ class RunFolder:
             fresh.rename(parent / f"{number:08d}")
             flush(parent)
             self.write_history(state, config)
-            for old in sorted(parent.glob("[0-9]" * 8))[: -config.keep_checkpoints]:
-                shutil.rmtree(old)
+            kept = sorted(path.parent for path in parent.glob(f"{'[0-9]' * 8}/{STATE}"))[-config.keep_checkpoints :]
+            for old in parent.glob("[0-9]" * 8):
+                if old not in kept:
+                    remove_marked(old, STATE)
         except (OSError, SafetensorError) as error:
             raise StateError(
                 f"cannot write checkpoint of round {state.round} to {self.path}: {error}; "
@@ -207,13 +212,22 @@ class RunFolder:
 def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     """The folder and state from which the server starts: a new run's, or the one that `resume` names.
 
+    Where the server's owner has set the environment variable FEDKD_RUNS_DIR all runs lie there, whatever a run-config
+    says.
+
     Raises:
-        StateError, ConfigError: as `RunFolder.new` and `RunFolder.resume`.
+        StateError, ConfigError: as `RunFolder.new` and `RunFolder.resume`; or the run to resume lies elsewhere.
     """
+    owners = os.environ.get(RUNS_DIR, "")
     if config.resume:
-        return RunFolder.resume(Path(config.resume).absolute(), config)
+        run = Path(config.resume).absolute()
+        if owners and run.resolve().parent != Path(owners).resolve():
+            raise ConfigError(
+                f"resume is {config.resume!r}, but the runs of this server lie in {owners}: name one there"
+            )
+        return RunFolder.resume(run, config)
     name = config.run_name or fresh_run_name()
-    folder = RunFolder.new(Path(config.runs_dir).absolute() / name)
+    folder = RunFolder.new(Path(owners or config.runs_dir).absolute() / name)
     return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())
 
 

@@ -25,6 +25,7 @@ from fedkd_flwr.history import BestEntry, RoundEntry, ScoreBoard, Scored, mean_s
 from fedkd_flwr.ledger import TrafficRow, dropped_row, traffic_rows
 from fedkd_flwr.membership import Member, Membership, sample
 from fedkd_flwr.metrics import METRICS
+from fedkd_flwr.names import fitting
 from fedkd_flwr.one_line import one_line
 from fedkd_flwr.protocol import (
     EvaluateReply,
@@ -115,7 +116,7 @@ class FedKD(Strategy):
             "train",
             lambda member, refresh: TrainRequest(
                 lineage=self.state.lineage,
-                run=self._folder.path.name,
+                run=fitting(self._folder.path.name),
                 round=round,
                 taken=self.state.taken.get(member.info.node, 0),
                 shared_head=self.state.shared_head,
@@ -294,7 +295,7 @@ class FedKD(Strategy):
             "evaluate",
             lambda member, refresh: EvaluateRequest(
                 lineage=self.state.lineage,
-                run=self._folder.path.name,
+                run=fitting(self._folder.path.name),
                 round=self.state.round,
                 taken=self.state.taken.get(member.info.node, 0),
                 shared_head=self.state.shared_head,

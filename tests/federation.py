@@ -20,7 +20,15 @@ from fedkd_flwr.distillation import Single
 from fedkd_flwr.evaluation import evaluate
 from fedkd_flwr.exports import load_classifier
 from fedkd_flwr.prepared import prepare
-from fedkd_flwr.protocol import EvaluateRequest, TrainReply, TrainRequest, from_records, to_records
+from fedkd_flwr.protocol import (
+    EvaluateRequest,
+    JoinRequest,
+    Request,
+    TrainReply,
+    TrainRequest,
+    from_records,
+    to_records,
+)
 
 Config = Callable[..., dict[str, Any]]
 
@@ -35,6 +43,15 @@ def nodes(count: int) -> list[dict[str, Any]]:
 def silo(name: str, data: str | Path, state_dir: Path, **own: Any) -> dict[str, Any]:
     """The node config of a node with data of its own, whose state lies where its owner says; without a policy."""
     return {"name": name, "data-path": str(data), "state-dir": str(state_dir), "policy": "off", **own}
+
+
+def ask(raw: dict[str, Any], node: dict[str, Any], body: Request) -> Message:
+    """What a node answers to one message."""
+    grid = LoopbackGrid(raw, [node])
+    kind = {JoinRequest: "query", TrainRequest: "train", EvaluateRequest: "evaluate"}[type(body)]
+    message = Message(to_records(body), dst_node_id=100, message_type=kind)
+    (reply,) = grid.send_and_receive([message])
+    return reply
 
 
 def history(folder: Path) -> dict[str, Any]:

@@ -154,7 +154,8 @@ def test_check_prints_what_nodes_have_and_writes_what_they_hold_out(
     monkeypatch.chdir(tmp_path)
     rows = [f"text {number},{number % 2}" for number in range(20)]
     (tmp_path / "north.csv").write_text("\n".join(["text,label", *rows, ""]))
-    result = check("--node-config", 'name="north" data-path="north.csv"', "--held-out", "held.json")
+    own = 'name="north" data-path="north.csv" labels="0,1"'
+    result = check("--node-config", own, "--held-out", "held.json")
     assert result.exit_code == 0, result.output
     assert "north" in result.stdout and "18" in result.stdout
     assert list(json.loads((tmp_path / "held.json").read_text())) == ["north"]
