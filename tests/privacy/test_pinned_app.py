@@ -1,0 +1,75 @@
+"""The process of a pinned node as far as it needs no SuperNode; tests/e2e/test_pinned_app.py has one."""
+
+import hashlib
+import importlib
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+import client_app
+from fedkd_flwr.privacy import pinned_app
+from fedkd_flwr.privacy.approved import APPROVED, approve, install
+from fedkd_flwr.privacy.pinned_app import REFUSED, Gate, main
+
+ARCHIVE = b"the bytes of an app"
+HASH = hashlib.sha256(ARCHIVE).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    install(tmp_path / "bin")
+    return tmp_path / "bin"
+
+
+def refusal(gate: Gate) -> str:
+    message = Message(RecordDict(), dst_node_id=1, message_type="query")
+    message.metadata.__dict__["_message_id"] = "m"
+    node = {"name": "north"}
+    context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
+    reply = gate.load("publisher/name", "1.0.0", HASH)(message=message, context=context)  # type: ignore[call-arg]
+    assert reply.has_error() and reply.error.code == REFUSED
+    return reply.error.reason
+
+
+def test_only_the_bytes_of_an_approved_app_pass_and_the_installed_one_answers(folder: Path) -> None:
+    """What the run says its app's hash is counts for nothing."""
+    approve(folder, HASH)
+    gate = Gate(folder / APPROVED)
+    assert "approved apps" in refusal(gate)
+    gate.receive(ARCHIVE + b".", skip_prompt=True)
+    assert "approved apps" in refusal(gate)
+    gate.receive(ARCHIVE, skip_prompt=True)
+    assert gate.load("publisher/name", "1.0.0", HASH) is client_app.app
+
+
+def test_a_list_that_is_missing_or_open_to_others_lets_nothing_pass(folder: Path, tmp_path: Path) -> None:
+    approve(folder, HASH)
+    for place in (tmp_path / "nothing", folder / APPROVED):
+        folder.chmod(0o777)
+        gate = Gate(place)
+        gate.receive(ARCHIVE)
+        reason = refusal(gate)
+        assert reason.startswith("node north cannot read which apps are approved") and str(tmp_path) not in reason
+
+
+def test_a_client_app_of_somebody_else_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    approve(folder, HASH)
+    gate = Gate(folder / APPROVED)
+    gate.receive(ARCHIVE)
+    monkeypatch.setattr(client_app, "__file__", str(folder / "client_app.py"))
+    reason = refusal(gate)
+    assert "cannot load its installed app" in reason and str(folder) not in reason
+
+
+@pytest.mark.parametrize("name", ["install_from_fab", "install_app_dependencies", "get_load_client_app_fn"])
+def test_a_flower_that_loads_apps_in_another_way_runs_none(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    for each in ("install_from_fab", "install_app_dependencies", "get_load_client_app_fn"):
+        monkeypatch.setattr(runtime, each, getattr(runtime, each))
+    monkeypatch.delattr(runtime, name)
+    monkeypatch.setattr(pinned_app, "flwr_clientapp", lambda: pytest.fail("it runs"))
+    with pytest.raises(SystemExit, match=name):
+        main(str(folder / APPROVED))
