@@ -187,7 +187,7 @@ class RunConfig(BaseModel):
     min_train_nodes: int = Field(2, ge=1)
     min_success_share: float = Field(0.5, gt=0, le=1)
     aggregation: Literal["examples", "uniform", "median"] = "examples"
-    max_update_norm: float = Field(0.0, ge=0)
+    max_update_norm: float = Field(3.0, ge=0)
     max_weight_share: float = Field(0.5, gt=0, le=1)
     evaluate_every: int = Field(1, ge=1)
     keep_best: str = ""
