@@ -20,6 +20,7 @@ fi
 readable || until readable > /dev/null; do sleep 5; done
 
 stopped=
+export PATH=/pinned:$PATH # runs of the image's own app, and no other
 flower-supernode --superlink superlink:8000 --root-certificates /run/secrets/ca.crt \
     --auth-supernode-private-key /run/secrets/key \
     --node-config "name=\"$SILO\" data-path=\"$data\" state-dir=\"/var/lib/fedkd/state\"" &

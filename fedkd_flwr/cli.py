@@ -1,15 +1,11 @@
 """`fedkd`: run a federation on this machine, show what came of it."""
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fedkd_flwr.check import Checked, write_held_out
@@ -18,7 +14,6 @@ from fedkd_flwr.check import check as check_nodes
 from fedkd_flwr.clean import as_table as lineages_table
 from fedkd_flwr.clean import choose, lineages, megabytes
 from fedkd_flwr.clean import remove as remove_lineage
-from fedkd_flwr.errors import FedKDError, in_full
 from fedkd_flwr.launcher import Job, launch
 from fedkd_flwr.preflight import preflight, simulated_nodes
 from fedkd_flwr.processes import Interrupted
@@ -30,7 +25,9 @@ from fedkd_flwr.run_arguments import (
     parse_overrides,
     resume_command,
 )
+from fedkd_flwr.silo_cli import silo
 from fedkd_flwr.summary import as_table, read_summary
+from fedkd_flwr.terminal import BAD_INPUT, FAILED, err, one_line_errors, out, print_wide, say
 
 app = typer.Typer(
     name="fedkd",
@@ -39,8 +36,6 @@ app = typer.Typer(
     help="Federated fine-tuning of transformers by mutual distillation (FedKD).",
 )
 
-_FAILED, _BAD_INPUT = 1, 2
-_WIDE = 1000
 _SILENCE_MARGIN_SECONDS = 600
 
 RunConfigOption = Annotated[
@@ -48,8 +43,7 @@ RunConfigOption = Annotated[
     typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
 ]
 
-_out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-_err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+app.add_typer(silo)
 
 
 def _print_versions(asked: bool) -> None:
@@ -57,7 +51,7 @@ def _print_versions(asked: bool) -> None:
     if not asked:
         return
     found = ", ".join(f"{package} {_version_of(package)}" for package in ("flwr", "torch", "transformers"))
-    _out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})")
+    out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})")
     raise typer.Exit
 
 
@@ -92,9 +86,9 @@ def run(
 
     Exit code: 0 the run completed; 1 it failed or hung; 2 the input is wrong and nothing was started.
     """
-    with _one_line_errors(_BAD_INPUT):
+    with one_line_errors(BAD_INPUT):
         arguments = gather(app_folder, run_config or [], resume, nodes)
-        preflight(arguments.config, arguments.nodes, cpus_per_node, gpus_per_node, _say)
+        preflight(arguments.config, arguments.nodes, cpus_per_node, gpus_per_node, say)
     job = Job(
         app=app_folder.resolve(),
         run_config=arguments.config.as_run_config(),
@@ -104,18 +98,18 @@ def run(
         timeout=timeout,
         silence=arguments.config.node_wait_seconds + arguments.config.round_timeout_seconds + _SILENCE_MARGIN_SECONDS,
     )
-    with _one_line_errors(_FAILED):
+    with one_line_errors(FAILED):
         try:
-            verdict = launch(job, say=_say, show=lambda line: _out.print(Text.from_ansi(line)))
+            verdict = launch(job, say=say, show=lambda line: out.print(Text.from_ansi(line)))
         except Interrupted as interrupted:
             _say_how_to_go_on(job, arguments.folder)
-            _err.print(f"fedkd: stopped by {interrupted}; all its processes have ended")
+            err.print(f"fedkd: stopped by {interrupted}; all its processes have ended")
             raise typer.Exit(interrupted.exit_code) from None
     _report(arguments)
     if not verdict.completed:
         _say_how_to_go_on(job, arguments.folder)
-        _err.print(f"fedkd: {verdict.reason}")
-        raise typer.Exit(_FAILED)
+        err.print(f"fedkd: {verdict.reason}")
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -135,16 +129,16 @@ def check(
 
     Exit code: 0 nothing is wrong; 2 something is.
     """
-    with _one_line_errors(_BAD_INPUT):
+    with one_line_errors(BAD_INPUT):
         config, mistakes = gather_for_check(app_folder, run_config or [])
         own = [parse_overrides(text, "node config") for text in node_config or []]
-        found = Checked() if config is None else check_nodes(config, own or simulated_nodes(nodes), _say)
+        found = Checked() if config is None else check_nodes(config, own or simulated_nodes(nodes), say)
         if found.nodes:
-            _print_wide(nodes_table(found.nodes))
+            print_wide(nodes_table(found.nodes))
         for mistake in (*mistakes, *found.mistakes):
-            _err.print(f"fedkd: {mistake}")
+            err.print(f"fedkd: {mistake}")
         if mistakes or found.mistakes:
-            raise typer.Exit(_BAD_INPUT)
+            raise typer.Exit(BAD_INPUT)
         if held_out is not None:
             write_held_out(held_out, found.nodes)
 
@@ -152,8 +146,8 @@ def check(
 @app.command()
 def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     """Print the table of the run in folder RUN, finished or not: quality and bytes of each round."""
-    with _one_line_errors(_BAD_INPUT):
-        _print_wide(as_table(read_summary(run_folder)))
+    with one_line_errors(BAD_INPUT):
+        print_wide(as_table(read_summary(run_folder)))
 
 
 @app.command()
@@ -168,22 +162,22 @@ def clean(
 
     Exit code: 0 all was listed or removed; 2 something cannot be; 1 the question was answered with no.
     """
-    with _one_line_errors(_BAD_INPUT):
+    with one_line_errors(BAD_INPUT):
         found = lineages(state_dir)
         if not (remove or all_finished):
-            _print_wide(lineages_table(found))
-            _say(f"{len(found)} runs, {megabytes(found)} in {state_dir}")
+            print_wide(lineages_table(found))
+            say(f"{len(found)} runs, {megabytes(found)} in {state_dir}")
             return
         chosen = choose(found, remove or [], all_finished, force)
         if not chosen:
-            _say(f"nothing to remove in {state_dir}")
+            say(f"nothing to remove in {state_dir}")
             return
-        _print_wide(lineages_table(chosen))
+        print_wide(lineages_table(chosen))
         if not (yes or typer.confirm(f"Remove these {len(chosen)} with their teachers ({megabytes(chosen)})?")):
-            raise typer.Exit(_FAILED)
+            raise typer.Exit(FAILED)
         for lineage in chosen:
             remove_lineage(lineage, force)
-        _say(f"removed {len(chosen)} runs, {megabytes(chosen)}")
+        say(f"removed {len(chosen)} runs, {megabytes(chosen)}")
 
 
 @app.command()
@@ -203,18 +197,18 @@ def export(
     """
     from fedkd_flwr.export_run import export_run, parse_label_shares
 
-    with _one_line_errors(_BAD_INPUT):
+    with one_line_errors(BAD_INPUT):
         for folder in export_run(run_folder, out, round_number, parse_label_shares(label_shares)):
-            _say(f"exported: {folder}")
+            say(f"exported: {folder}")
 
 
 def _report(arguments: Arguments) -> None:
     """Say where the results are and print the table, as far as the run got."""
     if not (arguments.folder / "history.json").exists():
         return
-    with _one_line_errors(_FAILED):
-        _print_wide(as_table(read_summary(arguments.folder)))
-    _say(f"results: {arguments.folder}")
+    with one_line_errors(FAILED):
+        print_wide(as_table(read_summary(arguments.folder)))
+    say(f"results: {arguments.folder}")
 
 
 def _say_how_to_go_on(job: Job, folder: Path) -> None:
@@ -222,22 +216,4 @@ def _say_how_to_go_on(job: Job, folder: Path) -> None:
     if (folder / "checkpoints").is_dir():
         share = ["--cpus-per-node", str(job.cpus_per_node)] if job.cpus_per_node != 1 else []
         share += ["--gpus-per-node", f"{job.gpus_per_node:g}"] if job.gpus_per_node else []
-        _say(f"continue it with: {resume_command(job.app, folder, *share)}")
-
-
-@contextmanager
-def _one_line_errors(code: int) -> Iterator[None]:
-    try:
-        yield
-    except FedKDError as error:
-        _err.print(f"fedkd: {in_full(error)}")
-        raise typer.Exit(code) from None
-
-
-def _print_wide(table: Table) -> None:
-    """Print a table, in a file or pipe on lines as long as it takes."""
-    (_out if _out.is_terminal else Console(width=_WIDE, markup=False, emoji=False)).print(table)
-
-
-def _say(line: str) -> None:
-    _out.print(f"fedkd: {line}", style="bold")
+        say(f"continue it with: {resume_command(job.app, folder, *share)}")

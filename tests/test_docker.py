@@ -16,6 +16,7 @@ import yaml
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.disk import write_json
 from fedkd_flwr.past_run import FORMAT
+from fedkd_flwr.privacy.approved import APPROVED, app_hash, approved
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -76,6 +77,24 @@ def test_the_image_lacks_only_what_simulates() -> None:
     assert sum(line.startswith("flwr-datasets") for line in dependencies) == 1
     imports = [re.findall(r"^( *)(?:from|import) flwr_datasets", path.read_text(), re.M) for path in MODULES]
     assert sum(map(len, imports)) == 1 and all(indent for found in imports for indent in found)
+
+
+def test_a_silo_runs_the_app_of_its_image_and_no_other(tmp_path: Path) -> None:
+    """The image's last step, elsewhere, approves the app that the operator submits; its SuperNode gets the commands."""
+    step = re.findall(r"^RUN (.*silo approve.*)", (DOCKER / "Dockerfile").read_text().replace("\\\n", ""), re.M)[-1]
+    blocked = tmp_path / "blocked"  # what the image lacks
+    blocked.mkdir()
+    for package in ("ray", "flwr_datasets", "matplotlib"):
+        (blocked / f"{package}.py").write_text("raise ImportError")
+    for path, place in (("/pinned", tmp_path / "pinned"), ("/app", ROOT), ("python", Path(sys.executable))):
+        step = step.replace(path, str(place))
+    done = shell("bash", "-c", step, folder=tmp_path, PYTHONPATH=f"{blocked}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert approved(tmp_path / "pinned" / APPROVED) == [app_hash(ROOT)]
+
+    started = (DOCKER / "silo.sh").read_text().split("\nstopped=\n")[1]
+    assert re.match(r"export PATH=/pinned:\$PATH.*\nflower-supernode ", started)
+    assert "silo.sh" in TEXT and TEXT.count("/pinned") == 0, "the server's processes are Flower's own"
 
 
 def shell(*command: str | Path, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

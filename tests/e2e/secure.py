@@ -29,6 +29,7 @@ class Host(Machine):
         self.silo = silo
         self._loops: dict[str, subprocess.Popen[bytes]] = {}
         self._words = {
+            "/opt/fedkd-flwr": str(ROOT),
             "/etc/fedkd": str(home / "etc"),
             "/var/lib/fedkd": str(home),
             "fed.example.org": "localhost",
@@ -110,7 +111,9 @@ class Federation:
             ):
                 (target / name).write_bytes((source / name).read_bytes())
             server.sh(silo.here(commands("The operator")[0]).replace(str(silo.home), str(server.home)))
-            silo.serve("supernode", commands("A silo")[0])
+            pin, supernode, _ = commands("A silo")
+            silo.sh(silo.here(pin))
+            silo.serve("supernode", supernode)
 
     def run(self, config: dict[str, Any]) -> str:
         """`flwr run` of the page; returns the run's id."""

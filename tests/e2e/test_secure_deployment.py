@@ -75,7 +75,7 @@ def test_a_key_that_is_not_registered_is_turned_away(federation: Federation, tmp
     stranger = Host(tmp_path / "stranger", federation.launch, federation.port, "stranger")
     stranger.sh(stranger.here(commands("Certificates and keys")[1]))
     (stranger.home / "etc" / "ca.crt").write_bytes((federation.server.home / "etc" / "ca.crt").read_bytes())
-    (command,) = commands("A silo")
+    _, command, _ = commands("A silo")
     supernode = stranger.start("supernode", "bash", "-c", stranger.here(command))
     assert supernode.wait(300) != 0
     assert "Failed to activate SuperNode" in stranger.log("supernode")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+from typer.testing import CliRunner
 
+from fedkd_flwr.cli import app
 from fedkd_flwr.errors import ConfigError, FedKDError, StateError
 from fedkd_flwr.privacy.approved import APPROVED, app_hash, approve, approved, install, installed
 
@@ -52,8 +54,8 @@ def test_a_command_stands_for_each_that_a_supernode_may_start(folder: Path) -> N
 def test_approved_hashes_are_kept_in_a_file_of_the_owner(folder: Path) -> None:
     place = folder / APPROVED
     assert approved(place) == []
-    for app in (ONE, OTHER, ONE):
-        approve(folder, app)
+    for one in (ONE, OTHER, ONE):
+        approve(folder, one)
     install(folder)
     assert approved(place) == [ONE, OTHER]
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
@@ -101,3 +103,21 @@ def test_the_folder_is_the_one_that_a_supernode_with_this_path_uses(
         monkeypatch.setenv("PATH", path)
         with pytest.raises(FedKDError, match="put DIR first on PATH"):
             installed()
+
+
+def test_the_commands_of_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fedkd(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["silo", *arguments])
+        return done.exit_code, done.output
+
+    folder = tmp_path / "bin"
+    monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}")
+    code, said = fedkd("approve", ONE)
+    assert code == 2 and len(said.splitlines()) == 1 and "install-wrapper" in said
+    code, said = fedkd("install-wrapper", str(folder))
+    assert code == 0 and f"PATH={folder}:$PATH" in said
+    code, said = fedkd("hash", str(ROOT))
+    assert (code, said) == (0, f"{app_hash(ROOT)}\n")
+    assert fedkd("approve", said.strip())[0] == 0 and approved(folder / APPROVED) == [app_hash(ROOT)]
+    code, said = fedkd("approve", "1234")
+    assert code == 2 and len(said.splitlines()) == 1 and "'1234' is no hash" in said
