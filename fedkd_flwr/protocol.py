@@ -21,7 +21,7 @@ from fedkd_flwr.one_line import one_line
 from fedkd_flwr.privacy.replies import told
 
 _BODY, _PAYLOAD, _KEY, _STYPE = "fedkd", "payload", "bytes", "fedkd.codec"
-_REFUSED = 100
+REFUSED = 100
 """Error code of a reply whose node says in words why it could not answer."""
 
 _LONGEST_BODY = 1 << 20
@@ -343,7 +343,7 @@ def answer(message: Message, reply: Callable[[], Reply], owned: bool = False) ->
     try:
         return Message(to_records(reply()), reply_to=message)
     except Exception as error:
-        return Message(Error(code=_REFUSED, reason=told(error, owned)), reply_to=message)
+        return Message(Error(code=REFUSED, reason=told(error, owned)), reply_to=message)
 
 
 def _payload(body: Request | Reply) -> bytes:

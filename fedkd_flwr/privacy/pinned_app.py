@@ -17,13 +17,11 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 import fedkd_flwr
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.privacy.approved import approved
+from fedkd_flwr.protocol import REFUSED
 
 log = getLogger("flwr")
 
 Handler = Callable[[Message, Context], Message]
-
-REFUSED = 100
-"""Error code of a reply whose node says in words why it could not answer."""
 
 _RUNTIME = "flwr.supernode.runtime.run_clientapp"
 

@@ -10,7 +10,8 @@ from flwr.app import Context, Message, RecordDict
 import client_app
 from fedkd_flwr.privacy import pinned_app
 from fedkd_flwr.privacy.approved import APPROVED, approve, install
-from fedkd_flwr.privacy.pinned_app import REFUSED, Gate, main
+from fedkd_flwr.privacy.pinned_app import Gate, main
+from fedkd_flwr.protocol import REFUSED
 
 ARCHIVE = b"the bytes of an app"
 HASH = hashlib.sha256(ARCHIVE).hexdigest()
