@@ -16,7 +16,7 @@ from common import RESULTS, ROOT, Result, Results, Run, Scenario, Settings, mean
 from flwr.common.config import parse_config_args
 
 LOCAL = {"method": "local"}
-FEDAVG = {"method": "fedavg", "codec": "dense"}
+FEDAVG = {"method": "fedavg"}
 ADJUSTED = {"logit-adjustment": "always"}
 START = {"linear-probe": "always"}
 
@@ -65,7 +65,7 @@ EXAMPLES = {
             "fedkd": {},
             "fedkd, all layers travel": {"shared-layers": 6, "budget": "192x"},
             "local": LOCAL,
-            "fedavg-student": {"method": "fedavg-student", "codec": "dense"},
+            "fedavg-student": {"method": "fedavg-student"},
             "fedavg": FEDAVG,
         },
     ),

@@ -23,7 +23,7 @@ FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
 VARIANTS = {
     **{name: METHODS[name] for name in SHARED},
     **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
-    "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "bits": 1},
+    "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "budget": "384x", "bits": 1},
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{
         f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}
