@@ -45,7 +45,8 @@ def images(run_config: Config, digits: Path, vit: str) -> Config:
 
     def build(**changes: Any) -> dict[str, Any]:
         own = {"task": "image-classification", "dataset": f"imagefolder:{digits}", "teacher": vit}
-        return run_config(**own | {"energy_end": 0.95} | changes)
+        energy = {} if "codec" in changes else {"energy_end": 0.95}
+        return run_config(**own | energy | changes)
 
     return build
 
