@@ -1,6 +1,6 @@
 """What others say, fit for a log: a terminal or a log reader takes none of it for anything else than words."""
 
-LONGEST = 300
+LONGEST = 1000
 """Characters of what a node says: a title, a note, a reason."""
 
 LONGEST_LINE = 4000

@@ -246,7 +246,9 @@ def test_a_teacher_may_read_tokens_of_its_own(
         right += int(logits.argmax()) == label
     scores = history(folder)["rounds"][-1]["nodes"]["partition-1"]
     assert scores["teacher"]["accuracy"] == pytest.approx(right / len(test))
-    local = LoopbackGrid(grid.run_config | {"method": "local", "run-name": "local"}, grid.nodes.values())
+    local = LoopbackGrid(
+        grid.run_config | {"method": "local", "codec": "dense", "run-name": "local"}, grid.nodes.values()
+    )
     assert all(entry["trained"] == 2 for entry in history(run_server(local))["rounds"])
 
 
