@@ -285,9 +285,7 @@ class RunConfig(BaseModel):
                 outside="a node-config key is unknown",
             )
         require_identity(node_config)
-        own = owners_keys(self, node_config) | {key: node_config[key] for key in _NODE_KEYS & set(node_config)}
-        if not self.text_pair_column:
-            own.pop("text-pair-column", None)
+        own = owners_keys(self, {key: node_config[key] for key in _NODE_KEYS & set(node_config)}, node_config)
         return RunConfig.parse(self.as_run_config() | {"teachers": ""} | self._own_teacher(node_config) | own)
 
     def _own_teacher(self, node_config: Mapping[str, Any]) -> dict[str, Value]:

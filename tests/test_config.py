@@ -6,6 +6,8 @@ import pytest
 
 from fedkd_flwr.config import METHODS, RunConfig
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.metrics import METRICS
+from fedkd_flwr.privacy.owner import DATA_KEYS
 
 ROOT = Path(__file__).parent.parent
 
@@ -177,6 +179,11 @@ def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[s
     own = config.for_node({"partition-id": 1, "num-partitions": 2, "state-dir": "/state", "threads": 3})
     assert (own.state_dir, own.threads) == ("/state", 3)
     assert config.for_node({"data-path": "a.csv", "name": "north"}) == config, "the default state-dir is the node's"
+    every: dict[str, Any] = dict.fromkeys(DATA_KEYS, "1,5")
+    every |= {"skip-unlabelled": True, "separator": ";", "encoding": "cp1252"}
+    for task in METRICS:
+        read = RunConfig.parse(defaults | {"task": task, "dataset": "tweets"}).for_node({"data-path": "a", **every})
+        assert read.encoding == "cp1252" and not read.text_pair_column, "keys that a task does not read are no mistake"
     with pytest.raises(ConfigError, match=r"node-config key 'seed' is unknown: a node may set .*data-path"):
         config.for_node({"seed": 5})
     with pytest.raises(ConfigError, match="'threads' is 'many'"):

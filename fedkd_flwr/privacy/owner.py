@@ -25,27 +25,45 @@ def is_owned(node_config: Mapping[str, Any]) -> bool:
     return "data-path" in node_config
 
 
-def owners_keys(config: "RunConfig", node_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the owner of a node's data decides in place of a run, unless its node config has the same key.
+def owners_keys(config: "RunConfig", own: Mapping[str, Any], node_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the owner of a node decides in place of a run.
 
     Args:
         config: of the run.
+        own: the run-config keys that the node config sets.
         node_config: of the node.
 
     Returns:
-        Run-config keys; none for a simulated node. `state-dir` is never the run's. Labels are the policy's where the
-        run names none.
+        These keys, but for those on data that the run does not read. Where the node has data of its own `state-dir` is
+        never the run's, and the labels are the policy's where neither the run nor the owner names any.
 
     Raises:
         ConfigError: the policy cannot be read.
     """
-    if not is_owned(node_config):
-        return {}
-    found: dict[str, Any] = {"state-dir": STATE_DIR}
-    policy = policy_of(node_config)
-    if policy is not None and policy.data.labels and not config.labels:
-        found["labels"] = listed(policy.data.labels)
+    found = {key: value for key, value in own.items() if _is_read(config, key)}
+    if is_owned(node_config):
+        found.setdefault("state-dir", STATE_DIR)
+        policy = policy_of(node_config)
+        if policy is not None and policy.data.labels and not config.labels and _is_read(config, "labels"):
+            found.setdefault("labels", listed(policy.data.labels))
     return found
+
+
+def _is_read(config: "RunConfig", key: str) -> bool:
+    """Whether a run reads a key: an owner sets keys for their data once, whatever runs come."""
+    match key:
+        case "text-pair-column":
+            return bool(config.text_pair_column)
+        case "text-column" | "label-column":
+            return config.task not in ("image-classification", "news-recommendation")
+        case "label-separator":
+            return config.task == "multi-label"
+        case "skip-unlabelled":
+            return config.task in ("text-classification", "regression")
+        case "labels":
+            return config.task != "news-recommendation"
+        case _:
+            return True
 
 
 def require_named_labels(config: "RunConfig", node_config: Mapping[str, Any]) -> None:
