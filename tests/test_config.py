@@ -197,3 +197,12 @@ def test_differences_name_what_changes_the_result(defaults: dict[str, Any]) -> N
     assert config.differences(RunConfig.parse(defaults | {"batch-size": 8})) == [
         f"batch-size was {config.batch_size}, is 8"
     ]
+
+
+@pytest.mark.parametrize("labels", [",".join(map(str, range(1001))), f"no,{101 * 'y'}", "no,y\tes"])
+def test_labels_are_bounded(defaults: dict[str, Any], labels: str) -> None:
+    """They travel, and stand in logs."""
+    with pytest.raises(ConfigError, match=r"at most 1000 names of at most 100 printable characters") as caught:
+        RunConfig.parse(defaults | {"labels": labels})
+    assert len(str(caught.value)) < 300
+    RunConfig.parse(defaults | {"labels": ",".join(map(str, range(1000)))})

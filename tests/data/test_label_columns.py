@@ -123,3 +123,31 @@ def test_the_range_of_a_regression_is_two_numbers(labels: str, configure: Config
 def test_shares_by_class_need_one_class_an_example(task: str, partition: str, configure: Configure) -> None:
     with pytest.raises(ConfigError, match=f"partition '{partition}' needs one class an example, task is '{task}'"):
         configure(task=task, partition=partition, dataset="hf:x")
+
+
+@pytest.mark.parametrize(("labels", "count", "few"), [(10, 12, True), (11, 100, False), (11, 110, True), (3, 3, True)])
+def test_labels_that_the_data_decide_on_are_few(
+    labels: int, count: int, few: bool, write: Write, configure: Configure
+) -> None:
+    """Ten, or a tenth of the rows: otherwise the column may be one of texts. Those that are named may be more."""
+    path = write("a.csv", [{"text": f"text {i}", "label": f"l{i % labels}"} for i in range(count)])
+    place = {"partition-id": 0, "num-partitions": 1}
+    config = {"dataset": f"csv:{path}", "partition": "iid"}
+    if few:
+        assert len(load_node_data(configure(**config), place).labels) == labels
+        return
+    with pytest.raises(
+        DataError, match=rf"{labels} different labels in {count} rows: is .*'label-column' right"
+    ) as caught:
+        load_node_data(configure(**config), place)
+    assert "l3" not in str(caught.value)
+    assert (
+        len(load_node_data(configure(**config, labels=",".join(f"l{i}" for i in range(labels))), place).labels)
+        == labels
+    )
+
+
+def test_a_label_that_is_a_text_is_refused(write: Write, configure: Configure) -> None:
+    path = write("a.csv", [{"text": f"text {i}", "label": ("no", 101 * "y")[i % 2]} for i in range(40)])
+    with pytest.raises(DataError, match=r"the longest has 101 characters, expected at most 1000 of 100"):
+        load_node_data(configure(dataset=f"csv:{path}", partition="iid"), {"partition-id": 0, "num-partitions": 1})
