@@ -1,6 +1,7 @@
 """What a node does with a message of the server."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -8,32 +9,35 @@ from flwr.clientapp import ClientApp
 import fedkd_flwr.libraries  # noqa: F401
 from fedkd_flwr.config import RunConfig
 from fedkd_flwr.node import Node
-from fedkd_flwr.privacy import is_owned
-from fedkd_flwr.protocol import EvaluateRequest, JoinRequest, Reply, TrainRequest, answer, from_records
+from fedkd_flwr.privacy.egress import leave
+from fedkd_flwr.protocol import EvaluateRequest, JoinRequest, Reply, TrainRequest
 
 app = ClientApp()
+_Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
 
 
-def _answer(message: Message, context: Context, reply: Callable[[Node], Reply]) -> Message:
-    def by_node() -> Reply:
-        return reply(Node(RunConfig.parse(context.run_config), context.node_config))
+def _answer(
+    message: Message, context: Context, kind: type[_Request], reply: Callable[[Node, _Request], Reply]
+) -> Message:
+    def by_node(request: _Request) -> Reply:
+        return reply(Node(RunConfig.parse(context.run_config), context.node_config), request)
 
-    return answer(message, by_node, is_owned(context.node_config))
+    return leave(message, context.node_config, kind, by_node)
 
 
 @app.query()
 def join(message: Message, context: Context) -> Message:
     """Say who this node is and which version of the student it holds."""
-    return _answer(message, context, lambda node: node.join(from_records(JoinRequest, message.content)))
+    return _answer(message, context, JoinRequest, Node.join)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Bring the student up to date, train teacher and student together, reply with the student's update."""
-    return _answer(message, context, lambda node: node.train(from_records(TrainRequest, message.content)))
+    return _answer(message, context, TrainRequest, Node.train)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Bring the student up to date, score it and the teacher on the node's held-out examples."""
-    return _answer(message, context, lambda node: node.evaluate(from_records(EvaluateRequest, message.content)))
+    return _answer(message, context, EvaluateRequest, Node.evaluate)

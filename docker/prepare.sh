@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Certificates, node keys and the SuperExec's secret for compose.yaml, in docker/secrets, and a look at the silos' data
-# in docker/data. What exists is kept. Run it again once the data are there: it names what a silo could not read.
+# in docker/data, where each silo's policy comes too. What exists is kept. Run it again once the data are there: it names what a silo could not read.
 # FEDERATION, an absolute path, is another folder for secrets and data than docker/, here and for compose.yaml.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,10 +16,13 @@ cd "$folder"
 chmod 644 secrets/{server.key,superexec.secret,north,south,west}
 chmod 700 data
 chmod 755 data/{north,south,west}
+for silo in north south west; do
+    [ -e "data/$silo/policy.toml" ] || install -m 644 "$here/policy.toml" "data/$silo/policy.toml"
+done
 
 code=0
 refuse() { echo "prepare.sh: $folder/$1: $2" >&2; code=1; }
-for file in data/{north,south,west}/examples.csv; do
+for file in data/{north,south,west}/{examples.csv,policy.toml}; do
     if [ -L "$file" ]; then
         refuse "$file" "a link leads nowhere inside a container: copy the file"
     elif [ ! -e "$file" ]; then

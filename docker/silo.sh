@@ -2,12 +2,15 @@
 # In a silo's container: `silo.sh run` is its SuperNode, named by $SILO; `silo.sh check` is its health check.
 set -euo pipefail
 data=/data/examples.csv
+policy=/data/policy.toml
 pause=20
 
 readable() {
-    [ -r $data ] && return
-    echo "$data is missing or not readable for uid $(id -u): docker/prepare.sh says what to do"
-    return 1
+    for file in $data $policy; do
+        [ -r $file ] && continue
+        echo "$file is missing or not readable for uid $(id -u): docker/prepare.sh says what to do"
+        return 1
+    done
 }
 
 if [ "$1" = check ]; then
@@ -23,7 +26,7 @@ stopped=
 export PATH=/pinned:$PATH # runs of the image's own app, and no other
 flower-supernode --superlink superlink:8000 --root-certificates /run/secrets/ca.crt \
     --auth-supernode-private-key /run/secrets/key \
-    --node-config "name=\"$SILO\" data-path=\"$data\" state-dir=\"/var/lib/fedkd/state\"" &
+    --node-config "name=\"$SILO\" data-path=\"$data\" policy=\"$policy\" state-dir=\"/var/lib/fedkd/state\"" &
 node=$!
 trap 'stopped=yes; kill -TERM $node' TERM INT
 code=0

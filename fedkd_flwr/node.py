@@ -43,6 +43,7 @@ from fedkd_flwr.names import is_node
 from fedkd_flwr.node_state import NodeState, NodeStore
 from fedkd_flwr.prepared import prepare
 from fedkd_flwr.privacy import is_owned, policy_of, require_named_labels, told
+from fedkd_flwr.privacy.enforcement import require_allowed, require_examples, require_label_shares
 from fedkd_flwr.privacy.payout import Terms
 from fedkd_flwr.privacy.scores import AnyReply, bounded, bounded_report, too_few
 from fedkd_flwr.privacy.secret import secret_of
@@ -87,14 +88,17 @@ class Node:
         with self._clock("setup"), at_node(name if is_node(name) else ""):
             self._config = config.for_node(node_config)
             require_named_labels(self._config, node_config)
+            self._policy = policy_of(node_config)
+            require_allowed(self._policy, self._config)
             set_threads(self._config.threads)
             self._device = choose_device(self._config.device, self._config.precision)
             self._secret = secret_of(Path(self._config.state_dir).absolute(), node_config)
             self._prepared = prepare(self._config, tuple(sorted(node_config.items())))
+            require_examples(self._policy, self._prepared.train_examples, self._wanted)
         self.name = self._prepared.name
         partition = node_config.get("partition-id")
         self._partition = int(partition) if partition is not None else 0
-        self._owned, self._policy = is_owned(node_config), policy_of(node_config)
+        self._owned = is_owned(node_config)
         self._partitions = 0 if self._owned else int(node_config["num-partitions"])
         self._stream = self._partition if partition is not None else zlib.crc32(self.name.encode())
 
@@ -261,6 +265,7 @@ class Node:
         return bounded(reply, self._policy.scores, self._prepared.held_out) if self._policy else reply
 
     def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
+        require_label_shares(self._policy, self._prepared.label_shares, label_shares)
         with self._clock("setup"):
             self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head, self._private_seed)
             if self._models.teacher is not None and self._device.autocast is not None:

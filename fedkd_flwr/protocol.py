@@ -8,6 +8,7 @@ Node and server speak in these types:
     EvaluateRequest  -> EvaluateReply   bring your student up to date, evaluate
 """
 
+import json
 from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self, TypeVar
@@ -343,7 +344,31 @@ def answer(message: Message, reply: Callable[[], Reply], owned: bool = False) ->
     try:
         return Message(to_records(reply()), reply_to=message)
     except Exception as error:
-        return Message(Error(code=REFUSED, reason=told(error, owned)), reply_to=message)
+        return refusal(message, told(error, owned))
+
+
+def refusal(message: Message, reason: str) -> Message:
+    """The reply to `message` that says why there is no other."""
+    return Message(Error(code=REFUSED, reason=reason), reply_to=message)
+
+
+def contents(reply: Message) -> bytes:
+    """All that a reply holds: the text of its body and its payload, or the reason of an error."""
+    if reply.has_error():
+        return (reply.error.reason or "").encode()
+    records = reply.content
+    texts = [str(text).encode() for record in records.config_records.values() for text in record.values()]
+    arrays = [array.data for record in records.array_records.values() for array in record.values()]
+    return b"\n".join([*texts, *arrays])
+
+
+def fields(reply: Message) -> list[str]:
+    """The names of what a reply holds."""
+    if reply.has_error():
+        return ["reason"]
+    records = reply.content
+    texts = [str(text) for record in records.config_records.values() for text in record.values()]
+    return [name for text in texts for name in json.loads(text)] + ["update"] * len(records.array_records)
 
 
 def _payload(body: Request | Reply) -> bytes:

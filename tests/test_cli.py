@@ -202,3 +202,16 @@ def test_show_without_a_history_is_one_line(tmp_path: Path) -> None:
     result = fedkd("show", str(tmp_path))
     assert result.exit_code == 2
     assert result.stderr.startswith(f"fedkd: {tmp_path} has no results yet")
+
+
+def test_silo_check_says_all_that_a_policy_does_not_allow(tmp_path: Path) -> None:
+    policy, run = str(REPOSITORY / "docker/policy.toml"), tmp_path / "run.toml"
+    run.write_text('labels = "no,yes"\n')
+    allowed = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
+    assert allowed.exit_code == 0 and "allowed" in allowed.stdout, allowed.output
+    run.write_text('learning-rate = 1e4\nmax-grad-norm = 1e-9\nnum-round = 1\ncodec = "dense"\n')
+    refused = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
+    assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 4, refused.output
+    for word in ("'learning-rate'", "'max-grad-norm'", "num-round", "'codec'", "update.min-compression"):
+        assert word in refused.stderr
+    assert fedkd("silo", "check", str(tmp_path / "none.toml"), str(run), "--app", str(REPOSITORY)).exit_code == 2

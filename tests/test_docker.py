@@ -135,6 +135,10 @@ def test_demo_data_never_replaces_a_file_and_writes_all_or_none(tmp_path: Path) 
 def test_prepare_names_the_data_that_a_container_could_not_read(tmp_path: Path) -> None:
     done = shell(DOCKER / "prepare.sh", folder=tmp_path)
     assert done.returncode == 0 and all(f"data/{silo}/examples.csv: to come" in done.stdout for silo in SILOS)
+    policies = {silo: tmp_path / "data" / silo / "policy.toml" for silo in SILOS}
+    assert {path.read_bytes() for path in policies.values()} == {(DOCKER / "policy.toml").read_bytes()}
+    assert all(path.stat().st_mode & 0o004 for path in policies.values())
+    policies["west"].write_text("[runs]\nmax-rounds = 3\n")
     secrets = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     assert {Path(body["file"]).name for body in COMPOSE["secrets"].values()} <= set(secrets)
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0 and (tmp_path / "data").stat().st_mode & 0o077 == 0
@@ -150,6 +154,7 @@ def test_prepare_names_the_data_that_a_container_could_not_read(tmp_path: Path) 
     said = done.stderr.splitlines()
     assert done.returncode == 1 and len(said) == 2
     assert "south/examples.csv" in said[0] and "chmod" in said[0] and "west/examples.csv" in said[1]
+    assert policies["west"].read_text() == "[runs]\nmax-rounds = 3\n", "its owner's"
     files["south"].chmod(0o644)
     files["west"].unlink()
     assert shell(DOCKER / "prepare.sh", folder=tmp_path).returncode == 0
@@ -259,3 +264,11 @@ def test_an_interrupt_ends_the_log_and_says_where_the_results_will_be(docker: Pa
 def test_run_needs_a_name(docker: Path, arguments: list[str]) -> None:
     assert run(docker, *arguments).returncode == 2
     assert not (docker / "notes").exists()
+
+
+def test_a_silo_has_the_policy_in_its_folder() -> None:
+    """It is mounted with the data, read-only."""
+    script = (DOCKER / "silo.sh").read_text()
+    assert "policy=/data/policy.toml" in script and 'policy=\\"$policy\\"' in script
+    for silo in SILOS:
+        assert f"${{FEDERATION:-.}}/data/{silo}:/data:ro" in SERVICES[silo]["volumes"]

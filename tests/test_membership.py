@@ -85,7 +85,8 @@ def test_nodes_that_refuse_say_who_they_are_and_why(run_config: Config, wrong: d
     with pytest.raises(RunError, match=rf"1 nodes can take part, min-train-nodes is 2; node north: {problem}"):
         run_server(
             LoopbackGrid(
-                run_config(device="cpu", labels="negative,neutral,positive"), [*nodes(1), {"name": "north"} | wrong]
+                run_config(device="cpu", labels="negative,neutral,positive"),
+                [*nodes(1), {"name": "north", "policy": "off"} | wrong],
             )
         )
 

@@ -102,7 +102,7 @@ def test_fewer_rounds_than_are_done_are_refused(run_config: Config) -> None:
 
 def test_a_start_that_fails_leaves_nothing_and_its_name_free(run_config: Config, tmp_path: Path) -> None:
     """No node is there; or those that are there cannot take part, as their data are not."""
-    gone = [{"data-path": "no.csv", "labels": "a,b"}] * 2
+    gone = [{"data-path": "no.csv", "labels": "a,b", "policy": "off"}] * 2
     for places, message in ((nodes(1), "1 nodes can take part"), (gone, "no file at its data-path")):
         with pytest.raises(RunError, match=message):
             run_server(LoopbackGrid(run_config(), places))

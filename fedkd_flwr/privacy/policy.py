@@ -29,14 +29,16 @@ class RunLimits(_Group):
     Attributes:
         tasks: that a run may have; empty: any.
         max_rounds: of a run.
-        max_runs_a_day: that may join within 24 hours, each counted once.
+        max_runs_a_day: that may begin within 24 hours, each counted once.
         max_bytes_a_run: that leave this node for a run.
+        max_answers: updates and scores of this node that a run may get, repeats among them.
     """
 
     tasks: Names = ()
     max_rounds: int = Field(default=500, ge=1)
     max_runs_a_day: int = Field(default=20, ge=1)
     max_bytes_a_run: int = Field(default=500_000_000, ge=1)
+    max_answers: int = Field(default=1200, ge=1)
 
 
 class DataLimits(_Group):
@@ -57,9 +59,10 @@ class TrainingLimits(_Group):
     Attributes:
         max_learning_rate: of any group of parameters, factors included.
         min_grad_norm: the least `max-grad-norm`; 0, which never clips, is allowed.
-        min_batch_size: examples of a forward pass.
+        min_batch_size: examples of an optimiser step, all its batches together.
         min_examples: training examples that take part in one update at least.
         max_epochs: passes over the training examples in one round.
+        max_class_weight: how much more an example may weigh in the loss than one of another class.
     """
 
     max_learning_rate: float = Field(default=0.05, gt=0)
@@ -67,16 +70,17 @@ class TrainingLimits(_Group):
     min_batch_size: int = Field(default=8, ge=1)
     min_examples: int = Field(default=64, ge=1)
     max_epochs: int = Field(default=20, ge=1)
+    max_class_weight: float = Field(default=100.0, ge=1)
 
 
 class UpdateLimits(_Group):
     """What an update may hold.
 
     Attributes:
-        min_compression: an update is at least so many times smaller than what it is of, as float32.
+        min_compression: an update is at least so many times smaller than as float32; 4 bits a number are just enough.
     """
 
-    min_compression: float = Field(default=8.0, ge=1)
+    min_compression: float = Field(default=7.5, ge=1)
 
 
 class ScoreLimits(_Group):

@@ -47,7 +47,7 @@ chmod 644 data/west/examples.csv
 up
 
 echo "--- a silo killed in the second round"
-config='labels="negative,neutral,positive" num-rounds=4 local-steps=2 batch-size=16 max-test-examples=32'
+config='labels="negative,neutral,positive" num-rounds=4 local-steps=2 batch-size=32 max-test-examples=32'
 "$root/docker/run.sh" $run "$config" &
 runner=$!
 until_trains west 2 $runner
@@ -82,6 +82,10 @@ for kind in container network; do
 done
 up
 "$root/docker/run.sh" --resume $run
+
+echo "--- what left a silo"
+compose exec -T north tail -n 1 /var/lib/fedkd/state/egress.jsonl | grep '"message": "evaluate".*"sha256"' \
+    || fail "north has no line of its last answer"
 
 "$python" - runs/stopped "runs/$run" <<'P'
 import csv, json, sys

@@ -82,7 +82,11 @@ def test_a_run_config_moves_no_state(run_config: Config, place: Path) -> None:
     """The state lies where the owner says, or below the folder in which the node was started."""
     raw = run_config(labels="negative,neutral,positive", state_dir=str(place / "elsewhere"))
     for own in ({"state-dir": str(place / "owner")}, {}):
-        ask(raw, {"name": "north", "data-path": str(place / "north.csv"), **own}, JoinRequest(lineage=LINEAGE))
+        ask(
+            raw,
+            {"name": "north", "data-path": str(place / "north.csv"), "policy": "off", **own},
+            JoinRequest(lineage=LINEAGE),
+        )
     assert not (place / "elsewhere" / "examples").exists()
     assert (place / "owner" / "examples").is_dir() and (place / "start" / "state" / "examples").is_dir()
 

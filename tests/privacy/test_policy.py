@@ -1,11 +1,15 @@
 """What the owner of a node allows."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.privacy import Policy, policy_of
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_node_with_data_of_its_own_has_a_policy_unless_its_owner_switches_it_off(tmp_path: Path) -> None:
@@ -30,3 +34,16 @@ def test_a_policy_that_is_none_is_refused_by_file_and_key(tmp_path: Path, text: 
 
     with pytest.raises(ConfigError, match=rf"policy {file}: .*{named}"):
         Policy.read(file)
+
+
+def _keys(policy: dict[str, Any]) -> set[str]:
+    return {f"{group}.{key}" for group, keys in policy.items() for key in keys}
+
+
+def test_the_policy_that_ships_is_the_default_one_with_every_key_explained() -> None:
+    file = ROOT / "docker/policy.toml"
+    assert Policy.read(file) == Policy()
+    written = tomllib.loads(file.read_text())
+    assert _keys(written) == _keys(Policy().model_dump(by_alias=True))
+    lines = [line for line in file.read_text().splitlines() if "=" in line.partition("#")[0]]
+    assert all(line.partition("#")[2].strip() for line in lines), lines

@@ -230,7 +230,7 @@ def test_no_reply_holds_a_cell_a_column_or_a_path(
 def test_a_node_that_takes_part_tells_no_path_and_no_host(run_config: Config, ward: Path) -> None:
     """Also one without a name: it is called by what stands for its path."""
     (ward / f"{SECRET}.csv").write_text(table())
-    node = {"data-path": str(ward / f"{SECRET}.csv"), "state-dir": str(ward / "state")}
+    node = {"data-path": str(ward / f"{SECRET}.csv"), "state-dir": str(ward / "state"), "policy": "off"}
     raw = run_config(**LABELS)
     joined = ask(raw, node, JoinRequest(lineage=LINEAGE))
     info = from_records(JoinReply, joined.content)
@@ -307,7 +307,7 @@ def test_owners_pin_columns_and_labels(run_config: Config, ward: Path) -> None:
 
 def test_labels_of_the_owners_policy_serve_where_a_run_names_none(run_config: Config, ward: Path) -> None:
     (ward / "x.csv").write_text(table())
-    (ward / "policy.toml").write_text('[data]\nlabels = ["yes", "no"]\n')
+    (ward / "policy.toml").write_text('[data]\nlabels = ["yes", "no"]\n[training]\nmin-examples = 1\n')
     node = silo("north", ward / "x.csv", ward / "state", policy=str(ward / "policy.toml"))
     info = from_records(JoinReply, ask(run_config(), node, JoinRequest(lineage=LINEAGE)).content)
     assert info.labels == ("yes", "no")

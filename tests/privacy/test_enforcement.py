@@ -1,0 +1,123 @@
+"""What a policy refuses: each limit, by key, before any data are opened."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedkd_flwr.codec import Budget, Uniform, UpdateCodec
+from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError, FedKDError, ProtocolError
+from fedkd_flwr.node import Node
+from fedkd_flwr.privacy import Policy
+from fedkd_flwr.privacy.enforcement import require_examples, require_label_shares, require_small, violations
+
+# Run-config keys that break a limit, the key that is named, the policy key.
+BROKEN: list[tuple[dict[str, Any], str, str]] = [
+    ({"num-rounds": 501}, "num-rounds", "runs.max-rounds"),
+    ({"learning-rate": 1e4}, "learning-rate", "training.max-learning-rate"),
+    ({"teacher-learning-rate": 1.0}, "teacher-learning-rate", "training.max-learning-rate"),
+    ({"head-learning-rate-factor": 1e9}, "head-learning-rate-factor", "training.max-learning-rate"),
+    ({"max-grad-norm": 1e-9}, "max-grad-norm", "training.min-grad-norm"),
+    ({"batch-size": 4, "local-steps": 16}, "batch-size", "training.min-batch-size"),
+    ({"local-steps": 1}, "local-steps", "training.min-examples"),
+    ({"local-steps": 0, "local-epochs": 21}, "local-epochs", "training.max-epochs"),
+    ({"labels": "a,b", "class-weights": "0.0000001,1"}, "class-weights", "training.max-class-weight"),
+    ({"codec": "dense"}, "codec", "update.min-compression"),
+    ({"codec": "dense", "bits": 8}, "codec", "update.min-compression"),
+    ({"method": "fedavg"}, "codec", "update.min-compression"),
+    ({"budget": "2x"}, "budget", "update.min-compression"),
+]
+ALLOWED: list[dict[str, Any]] = [
+    {},
+    {"method": "local"},
+    {"method": "fedavg", "codec": "budget"},
+    {"method": "fedkd-paper"},
+    {"codec": "rotated"},
+    {"codec": "dense", "bits": 4},
+    {"budget": "5MB/run", "num-rounds": 100},
+    {"max-grad-norm": 0.0},
+    {"batch-size": 4, "gradient-accumulation": 8},
+    {"local-steps": 0, "local-epochs": 3},
+    {"labels": "a,b", "class-weights": "1,5"},
+]
+OWNERS = Policy.model_validate(
+    {"runs": {"tasks": ["multi-label"]}, "data": {"columns": ["note", "label"], "labels": ["yes", "no"]}}
+)
+
+
+def found(policy: Policy, raw: dict[str, Any]) -> list[str]:
+    return [f"{each.key} {each.limit}" for each in violations(policy, RunConfig.parse(raw))]
+
+
+@pytest.mark.parametrize(("changes", "key", "limit"), BROKEN, ids=str)
+def test_each_limit_is_held_by_key(defaults: dict[str, Any], changes: dict[str, Any], key: str, limit: str) -> None:
+    (found,) = violations(Policy(), RunConfig.parse(defaults | changes))
+    assert (found.key, found.limit) == (key, limit)
+    assert f"run-config key '{key}' is " in str(found) and f"policy key '{limit}' allows " in str(found)
+
+
+@pytest.mark.parametrize("changes", ALLOWED, ids=str)
+def test_what_people_run_is_allowed(defaults: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert found(Policy(), defaults | changes) == []
+
+
+def test_tasks_columns_and_labels_are_the_owners(defaults: dict[str, Any]) -> None:
+    assert found(OWNERS, defaults) == ["task runs.tasks", "text-column data.columns", "labels data.labels"]
+    right = {"task": "multi-label", "text-column": "note", "labels": "no,yes"}
+    assert found(OWNERS, defaults | {"dataset": "csv:x"} | right) == []
+    assert found(OWNERS, defaults | {"dataset": "csv:x"} | right | {"text-pair-column": "name"}) == [
+        "text-pair-column data.columns"
+    ]
+
+
+def test_what_leaves_of_a_refusal_has_no_name_that_only_the_owner_knows(defaults: dict[str, Any]) -> None:
+    for violation in violations(OWNERS, RunConfig.parse(defaults | {"labels": "a,b"})):
+        assert "note" not in violation.outside and "yes" not in violation.outside
+
+
+def test_a_node_refuses_before_it_opens_its_data(run_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """All at once; the file is not there, and nobody looked for it."""
+    raw = RunConfig.parse(run_config(labels="a,b", learning_rate=1e4, max_grad_norm=1e-9))
+    node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "state-dir": str(tmp_path / "north")}
+    with pytest.raises(ConfigError) as refused:
+        Node(raw, node)
+    assert "'learning-rate'" in refused.value.outside and "'max-grad-norm'" in refused.value.outside
+    assert not (tmp_path / "north").exists()
+    with pytest.raises(FedKDError, match="no such file"):
+        Node(raw, node | {"policy": "off"})
+
+
+def test_a_node_with_few_examples_takes_no_part_and_none_is_used_too_often() -> None:
+    require_examples(Policy(), 64, 64 * 20)
+    require_examples(None, 1, 1000)
+    with pytest.raises(ConfigError, match=r"training\.min-examples"):
+        require_examples(Policy(), 63, 63)
+    with pytest.raises(ConfigError, match=r"training\.max-epochs"):
+        require_examples(Policy(), 64, 64 * 20 + 1)
+
+
+def test_label_shares_that_leave_one_class_all_weight_are_refused() -> None:
+    require_label_shares(Policy(), (0.001, 0.999), (0.5, 0.5))
+    with pytest.raises(ProtocolError, match=r"training\.max-class-weight"):
+        require_label_shares(Policy(), (0.99, 0.01), (1e-6, 0.9))
+    with pytest.raises(ProtocolError, match=r"training\.max-class-weight"):
+        require_label_shares(Policy(), (0.99, 0.01), (0.5,))
+
+
+@pytest.mark.parametrize("shape", [(64, 32), (4, 3)])
+def test_an_update_is_held_to_the_bytes_of_its_numbers(shape: tuple[int, ...]) -> None:
+    """Names and shapes of a tiny model are larger than its numbers: they do not count."""
+    torch.manual_seed(0)
+    update = {f"layer.{i}.of.a.long.name": torch.randn(shape) for i in range(4)}
+    dense = 4 * 4 * shape[0] * shape[1]
+    require_small(Policy(), UpdateCodec(allocation=Budget(400)).encode(update).to_bytes()[:0])
+    least = UpdateCodec(allocation=Budget(10_000)).encode({n: t * 0 for n, t in update.items()}).nbytes
+    require_small(Policy(), UpdateCodec(allocation=Budget(least + dense // 9)).encode(update).to_bytes())
+    for codec in (UpdateCodec(allocation=Uniform()), UpdateCodec(allocation=Uniform(), bits=8)):
+        data = codec.encode(update).to_bytes()
+        require_small(None, data)
+        with pytest.raises(ProtocolError, match=r"update\.min-compression"):
+            require_small(Policy(), data)
