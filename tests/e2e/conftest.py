@@ -83,10 +83,11 @@ def federation(tmp_path_factory: pytest.TempPathFactory, tweets_csv: Path) -> It
 
 @pytest.fixture
 def config(federation: Federation, run_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A run of silos with files of their own; nothing that a silo's node config says."""
+    """A run that the default policy allows of silos with files of their own; nothing that a node config says."""
 
     def build(**changes: Any) -> dict[str, Any]:
         settings = {"labels": "negative,neutral,positive", "local_steps": 3, "node_wait_seconds": 120}
+        settings |= {"batch_size": 32, "codec": "budget", "budget": "16x", "test_fraction": 0.2}
         built = run_config(runs_dir=str(federation.server.home / "runs"), **(settings | changes))
         return {key: value for key, value in built.items() if key not in ("dataset", "state-dir")}
 

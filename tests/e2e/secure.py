@@ -110,6 +110,7 @@ class Federation:
                 (f"{silo.silo}.pub", silo.home / "etc", etc),
             ):
                 (target / name).write_bytes((source / name).read_bytes())
+            (silo.home / "etc" / "policy.toml").write_bytes((ROOT / "docker/policy.toml").read_bytes())
             server.sh(silo.here(commands("The operator")[0]).replace(str(silo.home), str(server.home)))
             pin, supernode, _ = commands("A silo")
             silo.sh(silo.here(pin))

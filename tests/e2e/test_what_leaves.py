@@ -39,7 +39,7 @@ def test_no_cell_no_unnamed_column_and_no_path_reaches_the_server(
     deployment.superlink()
     for name, (content, own) in SILOS.items():
         (ward / f"{name}.csv").write_bytes(content)
-        place = f'name="{name}" data-path="{ward}/{name}.csv" state-dir="{ward}/state" threads=1'
+        place = f'name="{name}" data-path="{ward}/{name}.csv" state-dir="{ward}/state" threads=1 policy="off"'
         deployment.supernode(name, f"{place} {own}")
     until(lambda: deployment.log("superlink").count("Activated node_id") == len(SILOS), 120, deployment.logs)
     changes = {"labels": "no,yes", "num_rounds": 1, "local_steps": 1, "min_train_nodes": 1, "node_wait_seconds": 60}
