@@ -78,8 +78,7 @@ def leave(
 
     if not is_owned(node_config):
         return answer(message, reply)
-    asked = _asked(message, node_config, kind)
-    path = Path(str(node_config.get("state-dir", STATE_DIR))).absolute() / EGRESS
+    asked, path = _asked(message, node_config, kind), _path(node_config)
     try:
         with _opened(path) as file:
             before = _lines(file)
@@ -106,9 +105,30 @@ def leave(
         return refusal(message, UNSAID)
 
 
+def refuse(message: Message, node_config: Mapping[str, Any], reason: str) -> Message:
+    """The reply that only says why there is no other, written down where the node has data of its own."""
+    made = refusal(message, reason)
+    if not is_owned(node_config):
+        return made
+    try:
+        with _opened(_path(node_config)) as file:
+            _append(file, _Asked(_name(node_config), message.metadata.message_type), made)
+        return made
+    except Exception:
+        _log.exception("fedkd: %s cannot be written, so nothing leaves", _path(node_config))
+        return refusal(message, UNSAID)
+
+
+def _path(node_config: Mapping[str, Any]) -> Path:
+    return Path(str(node_config.get("state-dir", STATE_DIR))).absolute() / EGRESS
+
+
+def _name(node_config: Mapping[str, Any]) -> str:
+    return str(node_config.get("name") or fitting(Path(str(node_config["data-path"])).stem))
+
+
 def _asked(message: Message, node_config: Mapping[str, Any], kind: type[_Request]) -> _Asked:
-    node = str(node_config.get("name") or fitting(Path(str(node_config["data-path"])).stem))
-    name = kind.__name__.removesuffix("Request").lower()
+    node, name = _name(node_config), kind.__name__.removesuffix("Request").lower()
     try:
         request = from_records(kind, message.content)
     except Exception:  # whatever it is, the answer says so

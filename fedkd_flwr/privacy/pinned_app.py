@@ -11,13 +11,12 @@ from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
 import fedkd_flwr
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.privacy.approved import approved
-from fedkd_flwr.protocol import REFUSED
 
 log = getLogger("flwr")
 
@@ -83,8 +82,10 @@ def _installed() -> Handler:
 
 def _refusing(reason: str) -> Handler:
     def refuse(message: Message, context: Context) -> Message:
+        from fedkd_flwr.privacy.egress import refuse as written
+
         line = f"node {context.node_config.get('name', context.node_id)} {reason}"
         log.error("fedkd: %s", line)
-        return Message(Error(code=REFUSED, reason=line), reply_to=message)
+        return written(message, context.node_config, line)
 
     return refuse

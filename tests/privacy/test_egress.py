@@ -14,7 +14,7 @@ from flwr.app import Message
 
 from fedkd_flwr.codec import Uniform, UpdateCodec
 from fedkd_flwr.errors import DataError
-from fedkd_flwr.privacy.egress import EGRESS, UNSAID, leave
+from fedkd_flwr.privacy.egress import EGRESS, UNSAID, leave, refuse
 from fedkd_flwr.protocol import JoinReply, JoinRequest, Refresh, Reply, TrainReply, TrainRequest, contents, to_records
 
 LINEAGE, OTHER = 16 * "a", 16 * "b"
@@ -155,3 +155,9 @@ def test_lines_of_several_at_once_stay_whole_and_no_limit_is_passed(north: Silo,
         replies = list(pool.map(lambda _: train(node), range(12)))
     assert sum(not reply.has_error() for reply in replies) == 5
     assert len(lines(tmp_path)) == 12
+
+
+def test_a_refusal_of_another_app_is_a_line(north: Silo, tmp_path: Path) -> None:
+    message = Message(to_records(JoinRequest(lineage=LINEAGE)), dst_node_id=1, message_type="query")
+    assert refuse(message, north(), "approved apps only").error.reason == "approved apps only"
+    assert [(line["message"], line["error"]) for line in lines(tmp_path)] == [("query", "approved apps only")]
