@@ -192,6 +192,8 @@ def _of_training(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
             "training.min-examples",
             f"{training.min_examples} at least",
         )
+    if config.task != "image-classification" and config.max_length < training.min_length:
+        yield Violation("max-length", str(config.max_length), "training.min-length", f"{training.min_length} at least")
     if config.local_steps == 0 and config.local_epochs > training.max_epochs:
         allowed = f"{training.max_epochs} at most"
         yield Violation("local-epochs", str(config.local_epochs), "training.max-epochs", allowed)

@@ -56,11 +56,14 @@ class DataLimits(_Group):
 class TrainingLimits(_Group):
     """How a run may train: what keeps single examples from being read off an update.
 
+    The defaults are by measurement (docs/results/privacy.md).
+
     Attributes:
         max_learning_rate: of any group of parameters, factors included.
         min_grad_norm: the least `max-grad-norm`; 0, which never clips, is allowed.
         min_batch_size: examples of an optimiser step, all its batches together.
         min_examples: training examples that take part in one update at least.
+        min_length: tokens that a run must read of a text at least, `max-length`: fewer are easier to tell apart.
         max_epochs: passes over the training examples in one round.
         max_class_weight: how much more an example may weigh in the loss than one of another class.
     """
@@ -68,7 +71,8 @@ class TrainingLimits(_Group):
     max_learning_rate: float = Field(default=0.05, gt=0)
     min_grad_norm: float = Field(default=0.1, ge=0)
     min_batch_size: int = Field(default=8, ge=1)
-    min_examples: int = Field(default=64, ge=1)
+    min_examples: int = Field(default=256, ge=1)
+    min_length: int = Field(default=32, ge=1)
     max_epochs: int = Field(default=20, ge=1)
     max_class_weight: float = Field(default=100.0, ge=1)
 
@@ -77,10 +81,10 @@ class UpdateLimits(_Group):
     """What an update may hold.
 
     Attributes:
-        min_compression: an update is at least so many times smaller than as float32; 4 bits a number are just enough.
+        min_compression: an update is at least so many times smaller than as float32.
     """
 
-    min_compression: float = Field(default=7.5, ge=1)
+    min_compression: float = Field(default=128.0, ge=1)
 
 
 class ScoreLimits(_Group):

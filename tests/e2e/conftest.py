@@ -105,7 +105,10 @@ def in_one_process(
         for name, silo in federation.silos.items():
             (tmp_path / name).mkdir()
             shutil.copy(silo.home / "state" / "secret", tmp_path / name)
-            nodes.append({"name": name, "data-path": str(silo.home / f"{name}.csv"), "state-dir": str(tmp_path / name)})
+            place = {"data-path": silo.home / f"{name}.csv", "policy": silo.home / "etc" / "policy.toml"}
+            nodes.append(
+                {"name": name} | {key: str(path) for key, path in (place | {"state-dir": tmp_path / name}).items()}
+            )
         grid = LoopbackGrid(defaults | settings | {"runs-dir": str(tmp_path)}, nodes)
         grid.fault = fault
         return load_file(run_server(grid) / "student/model.safetensors")

@@ -8,6 +8,9 @@ from federation import silo
 from reading import CORNER, ISSUE, Vocabulary, attack, read, tokens_of, write_silo
 
 from fedkd_flwr.config import RunConfig
+from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.privacy import Policy
+from fedkd_flwr.privacy.enforcement import violations
 
 READ = 0.4
 """Distance from the span below which a token was read: dropout of a tenth leaves a third."""
@@ -40,6 +43,34 @@ def test_without_a_policy_the_texts_of_a_batch_can_be_read(
     reading = read(vocabulary, found, found.tokens, tokens_of(silos[0]) - found.tokens, READ)
 
     assert reading.recovered > 0.9 and reading.wrong < 0.02
+
+
+def test_the_same_run_is_refused_under_the_default_policy(
+    run: dict[str, Any], silos: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"training\.max-learning-rate") as caught:
+        attack(run, silo("east", silos[0], tmp_path / "state", policy=""), ISSUE)
+
+    assert "training.min-grad-norm" in str(caught.value) and "update.min-compression" in str(caught.value)
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("further", "limit"),
+    [
+        ({"batch-size": 255}, "training.min-examples"),
+        ({"max-length": 31}, "training.min-length"),
+        ({"budget": "127x"}, "update.min-compression"),
+        ({"codec": "rotated", "bits": 1, "budget": "384x"}, "update.min-compression"),
+        ({"learning-rate": 0.051}, "training.max-learning-rate"),
+        ({"max-grad-norm": 0.09}, "training.min-grad-norm"),
+    ],
+)
+def test_the_corner_is_the_most_that_the_default_policy_allows(
+    run: dict[str, Any], further: dict[str, Any], limit: str
+) -> None:
+    assert violations(Policy(), RunConfig.parse(run | CORNER)) == []
+    assert limit in {violation.limit for violation in violations(Policy(), RunConfig.parse(run | CORNER | further))}
 
 
 def test_what_the_default_policy_allows_at_most_is_read_no_better_than_from_other_texts(
