@@ -157,7 +157,7 @@ def _where_undefined(rounds: Sequence[Mapping[str, Any]], metrics: Metrics) -> I
     last = next((entry for entry in reversed(rounds) if entry["nodes"]), None)
     for name, heading in zip(metrics.shown, metrics.headings, strict=True):
         if last and (count := last.get("nodes-scored", {}).get(name)) is not None:
-            yield f"{heading}: over {count} of {len(last['nodes'])} nodes; undefined of the others' held-out rows"
+            yield f"{heading}: over {count} of {len(last['nodes'])} nodes; undefined or withheld at the others"
 
 
 def _whose_labels(rounds: Sequence[Round]) -> Iterator[str]:

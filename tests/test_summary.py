@@ -126,7 +126,7 @@ def test_undefined_scores_are_left_out_and_a_footnote_counts_the_nodes_that_have
     scores = {"accuracy": 0.5, "span-f1": 0.25, "loss": 1.0}
     of_words = {"config": {"task": "token-classification"}}
     found = history_of(round_of(1, **some, student=scores, teachers=scores), initial=None) | of_words
-    assert "F1: over 2 of 3 nodes; undefined of the others' held-out rows" in printed(found, 100)
+    assert "F1: over 2 of 3 nodes; undefined or withheld at the others" in printed(found, 100)
     scores = {"accuracy": 0.5, "loss": 1.0}
     found = history_of(round_of(1, **none, student=scores, teachers=scores), initial=None) | of_words
     assert "1 2/3 0.500 0.500 0.100 0.050 400.0 40.0" in printed(found, 100)

@@ -35,7 +35,7 @@ up() {
 }
 
 "$root/docker/prepare.sh"
-"$python" "$root/docker/demo_data.py" 20
+"$python" "$root/docker/demo_data.py" 10
 echo "--- data that a silo's user cannot read"
 chmod 600 data/west/examples.csv
 ! "$root/docker/prepare.sh" > /dev/null 2>&1 || fail "prepare.sh did not see it"
