@@ -16,6 +16,7 @@ from fedkd_flwr.config import RunConfig
 from fedkd_flwr.cpus import available_cpus
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.launcher import Job, Verdict
+from fedkd_flwr.privacy.leaving import EVALUATE, JOIN, TRAIN
 from fedkd_flwr.processes import Interrupted
 
 REPOSITORY = Path(__file__).parent.parent
@@ -215,3 +216,28 @@ def test_silo_check_says_all_that_a_policy_does_not_allow(tmp_path: Path) -> Non
     for word in ("'learning-rate'", "'max-grad-norm'", "num-round", "'codec'", "update.min-compression"):
         assert word in refused.stderr
     assert fedkd("silo", "check", str(tmp_path / "none.toml"), str(run), "--app", str(REPOSITORY)).exit_code == 2
+
+
+def test_silo_preview_prints_each_field_that_would_leave_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"secret text {number},{'no' if number % 3 else 'yes'}" for number in range(400)]
+    (tmp_path / "north.csv").write_text("\n".join(["text,label", *rows, ""]))
+    run = f'teacher="{tiny_bert}" student-layers=2 labels="yes,no" budget="1kB" num-rounds=2'
+    before = sorted(tmp_path.rglob("*"))
+    result = fedkd(
+        "silo", "preview", run, "--app", str(REPOSITORY), "--node-config", 'name="north" data-path="north.csv"'
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert sorted(tmp_path.rglob("*")) == before
+    for field in (*JOIN, *TRAIN, *EVALUATE):
+        assert f"  {field}" in result.stdout, field
+    for told in ('node = "north"', 'labels = ["yes", "no"]', "train_examples = 360", "; 1,000 bytes at most, of "):
+        assert told in result.stdout
+    assert "secret" not in result.stdout and str(tmp_path) not in result.stdout
+    refused = fedkd(
+        "silo", "preview", run + " local-steps=1", "--app", str(REPOSITORY),
+        "--node-config", 'name="north" data-path="north.csv"',
+    )  # fmt: skip
+    assert refused.exit_code == 2 and "training.min-examples" in refused.output
