@@ -48,6 +48,7 @@ def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Con
 
 
 CONSTANT = [1.0] * 6
+OWN = {"architecture": "nested", "teacher_own_share": 0.8}
 LINEAR = [1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
 
 
@@ -111,6 +112,6 @@ def test_what_travels_settles_in_all_steps_but_the_first_48(
 def test_a_teacher_keeps_its_own_as_far_as_rates_of_what_travels_have_fallen(
     run_config: Config, decay: str, rounds: int, steps: int, shares: list[float]
 ) -> None:
-    config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds, teacher_own_share=0.8))
+    config = RunConfig.parse(run_config(learning_rate_decay=decay, num_rounds=rounds, **OWN))
     found = [own_share(config, round, steps) for round in range(rounds + 1)]
     assert found == pytest.approx([0.8 * share for share in shares])

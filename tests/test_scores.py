@@ -68,7 +68,7 @@ def test_what_is_undefined_at_a_node_is_left_out_of_its_scores_and_of_the_mean(
     nothing_to_find.write_text("text,label\nlovely flight,no\nso kind,no\n")
     own = {"dataset": f"csv:{opinions}", "partition": "natural", "labels": "no,yes"}
     rows = {"server_test_data": f"csv:{nothing_to_find}", "test_fraction": 0.4, "max_test_examples": 0}
-    raw = run_config(**own, **rows, num_rounds=1)
+    raw = run_config(**own, **rows, num_rounds=1, max_weight_share=1.0)
     found = history(run_server(LoopbackGrid(raw, nodes(3))))
     assert found["rounds"][0]["server"].keys() == {"accuracy", "macro-f1", "loss"}
     for board in (found["initial"], found["rounds"][0]):
