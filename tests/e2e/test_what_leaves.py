@@ -22,7 +22,7 @@ def table(header: str = f"text,label,{SECRET}-hiv\n", word: str = "text") -> str
 
 
 SILOS: dict[str, tuple[bytes, str]] = {
-    "good": (table().encode(), 'policy="off"'),
+    "good": (table().encode(), ""),
     "latin": (table(word="Müller").encode("latin-1"), ""),
     "headless": (table(header="").encode(), ""),
     "mistaken": (table().encode(), 'label-column="text"'),
