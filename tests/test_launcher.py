@@ -160,7 +160,7 @@ def test_hanging_run_is_stopped(
 ) -> None:
     monkeypatch.setattr(launcher, "_POLL_SECONDS", 2.0)
     began = time.monotonic()
-    verdict, _ = lines_of(job(tmp_path, "hang", **{limit: 8.0}))
+    verdict, _ = lines_of(job(tmp_path, "hang", **{limit: {"timeout": 20.0, "silence": 8.0}[limit]}))
     assert not verdict.completed
     assert words in verdict.reason
     assert verdict.reason.endswith("the last line of its log: about to hang")
