@@ -156,7 +156,7 @@ def _require_room(policy: Policy | None, lines: Sequence[Mapping[str, Any]], ask
     today = sum(datetime.now(UTC) - time < _DAY for time in begun.values())
     if asked.lineage not in begun and today >= runs.max_runs_a_day:
         raise ProtocolError(
-            f"node {asked.node} has begun {today} runs within 24 hours: policy key 'runs.max-runs-a-day' allows no more"
+            f"it has begun {today} runs within 24 hours: policy key 'runs.max-runs-a-day' allows no more"
         )
     if asked.kind in _ANSWERS and answers >= runs.max_answers:
         raise ProtocolError(f"this run has had {answers} answers: policy key 'runs.max-answers' allows no more")

@@ -120,6 +120,14 @@ def test_runs_of_a_day_are_counted_from_the_lines_and_one_that_began_goes_on(nor
     assert not join(node, OTHER).has_error(), "a day later"
 
 
+def test_a_node_without_a_name_is_not_called_by_its_file(north: Silo, tmp_path: Path) -> None:
+    node = {key: value for key, value in north({"max-runs-a-day": 1}).items() if key != "name"}
+    node["data-path"] = str(tmp_path / "hiv-ward.csv")
+    assert not join(node).has_error()
+    reason = join(node, OTHER).error.reason
+    assert "'runs.max-runs-a-day'" in reason and "hiv" not in reason
+
+
 def test_answers_and_bytes_of_a_run_are_bounded(north: Silo, tmp_path: Path) -> None:
     node = north({"max-answers": 2})
     assert [train(node).has_error() for _ in range(3)] == [False, False, True]
