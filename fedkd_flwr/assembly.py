@@ -25,7 +25,7 @@ from fedkd_flwr.distillation import (
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.image_models import build_image_classifier, image_head, noise
 from fedkd_flwr.models import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
-from fedkd_flwr.pretrained import depth, one_line, reading
+from fedkd_flwr.pretrained import cause, depth, reading
 from fedkd_flwr.tasks.regression import scale
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
         raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
     except Exception as error:  # whatever a family of models raises
         raise ModelError(
-            f"teacher {config.teacher!r}: its first layers cannot be tried as a student ({one_line(error)}): "
+            f"teacher {config.teacher!r}: its first layers cannot be tried as a student ({cause(error)}): "
             "set architecture to 'separate'"
         ) from None
 

@@ -10,7 +10,7 @@ from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.image_models import has_layers, load_image_processor
 from fedkd_flwr.models import encoder_family, read_text_config
 from fedkd_flwr.positions import limit
-from fedkd_flwr.pretrained import load_tokenizer, one_line, read_config, reading
+from fedkd_flwr.pretrained import cause, load_tokenizer, read_config, reading
 from fedkd_flwr.tasks.image_classification import ImageClassification
 from fedkd_flwr.tasks.text import read_alike
 
@@ -142,5 +142,5 @@ def _check_takes(reference: str, shape: tuple[int, int, int], batch_norm: str) -
     except Exception as error:  # whatever a family of models raises
         raise ModelError(
             f"model {reference!r} does not take images of {' x '.join(map(str, shape))} (channels, height, width), "
-            f"as the teacher's image processor makes them: {one_line(error)}"
+            f"as the teacher's image processor makes them: {cause(error)}"
         ) from None

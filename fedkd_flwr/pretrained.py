@@ -122,10 +122,10 @@ def reading(reference: str, doing: str = "be read") -> Iterator[None]:
         raise
     except Exception as error:  # whatever a family of models raises
         hint = f" (a model is {', '.join(_BUNDLED)}, a local folder or a Hugging Face id)" if doing == "be read" else ""
-        raise ModelError(f"model {reference!r} cannot {doing}: {one_line(error)}{hint}") from None
+        raise ModelError(f"model {reference!r} cannot {doing}: {cause(error)}{hint}") from None
 
 
-def one_line(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """Why a model cannot be used, of what a family of `transformers` raises about it."""
     text = str(error)
     if "trust_remote_code" in text or "custom code" in text:

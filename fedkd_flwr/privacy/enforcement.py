@@ -208,7 +208,7 @@ def _of_codec(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
     limit = policy.update.min_compression
     if "student" not in config.parts.trains:
         return
-    codec = config.parts.codec if config.codec == "auto" else config.codec
+    codec = config.codec_kind
     chosen = f"{config.codec!r}" + (
         f", which is {codec!r} of method {config.method!r}" if config.codec == "auto" else ""
     )
