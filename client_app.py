@@ -6,11 +6,16 @@ from typing import TypeVar
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-import fedkd_flwr.libraries  # noqa: F401
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.node import Node
+import fedkd_flwr.runtime.libraries  # noqa: F401
+from fedkd_flwr.client.client import Node
+from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.messages import (
+    EvaluateRequest,
+    JoinRequest,
+    Reply,
+    TrainRequest,
+)
 from fedkd_flwr.privacy.egress import leave
-from fedkd_flwr.protocol import EvaluateRequest, JoinRequest, Reply, TrainRequest
 
 app = ClientApp()
 _Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)

@@ -3,13 +3,13 @@
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-import fedkd_flwr.libraries  # noqa: F401
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.error_log import log_in_single_lines
-from fedkd_flwr.model_checks import check_models
-from fedkd_flwr.reliable_grid import ReliableGrid
-from fedkd_flwr.run_folder import open_run
-from fedkd_flwr.strategy import FedKD
+import fedkd_flwr.runtime.libraries  # noqa: F401
+from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.models.compatibility import check_models
+from fedkd_flwr.runtime.flower_log import log_in_single_lines
+from fedkd_flwr.server.grid import ReliableGrid
+from fedkd_flwr.server.run_folder import open_run
+from fedkd_flwr.server.strategy import FedKD
 
 app = ServerApp()
 log_in_single_lines()

@@ -17,7 +17,7 @@ import torch
 from common import in_one_process
 from flwr.app import Message
 
-from fedkd_flwr.pretrained import load_tokenizer
+from fedkd_flwr.models.hub import load_tokenizer
 
 SETTINGS = {
     "architecture": "separate",
@@ -59,7 +59,7 @@ def llama(folder: Path, layers: int) -> int:
 
 def federate(out: Path, settings: dict[str, object]) -> dict[str, int]:
     """Bytes by what they are."""
-    from loopback import run_server
+    from support.loopback import run_server
 
     torch.set_num_threads(1)
     places = {"runs-dir": str(out / "runs"), "run-name": "adapters", "state-dir": str(out / "state")}

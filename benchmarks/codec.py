@@ -26,7 +26,7 @@ from fedkd_flwr.codec import Budget, EncodedUpdate, UpdateCodec
 from fedkd_flwr.codec.factored import Factored
 from fedkd_flwr.codec.factorize import Factors
 from fedkd_flwr.codec.records import Dense, Record
-from fedkd_flwr.device import set_threads
+from fedkd_flwr.runtime.device import set_threads
 
 ENERGY = 0.95
 Update = dict[str, Tensor]

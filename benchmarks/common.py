@@ -24,7 +24,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loopback import LoopbackGrid
+    from support.loopback import LoopbackGrid
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -167,7 +167,7 @@ class Results:
 
 def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Scenario], out: Path, jobs: int) -> None:
     """Make the runs that have no result yet, several at a time."""
-    from fedkd_flwr.device import choose_device
+    from fedkd_flwr.runtime.device import choose_device
 
     missing = [run for run in wanted if not results.has(run)]
     device = choose_device("auto", "auto").name
@@ -182,9 +182,9 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
 
 def in_one_process(settings: Settings, nodes: int) -> "LoopbackGrid":
     """A federation of the real apps, with settings on top of the defaults of pyproject.toml."""
-    from federation import nodes as shares
     from flwr.supercore.task_identity import TaskIdentity
-    from loopback import LoopbackGrid
+    from support.federation import nodes as shares
+    from support.loopback import LoopbackGrid
 
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     return LoopbackGrid({**defaults(), **settings}, shares(nodes))
@@ -211,7 +211,7 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     import logging
 
     import torch
-    from loopback import run_server
+    from support.loopback import run_server
 
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel("ERROR")

@@ -23,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import psutil  # noqa: E402
 from e2e.conftest import Deployment, as_toml  # noqa: E402
 
-from fedkd_flwr.processes import end_all  # noqa: E402
+from fedkd_flwr.cli.processes import end_all  # noqa: E402
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from collections import Counter
 import torch
 
 from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, Uniform, UpdateCodec
-from fedkd_flwr.codec.wire import VERSION, pack
+from fedkd_flwr.codec.wire_format import VERSION, pack
 
 PREFIX = struct.Struct("<3sBI")
 GROWTH = 64 << 20

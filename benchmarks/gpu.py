@@ -19,7 +19,7 @@ from common import in_one_process
 
 from benchmarks.codec import ENERGY, student
 from fedkd_flwr.codec import Budget, UpdateCodec
-from fedkd_flwr.device import choose_device
+from fedkd_flwr.runtime.device import choose_device
 
 ROUNDS = 2
 PARTS = ("setup", "state", "train", "codec", "evaluate")
@@ -27,7 +27,7 @@ PARTS = ("setup", "state", "train", "codec", "evaluate")
 
 def federate(out: Path, device: str, steps: int) -> list[dict[str, float]]:
     """Seconds of each round by part, the mean over both nodes."""
-    from loopback import run_server
+    from support.loopback import run_server
 
     settings = {"partition": "iid", "num-rounds": ROUNDS, "evaluate-every": 1, "local-steps": steps, "device": device}
     places = {"runs-dir": str(out / "runs"), "run-name": "gpu", "state-dir": str(out / "state")}

@@ -2,7 +2,7 @@
 
     python benchmarks/read_updates.py
 
-Two silos of 350 tweets each train MiniLM-L6's student for one round. `tests/reading.py` is the attack.
+Two silos of 350 tweets each train MiniLM-L6's student for one round. `tests/support/reading.py` is the attack.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common import ROOT
-from federation import silo
-from reading import CORNER, ISSUE, Vocabulary, attack, read, tokens_of, write_silo
+from support.federation import silo
+from support.reading import CORNER, ISSUE, Vocabulary, attack, read, tokens_of, write_silo
 
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.run_arguments import gather
+from fedkd_flwr.cli.run_arguments import gather
+from fedkd_flwr.config.schema import RunConfig
 
 PAGE = ROOT / "docs" / "results" / "privacy.md"
 RUNS: dict[str, Mapping[str, Any]] = {
@@ -35,7 +35,8 @@ HEAD = """# What can be read off an update
 
 `python benchmarks/read_updates.py`, {day}, MiniLM-L6, one silo of 350 tweets, one update, no policy at the node.
 
-The attack is the span check of `tests/reading.py`: it tries each token against the span of the first layer's gradient.
+The attack is the span check of `tests/support/reading.py`.
+It tries each token against the span of the first layer's gradient.
 It needs no seed. The silo's secret, which hides order and dropout, is in force in all rows and does not hinder it.
 
 *Read* is a share of the tokens that were in this silo's batch and not in the other's: those that the attack names when

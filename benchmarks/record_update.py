@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
-from fedkd_flwr.models import build_classifier
-from fedkd_flwr.tasks import build_task
+from fedkd_flwr.models.text import build_classifier
+from fedkd_flwr.tasks.registry import build_task
 
 ROOT = Path(__file__).parent.parent
 

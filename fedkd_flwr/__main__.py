@@ -1,5 +1,5 @@
 """`python -m fedkd_flwr` is `fedkd`."""
 
-from fedkd_flwr.cli import app
+from fedkd_flwr.cli.main import app
 
 app(prog_name="fedkd")

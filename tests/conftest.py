@@ -15,9 +15,9 @@ import torch
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import settings
 
-from fedkd_flwr.config import METHODS, RunConfig
+from fedkd_flwr.config.schema import METHODS, RunConfig
 from fedkd_flwr.data import load_examples
-from fedkd_flwr.pretrained import load_tokenizer
+from fedkd_flwr.models.hub import load_tokenizer
 
 # Hypothesis' deadline is an assertion on time; a first call that imports a library may take longer.
 settings.register_profile("fedkd", deadline=None)
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record-golden", action="store_true", help="record the models of tests/test_golden.py anew")
+    parser.addoption("--record-golden", action="store_true", help="record tests/federations/golden.json anew")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,7 +90,7 @@ def _tiny_bert(folder: Path, dropout: float, width: int = 16) -> Path:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A folder with a small random encoder for each of a few families."""
-    from checkpoints import FAMILIES, save
+    from support.checkpoints import FAMILIES, save
 
     torch.manual_seed(1)
     return {name: save(build(), tmp_path_factory.mktemp(name)) for name, build in FAMILIES.items()}

@@ -12,7 +12,7 @@ import threading
 
 import server_app
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.pretrained import read_config
+from fedkd_flwr.models.hub import read_config
 
 found = []
 

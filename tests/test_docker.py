@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from fedkd_flwr.config import RunConfig
-from fedkd_flwr.disk import write_json
-from fedkd_flwr.past_run import FORMAT
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.privacy.approved import APPROVED, app_hash, approved
+from fedkd_flwr.runtime.disk import write_json
+from fedkd_flwr.tracking.past_run import FORMAT
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
 from fedkd_flwr.codec.factorize import Factors
-from fedkd_flwr.codec.quantize import WIDTHS, Rows
+from fedkd_flwr.codec.quantization import WIDTHS, Rows
 from fedkd_flwr.codec.records import Record, Shape, matrix_shape
 from fedkd_flwr.errors import CodecError
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.costs import Floats
+from fedkd_flwr.codec.rate_model import Floats
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
 from fedkd_flwr.codec.host import to_host
-from fedkd_flwr.codec.quantize import Rows
+from fedkd_flwr.codec.quantization import Rows
 from fedkd_flwr.errors import CodecError
 
 Shape = tuple[int, ...]

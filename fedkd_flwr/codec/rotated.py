@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
-from fedkd_flwr.codec.quantize import TINY, pack_codes, packed_nbytes, read_scales, scale_bytes, unpack_codes
+from fedkd_flwr.codec.hadamard import group_sums, groups_of, rotate, rotate_back, spread
+from fedkd_flwr.codec.quantization import TINY, pack_codes, packed_nbytes, read_scales, scale_bytes, unpack_codes
 from fedkd_flwr.codec.records import Record, Shape, matrix_shape
-from fedkd_flwr.codec.rotate import group_sums, groups_of, rotate, rotate_back, spread
 from fedkd_flwr.errors import CodecError
 
 ROTATED_WIDTHS = (4, 3, 2, 1)

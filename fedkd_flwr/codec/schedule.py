@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from fedkd_flwr.codec.allocate import Budget
+from fedkd_flwr.codec.allocation import Budget
 from fedkd_flwr.errors import CodecError
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.label_columns import blank, class_lists, indices, names_of, numbers, strings
 from fedkd_flwr.data.rows import Place, Rows, row_at

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.examples import distinct_labels, with_labels
 from fedkd_flwr.data.files import DataFile, visible
 from fedkd_flwr.data.label_names import checked_labels, require_different

@@ -4,8 +4,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from fedkd_flwr.config.name_lists import LONGEST, MOST
 from fedkd_flwr.errors import DataError
-from fedkd_flwr.name_lists import LONGEST, MOST
 
 _MISSING = {"nan", "NaN", "NAN", "<NA>", "\\N"}
 """How programs write that there is no value; "none" and "NA" may be labels."""

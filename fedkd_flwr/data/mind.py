@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.node_data import DataReport, NodeData
 from fedkd_flwr.data.partition import share_rows

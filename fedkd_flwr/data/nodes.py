@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.sources import sources_of
 from fedkd_flwr.data.examples import find, locate
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.images import find_images, load_images, load_test_images
@@ -16,7 +17,6 @@ from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
 from fedkd_flwr.data.node_data import NodeData
 from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
-from fedkd_flwr.data_kinds import sources_of
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.saved import read_saved
 from fedkd_flwr.data.sentences import TAG, Sentence, Sentences, as_iob2

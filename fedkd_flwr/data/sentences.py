@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.label_names import checked_labels
 from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
 from fedkd_flwr.data.split import drawn, held_out

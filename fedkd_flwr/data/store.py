@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from fedkd_flwr.data.node_data import DataReport
-from fedkd_flwr.disk import flush
+from fedkd_flwr.runtime.disk import flush
 
 if TYPE_CHECKING:
     import pyarrow as pa

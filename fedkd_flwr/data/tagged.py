@@ -3,7 +3,8 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.name_lists import listed
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.iob import find_iob, read_iob
 from fedkd_flwr.data.label_names import require_different
@@ -12,7 +13,6 @@ from fedkd_flwr.data.partition import share_rows
 from fedkd_flwr.data.saved import class_names, find_saved, is_saved
 from fedkd_flwr.data.saved_words import read_saved_words
 from fedkd_flwr.data.sentences import Sentences, as_dataset, node_data, once, tags_of
-from fedkd_flwr.name_lists import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.examples import (
     HELD_OUT,
     ROW,

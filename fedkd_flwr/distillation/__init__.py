@@ -1,5 +1,6 @@
 """Mutual distillation of a private teacher and a shared student (FedKD, Eqs 1-7); knows no Flower."""
 
+from fedkd_flwr.distillation.linear_probe import fit_heads
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested, layer_lists, require_layers
 from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
@@ -15,8 +16,7 @@ from fedkd_flwr.distillation.pair import (
     layer_map,
     trainable,
 )
-from fedkd_flwr.distillation.probing import fit_heads
-from fedkd_flwr.distillation.training import LocalTraining, TrainingSummary
+from fedkd_flwr.distillation.trainer import LocalTraining, TrainingSummary
 
 __all__ = [
     "PLACES",

@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from fedkd_flwr.disk import flush
 from fedkd_flwr.errors import ConfigError, StateError
+from fedkd_flwr.runtime.disk import flush
 
 APPROVED = "approved.txt"
 _CLIENT = "flwr-clientapp"

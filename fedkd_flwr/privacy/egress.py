@@ -18,24 +18,20 @@ from typing import IO, Any, TypeVar
 
 from flwr.app import Message
 
-from fedkd_flwr.disk import flush
+from fedkd_flwr.config.owner import STATE_DIR, is_owned
+from fedkd_flwr.config.policy import Policy, policy_of
 from fedkd_flwr.errors import ProtocolError
-from fedkd_flwr.names import fitting
-from fedkd_flwr.privacy.enforcement import require_small
-from fedkd_flwr.privacy.owner import STATE_DIR, is_owned
-from fedkd_flwr.privacy.policy import Policy, policy_of
-from fedkd_flwr.protocol import (
+from fedkd_flwr.messages import (
     EvaluateRequest,
     JoinRequest,
     Reply,
     TrainReply,
     TrainRequest,
-    answer,
-    contents,
-    fields,
-    from_records,
-    refusal,
 )
+from fedkd_flwr.names import fitting
+from fedkd_flwr.privacy.enforcement import require_small
+from fedkd_flwr.records import answer, contents, fields, from_records, refusal
+from fedkd_flwr.runtime.disk import flush
 
 EGRESS = "egress.jsonl"
 UNSAID = "nothing may leave this node: its owner has to look at its egress.jsonl"

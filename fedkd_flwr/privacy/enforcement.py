@@ -6,11 +6,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config.policy import Policy
 from fedkd_flwr.errors import ConfigError, ProtocolError
-from fedkd_flwr.privacy.policy import Policy
 
 if TYPE_CHECKING:
-    from fedkd_flwr.config import RunConfig
+    from fedkd_flwr.config.schema import RunConfig
 
 _DENSE_BITS, _ROTATED_BITS = 32, 4
 """Of a number where `bits` is 0."""

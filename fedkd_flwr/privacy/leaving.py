@@ -10,7 +10,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from fedkd_flwr.protocol import EvaluateReply, JoinReply, TrainReply
+from fedkd_flwr.messages import EvaluateReply, JoinReply, TrainReply
 
 
 @dataclass(frozen=True)

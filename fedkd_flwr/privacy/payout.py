@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedkd_flwr.compression import CodecSettings, codec_settings
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.codec.settings import CodecSettings, codec_settings
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import CodecError, ProtocolError
 
 

@@ -8,9 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from fedkd_flwr.config.policy import ScoreLimits
 from fedkd_flwr.data import DataReport
-from fedkd_flwr.privacy.policy import ScoreLimits
-from fedkd_flwr.protocol import DataCounts, EvaluateReply, Evaluation, JoinReply, Scores, TrainReply
+from fedkd_flwr.messages import (
+    DataCounts,
+    EvaluateReply,
+    Evaluation,
+    JoinReply,
+    Scores,
+    TrainReply,
+)
 from fedkd_flwr.tasks.label_priors import shares
 
 AnyReply = TypeVar("AnyReply", JoinReply, TrainReply, EvaluateReply)

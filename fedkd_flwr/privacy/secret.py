@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fedkd_flwr.disk import flush, locked
+from fedkd_flwr.config.owner import is_owned
 from fedkd_flwr.errors import StateError
-from fedkd_flwr.privacy.owner import is_owned
+from fedkd_flwr.runtime.disk import flush, locked
 
 _BYTES = 32
 

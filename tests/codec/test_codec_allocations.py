@@ -2,13 +2,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_codec import updates
+from test_update_codec import updates
 from torch import Tensor
 
 from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, Uniform, UpdateCodec
 from fedkd_flwr.codec.energy import DOUBT
-from fedkd_flwr.codec.quantize import WIDTHS
-from fedkd_flwr.codec.wire import pack
+from fedkd_flwr.codec.quantization import WIDTHS
+from fedkd_flwr.codec.wire_format import pack
 
 widths = st.sampled_from([None, *WIDTHS])
 allocations = st.one_of(

@@ -9,7 +9,7 @@ from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.quantize import WIDTHS, Rows
+from fedkd_flwr.codec.quantization import WIDTHS, Rows
 
 
 def decaying(out: int = 60, rest: int = 40, seed: int = 0) -> torch.Tensor:

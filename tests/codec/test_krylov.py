@@ -121,7 +121,7 @@ def test_budget_with_values_on_demand_keeps_what_it_keeps_with_all(ratio: int, m
     codec = UpdateCodec(allocation=Budget(sum(4 * tensor.numel() for tensor in update.values()) // ratio))
     lost = []
     for threshold in (256, 10_000):
-        monkeypatch.setattr("fedkd_flwr.codec.plan._LARGE", threshold)
+        monkeypatch.setattr("fedkd_flwr.codec.budget._LARGE", threshold)
         decoded = codec.encode(update).decode()
         lost.append(sum(float((decoded[name] - tensor).square().sum()) for name, tensor in update.items()))
     assert lost[0] <= 1.02 * lost[1]

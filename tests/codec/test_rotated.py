@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from fedkd_flwr.codec import CodecError, EncodedUpdate, Uniform, UpdateCodec
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import DOUBT
-from fedkd_flwr.codec.rotate import groups_of
+from fedkd_flwr.codec.hadamard import groups_of
 from fedkd_flwr.codec.rotated import _LEVELS, ROTATED_WIDTHS, Rotated
 
 bits = st.sampled_from(ROTATED_WIDTHS)

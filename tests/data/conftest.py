@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.config.schema import RunConfig, Value
 
 Rows = list[dict[str, Any]]
 

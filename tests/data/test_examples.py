@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import distinct_labels, load_examples, load_node_data, with_labels
 from fedkd_flwr.errors import DataError, at_node
 

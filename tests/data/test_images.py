@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from images import save_digits
+from support.images import save_digits
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import NodeData, data_fingerprint, load_node_data, load_test_data, node_name
 from fedkd_flwr.errors import DataError
 

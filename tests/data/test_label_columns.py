@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import NodeData, data_fingerprint, load_node_data
 from fedkd_flwr.errors import ConfigError, DataError
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from mind import line, write_behaviors, write_mind, write_news
+from support.mind import line, write_behaviors, write_mind, write_news
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data, load_test_data
 from fedkd_flwr.data.mind import LABELS, as_dataset, find_mind, read_mind
 from fedkd_flwr.errors import ConfigError, DataError

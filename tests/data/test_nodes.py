@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, in_words, load_node_data
 from fedkd_flwr.errors import ConfigError, DataError
 
@@ -49,7 +49,7 @@ def test_the_held_out_tweets_are_few_and_mixed_like_the_nodes(configure: Configu
 def test_another_process_makes_the_same_split(configure: Configure) -> None:
     code = """
 import sys
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, in_words, load_node_data
 node = load_node_data(RunConfig.parse(eval(sys.stdin.read())), {"partition-id": 1, "num-partitions": 2})
 print(node.test["text"][:])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import DataError
 

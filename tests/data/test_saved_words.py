@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.data.iob import find_iob, read_iob
 from fedkd_flwr.data.saved import find_saved

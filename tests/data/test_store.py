@@ -9,15 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from federation import silo
-from killed import killed_at
+from support.federation import silo
+from support.killed import killed_at
 
-from fedkd_flwr.config import RunConfig, Value
+from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.dataset import prepare
+from fedkd_flwr.config.schema import RunConfig, Value
 from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, data_fingerprint, load_node_data
-from fedkd_flwr.node import Node
-from fedkd_flwr.prepared import prepare
-from fedkd_flwr.protocol import JoinRequest
-from fedkd_flwr.tasks import build_task
+from fedkd_flwr.messages import JoinRequest
+from fedkd_flwr.tasks.registry import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
 Configure = Callable[..., RunConfig]
@@ -145,7 +145,7 @@ def test_a_second_process_neither_reads_nor_encodes(
     config, node_config = tiny(run_config), silo("ward", write("ward.csv", rows(40)), tmp_path / "state")
     first = texts_of(config, node_config)
     assert first == {row["text"] for row in rows(40)} and sum(encoded) == 40
-    monkeypatch.setattr("fedkd_flwr.prepared.load_node_data", pytest.fail)
+    monkeypatch.setattr("fedkd_flwr.client.dataset.load_node_data", pytest.fail)
     assert texts_of(config, node_config) == first
     assert sum(encoded) == 40
 

@@ -64,7 +64,7 @@ def test_without_the_demo_packages_the_error_says_how_to_install_them(tmp_path: 
     code = """
 from fedkd_flwr.data.tweets import tweets
 from fedkd_flwr.errors import FedKDError
-from fedkd_flwr.pretrained import resolve
+from fedkd_flwr.models.hub import resolve
 for call in (tweets, lambda: resolve("minilm-l6")):
     try:
         call()

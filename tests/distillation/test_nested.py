@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable, trainable_parameters
-from fedkd_flwr.modeling_mean_pooled import MeanPooledClassifier
-from fedkd_flwr.models import head
+from fedkd_flwr.models.modeling_mean_pooled import MeanPooledClassifier
+from fedkd_flwr.models.text import head
 
 
 def classifier(layers: int, seed: int) -> MeanPooledClassifier:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from loopback import Fault, LoopbackGrid, run_server
 from safetensors.torch import load_file
+from support.loopback import Fault, LoopbackGrid, run_server
 
 from e2e.machine import ROOT, Machine, as_toml, free_port, until
 from e2e.secure import Federation
-from fedkd_flwr.processes import end_all
+from fedkd_flwr.cli.processes import end_all
 
 
 @pytest.fixture

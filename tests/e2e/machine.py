@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedkd_flwr.processes import MARKER
+from fedkd_flwr.cli.processes import MARKER
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -25,7 +25,7 @@ class Machine:
 
         Args:
             home: FLWR_HOME, the logs, and where daemons start.
-            launch: by which `fedkd_flwr.processes.end_all` knows the processes.
+            launch: by which `fedkd_flwr.cli.processes.end_all` knows the processes.
             prefix: what every command runs under, as `ip netns exec NAME`.
         """
         home.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from federation import assert_same, history, round_of
 from flwr.app import Error, Message
 from safetensors.torch import load_file
+from support.federation import assert_same, history, round_of
 
 from e2e.machine import until
 from e2e.secure import Federation, Host

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import assert_same
-from loopback import LoopbackGrid, run_server
 from safetensors.torch import load_file
+from support.federation import assert_same
+from support.loopback import LoopbackGrid, run_server
 
 from e2e.conftest import Deployment
 

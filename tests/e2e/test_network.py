@@ -15,7 +15,7 @@ import pytest
 
 from e2e.conftest import Deployment, as_toml
 from e2e.machine import Machine, until
-from fedkd_flwr.processes import end_all
+from fedkd_flwr.cli.processes import end_all
 
 CABLE = Path(__file__).parent / "delay.py"
 HOSTS = {"server": "10.77.0.1", "north": "10.77.0.2", "south": "10.77.0.3"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from federation import assert_same
 from safetensors.torch import load_file
+from support.federation import assert_same
 
 from e2e.machine import answers, until
 from e2e.secure import SILOS, Federation, Host, commands

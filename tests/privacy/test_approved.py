@@ -10,7 +10,7 @@ import pytest
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from typer.testing import CliRunner
 
-from fedkd_flwr.cli import app
+from fedkd_flwr.cli.main import app
 from fedkd_flwr.errors import ConfigError, FedKDError, StateError
 from fedkd_flwr.privacy.approved import APPROVED, app_hash, approve, approved, install, installed
 

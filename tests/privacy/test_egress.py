@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, ask, silo
 from flwr.app import Message
+from support.federation import Config, ask, silo
 
 from fedkd_flwr.codec import Uniform, UpdateCodec
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.messages import (
+    JoinReply,
+    JoinRequest,
+    Refresh,
+    Reply,
+    TrainReply,
+    TrainRequest,
+)
 from fedkd_flwr.privacy.egress import EGRESS, UNSAID, leave, refuse
-from fedkd_flwr.protocol import JoinReply, JoinRequest, Refresh, Reply, TrainReply, TrainRequest, contents, to_records
+from fedkd_flwr.records import contents, to_records
 
 LINEAGE, OTHER = 16 * "a", 16 * "b"
 JOINED = JoinReply(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from fedkd_flwr.client.client import Node
 from fedkd_flwr.codec import Budget, Uniform, UpdateCodec
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.policy import Policy
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError, FedKDError, ProtocolError
-from fedkd_flwr.node import Node
-from fedkd_flwr.privacy import Policy
 from fedkd_flwr.privacy.enforcement import require_examples, require_label_shares, require_small, violations
 
 # Run-config keys that break a limit, the key that is named, the policy key.

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import Config, ask, nodes, silo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loopback import LoopbackGrid, run_server
+from support.federation import Config, ask, nodes, silo
+from support.loopback import LoopbackGrid, run_server
 
+from fedkd_flwr.client.state import NodeState, NodeStore
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.messages import (
+    EvaluateRequest,
+    JoinRequest,
+    Refresh,
+    TrainRequest,
+)
 from fedkd_flwr.names import is_lineage
-from fedkd_flwr.node_state import NodeState, NodeStore
-from fedkd_flwr.protocol import EvaluateRequest, JoinRequest, Refresh, TrainRequest
-from fedkd_flwr.run_folder import RUNS_DIR
+from fedkd_flwr.server.run_folder import RUNS_DIR
 
 LINEAGE = 16 * "a"
 Found = dict[str, tuple[int, bytes]]

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, nodes
 from hypothesis import given
 from hypothesis import strategies as st
+from support.federation import Config, nodes
 from torch import Tensor
 
 from fedkd_flwr import tensors
+from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.state import NodeState, NodeStore
 from fedkd_flwr.codec import EncodedUpdate
-from fedkd_flwr.compression import codec_settings
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.codec.settings import codec_settings
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ProtocolError
-from fedkd_flwr.node import Node
-from fedkd_flwr.node_state import NodeState, NodeStore
+from fedkd_flwr.messages import Refresh, TrainReply, TrainRequest
 from fedkd_flwr.privacy.payout import Terms
-from fedkd_flwr.protocol import Refresh, TrainReply, TrainRequest
 
 LINEAGE = "f" * 16
 KEEPING = {"codec": "budget", "budget": "384x", "error_feedback": "both", "local_steps": 1}

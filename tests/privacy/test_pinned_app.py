@@ -11,7 +11,7 @@ import client_app
 from fedkd_flwr.privacy import pinned_app
 from fedkd_flwr.privacy.approved import APPROVED, approve, install
 from fedkd_flwr.privacy.pinned_app import Gate, main
-from fedkd_flwr.protocol import REFUSED
+from fedkd_flwr.records import REFUSED
 
 ARCHIVE = b"the bytes of an app"
 HASH = hashlib.sha256(ARCHIVE).hexdigest()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fedkd_flwr.config.policy import Policy, policy_of
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.privacy import Policy, policy_of
 
 ROOT = Path(__file__).parent.parent.parent
 

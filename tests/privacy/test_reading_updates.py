@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import silo
-from reading import CORNER, ISSUE, Vocabulary, attack, read, tokens_of, write_silo
+from support.federation import silo
+from support.reading import CORNER, ISSUE, Vocabulary, attack, read, tokens_of, write_silo
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.policy import Policy
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.privacy import Policy
 from fedkd_flwr.privacy.enforcement import violations
 
 READ = 0.4

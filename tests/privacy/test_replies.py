@@ -8,16 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from federation import Config, ask, history, short_files, silo
 from flwr.app import Message, RecordDict
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from loopback import LoopbackGrid, run_server
 from pyarrow import parquet
 from pydantic import BaseModel
+from support.federation import Config, ask, history, short_files, silo
+from support.loopback import LoopbackGrid, run_server
 
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.protocol import (
+from fedkd_flwr.messages import (
     DataCounts,
     EvaluateReply,
     EvaluateRequest,
@@ -28,9 +28,8 @@ from fedkd_flwr.protocol import (
     Reply,
     TrainReply,
     TrainRequest,
-    answer,
-    from_records,
 )
+from fedkd_flwr.records import answer, from_records
 
 SECRET = "Zq7x"
 """Part of every cell, unnamed column and path of what follows."""

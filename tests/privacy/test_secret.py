@@ -9,19 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from federation import Config, assert_same, assert_same_models, round_of
 from flwr.app import Error, Message
-from killed import killed_at, killed_in
-from loopback import LoopbackGrid, run_server
+from support.federation import Config, assert_same, assert_same_models, round_of
+from support.killed import killed_at, killed_in
+from support.loopback import LoopbackGrid, run_server
 
-from fedkd_flwr.assembly import build_pair
-from fedkd_flwr.clean import lineages
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.cli.clean import lineages
+from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.state import NodeStore
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError, StateError
-from fedkd_flwr.node import Node
-from fedkd_flwr.node_state import NodeStore
+from fedkd_flwr.messages import (
+    JoinRequest,
+    Refresh,
+    TrainReply,
+    TrainRequest,
+)
+from fedkd_flwr.models.build import build_pair
 from fedkd_flwr.privacy.secret import Secret, secret_of
-from fedkd_flwr.protocol import JoinRequest, Refresh, TrainReply, TrainRequest
 
 OWN = {"data-path": "silo.csv"}
 LINEAGE = "e" * 16

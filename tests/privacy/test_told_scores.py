@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import Config, history, silo
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import LoopbackGrid, run_server
+from support.federation import Config, history, silo
+from support.loopback import LoopbackGrid, run_server
 
+from fedkd_flwr.config.policy import ScoreLimits
 from fedkd_flwr.data import DataReport
-from fedkd_flwr.privacy.policy import ScoreLimits
+from fedkd_flwr.messages import (
+    DataCounts,
+    EvaluateReply,
+    Evaluation,
+    JoinReply,
+    TrainReply,
+)
 from fedkd_flwr.privacy.scores import HeldOut, bounded, bounded_report, bounded_shares, floor, middle, weight
-from fedkd_flwr.protocol import DataCounts, EvaluateReply, Evaluation, JoinReply, TrainReply
-from fedkd_flwr.summary import as_table, read_summary
+from fedkd_flwr.tracking.summary import as_table, read_summary
 
 METRICS = ("accuracy", "macro-f1", "f1", "average-precision", "span-f1", "loss")
 COUNTS = st.integers(0, 500)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mind import write_mind
 from numpy.typing import NDArray
+from support.mind import write_mind
 from torch import Tensor
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.mind import LABELS, as_dataset, find_mind, read_mind
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks import Task, build_task
 from fedkd_flwr.tasks.news_recommendation import PADDING, NewsRecommendation, RankingScores
+from fedkd_flwr.tasks.registry import Task, build_task
 
 WORDS = "abcdefghi"
 

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.pretrained import load_tokenizer
+from fedkd_flwr.models.hub import load_tokenizer
 from fedkd_flwr.tasks.regression import Regression, RegressionScores, scale
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError
-from fedkd_flwr.tasks import Scores, Task, build_task
+from fedkd_flwr.tasks.registry import Scores, Task, build_task
 from fedkd_flwr.tasks.single_label import ClassificationScores
 from fedkd_flwr.tasks.text_classification import TextClassification
 

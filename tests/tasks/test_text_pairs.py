@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import FAMILIES, LABELS, build
 from datasets import Dataset
+from support.checkpoints import FAMILIES, LABELS, build
 from transformers import BertConfig, BertTokenizer, RobertaConfig, RobertaModel
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import SEGMENTS, TEACHER, Nested, Single, TeacherStudent
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.models import head
-from fedkd_flwr.pretrained import load_tokenizer
-from fedkd_flwr.tasks import build_task
+from fedkd_flwr.models.hub import load_tokenizer
+from fedkd_flwr.models.text import head
+from fedkd_flwr.tasks.registry import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
 TEXTS = ["a b c d e f g", "h", "a b", "c"]

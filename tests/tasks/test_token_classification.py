@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
-from fedkd_flwr.config import RunConfig
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ModelError, RunError
-from fedkd_flwr.pretrained import load_tokenizer
-from fedkd_flwr.tasks import Scores, Task, build_task
+from fedkd_flwr.models.hub import load_tokenizer
+from fedkd_flwr.tasks.registry import Scores, Task, build_task
 from fedkd_flwr.tasks.token_classification import UNLABELLED, SpanScores, TokenClassification
 
 TAGS = ("O", "B-A", "I-A", "B-B", "I-B")

@@ -1,0 +1,1 @@
+"""One client of a run: its data, its models and its state between rounds."""

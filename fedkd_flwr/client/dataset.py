@@ -1,0 +1,122 @@
+"""A node's data as its task reads them: from its disk where they lie there, or else read and encoded anew."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedkd_flwr.config.owner import is_owned
+from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.data import (
+    DataReport,
+    EncodedData,
+    EncodedStore,
+    NodeData,
+    data_fingerprint,
+    in_words,
+    load_node_data,
+    node_name,
+)
+from fedkd_flwr.privacy.scores import HeldOut, bounded_shares
+from fedkd_flwr.tasks.class_weights import class_weights
+from fedkd_flwr.tasks.label_priors import adjustment, label_counts
+from fedkd_flwr.tasks.registry import Task, build_task
+from fedkd_flwr.tasks.text import cuts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=16)
+def prepare(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> "Prepared":
+    """The data of the node with these items of its node config; in memory while the process lives.
+
+    Raises:
+        DataError: as `load_node_data`.
+    """
+    return Prepared(config, dict(node_config))
+
+
+class Prepared:
+    """Data of a node, encoded once and kept on its disk.
+
+    Attributes:
+        name: under which the node keeps its state.
+        title: whose examples they are; the same as `name` where they are the node's own.
+        labels: the names of all classes.
+        train_examples: how many there are to train on.
+        label_shares: of these; empty where the run neither adjusts logits to them nor balances classes by them.
+    """
+
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
+        self._config, self._node_config = config, node_config
+        self.name = node_name(config, node_config)
+        self._store = EncodedStore(Path(config.state_dir).absolute(), self.name)
+        self._fingerprint = data_fingerprint(config, node_config)
+        self._stored = self._store.load(self._fingerprint)
+        data = self._stored or self._data
+        self.title = self.name if is_owned(node_config) else data.name
+        self.labels, self.train_examples = data.labels, len(data.train)
+        adjusts = config.adjusts_logits and self.task.link is not None
+        self._counts = self._label_counts(data.train) if adjusts or config.class_weights == "balanced" else ()
+        self.label_shares = self.shares_in_steps(1)
+
+    @property
+    def _data(self) -> NodeData:
+        return load_node_data(self._config, self._node_config)
+
+    @cached_property
+    def task(self) -> Task:
+        """The node's, with these labels."""
+        return build_task(self._config, self.labels)
+
+    @cached_property
+    def examples(self) -> EncodedData:
+        """Those of this data as this task encodes them."""
+        task, stored = self.task, self._stored
+        if stored is None or stored.encoding != task.encoding:
+            train, test = (task.encode(part) for part in (self._data.train, self._data.test))
+            cut, longest = cuts(train, test)
+            report = replace(self._data.report, cut=cut, longest=longest)
+            for sentence in in_words(report, self._config.max_length):
+                _log.warning("%s: %s", self.name, sentence)
+            stored = EncodedData(self.title, self.labels, task.encoding, train, test, report)
+            self._store.save(self._fingerprint, stored)
+        return stored
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What scores are over; encodes the examples where that is not done yet."""
+        test = self.examples.test
+        return HeldOut(len(test), self.labels, self._label_counts(test) if self.task.link is not None else ())
+
+    def shares_in_steps(self, cell: int) -> tuple[float, ...]:
+        """`label_shares`, of counts that are told in steps of so many examples."""
+        if not self._counts:
+            return ()
+        return bounded_shares(self._counts, self.train_examples if self._config.task == "multi-label" else None, cell)
+
+    @property
+    def report(self) -> DataReport:
+        """What was counted while the data were read and encoded; encodes them where that is not done yet."""
+        return self.examples.report
+
+    def adjustment(self, all_nodes: Sequence[float]) -> "Tensor | None":
+        """What logits that hold for the shares of all nodes lack to hold for these, [classes]; None: nothing."""
+        if self.task.link is None or not (self._config.adjusts_logits and all_nodes and self.label_shares):
+            return None
+        return adjustment(self.label_shares, all_nodes, self.task.link)
+
+    def class_weights(self, all_nodes: Sequence[float]) -> "Tensor | None":
+        """What each class weighs in the task loss, [classes]: by the shares of all nodes where they are known."""
+        return class_weights(self._config.class_weights, all_nodes or self.label_shares, self.task.link)
+
+    def _label_counts(self, examples: "Dataset | pa.Table") -> tuple[int, ...]:
+        column = examples.with_format("arrow")["label"][:] if hasattr(examples, "with_format") else examples["label"]
+        return label_counts(column, len(self.labels))

@@ -1,0 +1,131 @@
+"""An encoded update: the records of its tensors and the bytes that travel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fedkd_flwr.codec.records import Dense, Empty, Record, Shape, finite_float32
+from fedkd_flwr.codec.wire_format import pack, packed_nbytes, unpack
+from fedkd_flwr.errors import CodecError
+
+_EXACT_IN_FLOAT32 = {torch.float32, torch.float16, torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """What one tensor of an encoded update costs and keeps.
+
+    Attributes:
+        name: of the tensor.
+        kind: "empty", "dense", "rotated" or "factored".
+        rank: of the factors; 0 for empty, the full rank for dense and rotated.
+        bits: bits of each number sent.
+        nbytes: bytes of its payload.
+        energy: at least this share of the squared norm is kept; what came over the wire claims 6 % less at most.
+    """
+
+    name: str
+    kind: str
+    rank: int
+    bits: int
+    nbytes: int
+    energy: float
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedUpdate:
+    """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`."""
+
+    _records: Mapping[str, Record]
+    _data: bytes
+
+    @classmethod
+    def of(cls, records: Mapping[str, Record]) -> Self:
+        """Pack `records`, in their order."""
+        return cls(records, pack(records))
+
+    @staticmethod
+    def least_nbytes(tensors: Mapping[str, Tensor]) -> int:
+        """What any encoding of tensors of these names and shapes takes at least."""
+        return packed_nbytes({name: Empty(tuple(tensor.shape), 1.0) for name, tensor in tensors.items()})
+
+    @classmethod
+    def dense(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """A snapshot: every tensor as it is, exact to the bit.
+
+        Args:
+            tensors: float32, float16 or bfloat16, of any shapes, on any devices.
+
+        Raises:
+            CodecError: a tensor has another dtype, or holds inf or nan.
+        """
+        for name, tensor in tensors.items():
+            if tensor.dtype not in _EXACT_IN_FLOAT32:
+                raise CodecError(f"tensor {name!r} is {tensor.dtype}: a snapshot carries no more than float32")
+        return cls.of({name: Dense.of(tensor) for name, tensor in finite_float32(tensors).items()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read back `to_bytes()`. Call `require` before decoding what a stranger sent.
+
+        Raises:
+            CodecError: the bytes are anything else than one intact encoded update.
+        """
+        return cls(unpack(data), data)
+
+    def to_bytes(self) -> bytes:
+        """The bytes that travel."""
+        return self._data
+
+    @property
+    def nbytes(self) -> int:
+        """len(to_bytes()): header_nbytes plus the nbytes of all rows."""
+        return len(self._data)
+
+    @property
+    def header_nbytes(self) -> int:
+        """Bytes that belong to no single tensor: prefix, header, checksum."""
+        return self.nbytes - sum(record.nbytes for record in self._records.values())
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of each tensor."""
+        return {name: record.shape for name, record in self._records.items()}
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of each tensor as sent: 0 for zeros, the full rank where it is dense."""
+        return {name: record.rank for name, record in self._records.items()}
+
+    def rows(self) -> list[TensorRow]:
+        """One row a tensor, in the order of the wire."""
+        return [
+            TensorRow(name, record.kind, record.rank, record.bits, record.nbytes, record.energy)
+            for name, record in self._records.items()
+        ]
+
+    def require(self, shapes: Mapping[str, Shape]) -> None:
+        """Check that the update has exactly the tensors of `shapes`, before `decode` allocates them.
+
+        Raises:
+            CodecError: names the first tensor that is missing, of another shape, or not expected.
+        """
+        for name, shape in shapes.items():
+            if name not in self._records:
+                raise CodecError(f"tensor {name!r} is missing from the update")
+            if self._records[name].shape != tuple(shape):
+                raise CodecError(f"tensor {name!r} has shape {list(self._records[name].shape)}, expected {list(shape)}")
+        for name in self._records:
+            if name not in shapes:
+                raise CodecError(f"tensor {name!r} is not expected in the update")
+
+    def decode(self) -> dict[str, Tensor]:
+        """Each tensor in its shape, float32, on the CPU, in memory of its own.
+
+        Raises:
+            CodecError: factors of a tensor multiply to more than float32 holds.
+        """
+        return finite_float32({name: record.decode() for name, record in self._records.items()})

@@ -1,0 +1,316 @@
+"""From a run config to the models of a pair."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fedkd_flwr import tensors
+from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.distillation import (
+    Nested,
+    Pair,
+    Rate,
+    Single,
+    TeacherStudent,
+    Weights,
+    batch_norms,
+    trainable,
+    trainable_parameters,
+)
+from fedkd_flwr.errors import ModelError
+from fedkd_flwr.models.hub import cause, depth, reading
+from fedkd_flwr.models.image import build_image_classifier, image_head, noise
+from fedkd_flwr.models.lora import add_adapters
+from fedkd_flwr.models.text import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
+from fedkd_flwr.tasks.regression import scale
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
+"""Of the tasks to which run-config key `pooling` does not matter."""
+
+_EARLY = 48
+"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
+measurement (docs/experiments.md)."""
+
+_SAMPLE = 4096
+"""Numbers of a frozen tensor by which a teacher is known again."""
+
+
+@dataclass(frozen=True)
+class PairModels:
+    """A pair and what is known of it before any training.
+
+    Attributes:
+        pair: what is trained.
+        teacher: the model that a node keeps; None: all that it trains is a student.
+        student: the model that it shares; None: there is none.
+        outputs: the linear layers that make logits, of "teacher" and "student", where there are any.
+        heads: names of what of `pair.federated()` is outside the encoders.
+        teacher_bytes: of sending a teacher once, as float32, without its embeddings.
+        learning_rates: by the names of `trainable_parameters(pair)`.
+        initial_shared, initial_private: what travels and what does not, at the start, on the CPU.
+        frozen_digest: SHA-256 of the student's frozen tensors.
+        teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
+    """
+
+    pair: Pair
+    teacher: "PreTrainedModel | None"
+    student: "PreTrainedModel | None"
+    outputs: Mapping[str, nn.Linear]
+    heads: frozenset[str]
+    teacher_bytes: int
+    learning_rates: Mapping[str, float]
+    initial_shared: Mapping[str, Tensor]
+    initial_private: Mapping[str, Tensor]
+    frozen_digest: str
+    teacher_digest: str
+
+    def new_outputs(self) -> dict[str, nn.Linear]:
+        """Those of `outputs` that are as they were at the start."""
+        initial = {**self.initial_shared, **self.initial_private}
+        names = {id(p): name for name, p in (self.pair.shared() | self.pair.private()).items()}
+        return {
+            model: layer
+            for model, layer in self.outputs.items()
+            if torch.equal(layer.weight.detach().cpu(), initial[names[id(layer.weight)]])
+        }
+
+
+def warmed_up(config: RunConfig, round: int, steps: int) -> Weights:
+    """The weight of each distillation term in a round, from 1, of so many steps: immature models do not teach."""
+    before, warm_up = (round - 1) * steps, config.distillation_warm_up
+    return loss_weights(config).scaled(min(1.0, before / warm_up) if warm_up else 1.0)
+
+
+def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> dict[str, Rate]:
+    """The learning rates of a round, from 1, of which `models.learning_rates` are the first round's.
+
+    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not, and its
+    rates fall round by round. Of many steps, what travels must settle, too, and smaller updates fit their budget
+    better: with `staged` its rates fall step by step once it has come far enough.
+
+    Args:
+        config: of the run.
+        models: of the node.
+        round: from 1.
+        steps: local steps of a round at this node.
+    """
+    left = 1.0 if config.learning_rate_decay == "never" else (config.num_rounds + 1 - round) / config.num_rounds
+    settling, private = _settling(config, steps), models.pair.private().keys()
+    return {
+        name: Rate(rate * left) if name in private else Rate(rate, settling)
+        for name, rate in models.learning_rates.items()
+    }
+
+
+def own_share(config: RunConfig, round: int, steps: int) -> float:
+    """Of a teacher's layers that travel, how much it keeps of what its node made of them, out of training.
+
+    The rest is the mean. The upper layers count on their node's own, but at full rates that is full of noise, which the
+    mean takes away: a teacher keeps as much of `teacher-own-share` as the rates of what travels have fallen by.
+    (Interpolated weights: WiSE-FT, Wortsman et al. 2022; of federated and local models: APFL, Deng et al. 2020.)
+
+    Args:
+        config: of the run.
+        round: the last in which the node trained; 0: none.
+        steps: local steps of a round at this node.
+    """
+    if not round:
+        return 0.0
+    left = Rate(1.0, _settling(config, steps)).share((config.num_rounds - round) * steps)
+    return config.teacher_own_share * (1.0 - left)
+
+
+def _settling(config: RunConfig, steps: int) -> int:
+    """The last local steps of a run, in which the rates of what travels fall to nothing; 0: they do not."""
+    return 0 if config.learning_rate_decay == "never" else max(0, config.num_rounds * steps - _EARLY)
+
+
+def loss_weights(config: RunConfig) -> Weights:
+    """The weight of each distillation term once it has warmed up."""
+    return Weights(
+        teacher_kl=config.teacher_kl_weight,
+        student_kl=config.student_kl_weight,
+        hidden=config.hidden_weight,
+        attention=config.attention_weight,
+    )
+
+
+def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
+    """The initial student: the same on every machine that has the checkpoint and the seed."""
+    if config.parts.whole:
+        return build_teacher(config, labels)
+    return _build(config, config.student or config.teacher, config.student_layers, labels)
+
+
+def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
+    """The initial teacher."""
+    return _build(config, config.teacher, None, labels)
+
+
+def build_global(
+    config: RunConfig, labels: Sequence[str], student: "PreTrainedModel", shared_head: bool
+) -> Single | Nested:
+    """What the server holds of a pair: the student, under a teacher only where layers of that travel, too."""
+    pair: Single | Nested
+    if config.parts.trains == {"teacher", "student"} and config.shared_layers > config.student_layers:
+        teacher = build_teacher(config, labels)
+        pair = _nested(config, teacher, student)
+        heads = _heads(pair, teacher, student)
+    else:
+        pair = Single(student, travels="student" in config.parts.trains)
+        heads = _heads(pair, student)
+    pair.keep(_kept(pair, student, () if shared_head else heads))
+    return pair
+
+
+@lru_cache(maxsize=1)
+def build_pair(
+    config: RunConfig, labels: tuple[str, ...], shared_head: bool = True, private_seed: int | None = None
+) -> PairModels:
+    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node.
+
+    Args:
+        config: of the run.
+        labels: of the node.
+        shared_head: whether heads travel with the encoder that they are on, or are kept at the node.
+        private_seed: of the new weights that never travel; None: the run's.
+    """
+    own = config if private_seed is None else config.model_copy(update={"seed": private_seed})
+    whole_travels = shared_head and config.shared_layers and config.shared_layers == depth(config.teacher)
+    teacher = build_teacher(config if whole_travels else own, labels)
+    student = build_student(config, labels)
+    if own is not config and not shared_head:
+        _take_heads(student, build_student(own, labels))
+    pair: Pair
+    trains = config.parts.trains
+    if len(trains) == 1:
+        travels = "student" in trains
+        pair = Single(student if travels else teacher, travels)
+    elif config.architecture == "nested":
+        pair = _nested(config, teacher, student)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(own.seed)
+            pair = TeacherStudent(teacher, student, config.hidden_weight > 0, config.attention_weight > 0)
+    teacher_bytes = tensors.dense_bytes(trainable(teacher))
+    if config.teacher_lora_rank and "teacher" in trains:
+        add_adapters(pair, teacher, config.teacher_lora_rank, own.seed)
+    heads = _heads(pair, teacher, student)
+    pair.keep(_kept(pair, student, () if shared_head else heads))
+    layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
+    return PairModels(
+        pair=pair,
+        teacher=teacher if "teacher" in trains else None,
+        student=student if "student" in trains else None,
+        outputs={name: layer for name, layer in layers.items() if layer is not None and name in trains},
+        heads=heads,
+        teacher_bytes=teacher_bytes,
+        learning_rates=_learning_rates(config, pair, teacher, student),
+        initial_shared=tensors.snapshot(pair.shared()),
+        initial_private=tensors.snapshot(pair.private()),
+        frozen_digest=frozen_digest(student),
+        teacher_digest=_sampled_digest(teacher) if "teacher" in trains else "",
+    )
+
+
+def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+    with reading(reference, "be built"):
+        return _built(config, reference, num_layers, labels)
+
+
+def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
+    if config.task == "image-classification":
+        return build_image_classifier(
+            reference,
+            num_layers=num_layers,
+            labels=labels,
+            attentions=config.attention_weight > 0,
+            seed=config.seed,
+        )
+    model = build_classifier(
+        reference,
+        num_layers=num_layers,
+        labels=(config.label_column,) if config.task == "regression" else labels,
+        pooling=_OWN_POOLING.get(config.task, config.pooling),
+        attentions=config.attention_weight > 0,
+        seed=config.seed,
+        problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
+    )
+    if config.task == "regression":
+        model.units = scale(tuple(labels))
+    return model
+
+
+def _head_ids(*models: "PreTrainedModel") -> set[int]:
+    return {id(model.get_parameter(name)) for model in models for name in head_parameter_names(model)}
+
+
+def _heads(pair: Pair, *models: "PreTrainedModel") -> frozenset[str]:
+    heads = _head_ids(*models)
+    return frozenset(name for name, parameter in pair.federated().items() if id(parameter) in heads)
+
+
+@torch.no_grad()
+def _take_heads(model: "PreTrainedModel", other: "PreTrainedModel") -> None:
+    """Give a model the head of one that is like it but for its seed."""
+    for name in head_parameter_names(model):
+        model.get_parameter(name).copy_(other.get_parameter(name))
+
+
+def _kept(pair: Pair, student: "PreTrainedModel", heads: Collection[str]) -> frozenset[str]:
+    """Names of what could travel and does not: these heads and, as in FedBN, the student's batch normalisation.
+
+    (Li et al., ICLR 2021: the scales and shifts of its layers go with the statistics, which are each node's own.)
+    """
+    norms = {id(parameter) for layer in batch_norms(student).values() for parameter in layer.parameters()}
+    return frozenset(heads) | {name for name, parameter in pair.federated().items() if id(parameter) in norms}
+
+
+def _learning_rates(
+    config: RunConfig, pair: Pair, teacher: "PreTrainedModel", student: "PreTrainedModel"
+) -> dict[str, float]:
+    """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads learn faster."""
+    heads = _head_ids(teacher, student)
+    of_student, of_teacher = ({id(parameter) for parameter in model.parameters()} for model in (student, teacher))
+    teachers = of_student if config.parts.whole else of_teacher - of_student
+    return {
+        name: (config.teacher_learning_rate if id(parameter) in teachers else config.learning_rate)
+        * (config.head_learning_rate_factor if id(parameter) in heads else 1.0)
+        for name, parameter in trainable_parameters(pair).items()
+    }
+
+
+def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
+    images = config.task == "image-classification"
+    exit_head, batch = (image_head(student), noise(student)) if images else (head(student), probe(student))
+    try:
+        return Nested(teacher, student, exit_head, config.shared_layers, batch)
+    except ValueError as error:
+        raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
+    except Exception as error:  # whatever a family of models raises
+        raise ModelError(
+            f"teacher {config.teacher!r}: its first layers cannot be tried as a student ({cause(error)}): "
+            "set architecture to 'separate'"
+        ) from None
+
+
+def frozen_digest(student: "PreTrainedModel") -> str:
+    """SHA-256 of the tensors of a student that never travel, so must be the same everywhere."""
+    return tensors.digest(_frozen(student))
+
+
+def _sampled_digest(model: "PreTrainedModel") -> str:
+    """SHA-256 of numbers evenly taken from each frozen tensor, however large the model is."""
+    return tensors.digest({n: p.flatten()[:: max(1, p.numel() // _SAMPLE)] for n, p in _frozen(model).items()})
+
+
+def _frozen(model: "PreTrainedModel") -> dict[str, Tensor]:
+    learning = trainable(model)
+    return {name: parameter for name, parameter in model.named_parameters() if name not in learning}

@@ -1,0 +1,205 @@
+"""What a run reports of each round: scores, bytes, seconds."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from fedkd_flwr.messages import Evaluation, Scores
+from fedkd_flwr.weights import capped
+
+
+@dataclass
+class Scored:
+    """Scores of the models after a round.
+
+    Attributes:
+        student, teachers: means over nodes, weighted by held-out examples. The models whose heads travel as they are.
+        student_own_labels, teachers_own_labels: the same of models that are adjusted to each node's label frequencies;
+            None where none are.
+        nodes: node -> its own scores.
+        not_exported: node -> why it has not written its models as folders, after the last round.
+        nodes_scored: metric -> at how many of the nodes it is defined, of those that are not defined at all of them;
+            its means are over these.
+        server: the student's scores on the server's own test data.
+    """
+
+    student: Scores | None = None
+    student_own_labels: Scores | None = None
+    teachers: Scores | None = None
+    teachers_own_labels: Scores | None = None
+    nodes: dict[str, dict[str, Any]] | None = None
+    not_exported: dict[str, str] = field(default_factory=dict)
+    nodes_scored: dict[str, int] = field(default_factory=dict)
+    server: Scores | None = None
+
+    def record(self, evaluations: Mapping[str, Evaluation], metrics: Iterable[str], max_share: float = 1.0) -> None:
+        """Fill in what the nodes found.
+
+        Args:
+            evaluations: by node.
+            metrics: names of those that these nodes can have.
+            max_share: the most that the held-out examples of a node count among those of all.
+        """
+        if not evaluations:
+            return
+        found = evaluations.values()
+        weights = capped([e.examples for e in found], max_share)
+        self.student = mean_scores(zip(weights, [e.student for e in found], strict=True))
+        self.student_own_labels = mean_scores(zip(weights, [e.student_own_labels for e in found], strict=True))
+        self.teachers = mean_scores(zip(weights, [e.teacher for e in found], strict=True))
+        self.teachers_own_labels = mean_scores(zip(weights, [e.teacher_own_labels for e in found], strict=True))
+        self.nodes = {
+            node: {
+                "student": e.student,
+                "student-own-labels": e.student_own_labels,
+                "teacher": e.teacher,
+                "teacher-own-labels": e.teacher_own_labels,
+                "test-examples": e.examples,
+            }
+            for node, e in evaluations.items()
+        }
+        defined = Counter(name for e in found for name in e.student or e.teacher or {})
+        self.nodes_scored = {name: defined[name] for name in metrics if defined[name] < len(found)}
+
+
+@dataclass
+class ScoreBoard(Scored):
+    """The models after a round: scores, and what it cost to bring the student there to the nodes.
+
+    Attributes:
+        refreshed: nodes that were brought to the student, with the next message.
+        bytes_down: encoded bytes, over all nodes, that it took.
+        notes: node -> what its owner should know (a state that was lost, say).
+    """
+
+    refreshed: int = 0
+    bytes_down: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class RoundEntry(ScoreBoard):
+    """One round: who took part, what travelled, where the time went.
+
+    Attributes:
+        round: from 1.
+        codec: how its updates were encoded.
+        losses: mean training loss of student and teacher over the nodes whose update was taken.
+        asked, trained: nodes that were asked, and whose update was taken.
+        failed: node -> why its update was not taken.
+        bytes_up: encoded bytes of all updates that came in.
+        seconds: `round` is wall time at the server; `import` (start of a process for one message, until its
+            handler), `setup`, `state`, `codec`, `evaluate`, `train` are summed over the nodes; `server` is the
+            server's own work; `flower` is wall time in which even the busiest node waited for Flower.
+    """
+
+    round: int = 0
+    codec: dict[str, Any] = field(default_factory=dict)
+    losses: Scores = field(default_factory=dict)
+    asked: int = 0
+    trained: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    bytes_up: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class BestEntry(Scored):
+    """The exported models of the best round, scored by the nodes that exported them.
+
+    Attributes:
+        round: which it is.
+        metric: by which it is.
+    """
+
+    round: int = 0
+    metric: str = ""
+
+    @classmethod
+    def of(cls, round: int, metric: str, board: Scored) -> "BestEntry":
+        """The entry of a round with what is known of it."""
+        return cls(**{each.name: getattr(board, each.name) for each in fields(Scored)}, round=round, metric=metric)
+
+
+@dataclass
+class History:
+    """All rounds of a run.
+
+    Attributes:
+        initial: the scores before the first round.
+        rounds: from the first.
+        best: of what is exported, where that is the best round; None until the run has finished.
+        ended_early: the run ended before its last round, because no round was better any more.
+        data: which each node has.
+    """
+
+    initial: ScoreBoard = field(default_factory=ScoreBoard)
+    rounds: list[RoundEntry] = field(default_factory=list)
+    best: BestEntry | None = None
+    ended_early: bool = False
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def after(self, round: int) -> ScoreBoard:
+        """Where the scores of the models after `round` (0: before the first) belong."""
+        return self.rounds[round - 1] if round else self.initial
+
+    def in_words(self, round: int) -> str:
+        """The first score of student and teachers after a round, for the log; empty where there is none."""
+        board = self.after(round)
+        parts = [
+            f"{name} of the {who} {value:.3f}"
+            for who, scores in (
+                ("student", board.student),
+                ("student with each node's own label frequencies", board.student_own_labels),
+                ("teachers", board.teachers_own_labels or board.teachers),
+            )
+            for name, value in list((scores or {}).items())[:1]
+        ]
+        return f"; after round {round}: {', '.join(parts)}" if parts else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values with kebab-case keys."""
+        return {
+            "initial": _kebab(asdict(self.initial)),
+            "rounds": [_kebab(asdict(entry)) for entry in self.rounds],
+            "data": self.data,
+            "best": self.best and _kebab(asdict(self.best)),
+            "ended-early": self.ended_early,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "History":
+        """What `as_dict` made."""
+        return cls(
+            ScoreBoard(**_snake(stored["initial"])),
+            [RoundEntry(**_snake(entry)) for entry in stored["rounds"]],
+            stored["best"] and BestEntry(**_snake(stored["best"])),
+            stored["ended-early"],
+            stored["data"],
+        )
+
+
+def mean_scores(weighted: Iterable[tuple[float, Scores | None]]) -> Scores | None:
+    """Weighted mean of each score over those that have it; None where nobody has any, of no weight or more."""
+    columns: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for weight, scores in weighted:
+        for name, value in (scores or {}).items() if weight else ():
+            columns[name].append((weight, value))
+    return {
+        name: sum(weight * value for weight, value in column) / sum(weight for weight, _ in column)
+        for name, column in columns.items()
+    } or None
+
+
+def prefixed(prefix: str, scores: Scores | None) -> Scores:
+    """The same scores under longer names; none of none."""
+    return {f"{prefix}-{name}": value for name, value in (scores or {}).items()}
+
+
+def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in entry.items()}
+
+
+def _snake(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in entry.items()}

@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from fedkd_flwr.cli.run_log import RunLog
+from fedkd_flwr.runtime.flower_log import FAILED
+
+
+def read(*lines: str) -> tuple[RunLog, list[str]]:
+    """The log of a process that prints these lines, and what of it was shown."""
+    program = f"print({chr(10).join(lines)!r})"
+    shown: list[str] = []
+    log = RunLog(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True), shown.append)
+    log.wait(30)
+    return log, shown
+
+
+def test_the_log_is_shown_as_it_comes_without_what_would_mislead() -> None:
+    log, shown = read("Using SuperLink: x", "\x1b[92mINFO \x1b[0m:   round 1", "  two blanks before")
+    assert shown == ["\x1b[92mINFO \x1b[0m:   round 1", "  two blanks before"]
+    assert (log.error, log.last_words) == ("", "the last line of its log: two blanks before")
+
+
+def test_an_error_of_ours_is_remembered_not_shown_nor_what_follows() -> None:
+    log, shown = read("INFO :  round 1", f"\x1b[91mERROR \x1b[0m:  {FAILED}too few nodes: 0", "", "SystemExit: 700")
+    assert shown == ["INFO :  round 1"]
+    assert log.error == "too few nodes: 0"
+
+
+@pytest.mark.parametrize("line", ["ValueError: the culprit is X", "torch.cuda.OutOfMemoryError: the culprit is X"])
+def test_an_unknown_exception_is_shown_whole_and_its_last_line_is_remembered(line: str) -> None:
+    log, shown = read("Traceback (most recent call last):", '  File "x.py", line 1', line, "ERROR :  Exit Code: 700")
+    assert len(shown) == 4
+    assert log.error == line.split(".")[-1]
+
+
+def test_of_an_exception_inside_flowers_own_the_inner_one_is_remembered() -> None:
+    log, _ = read(
+        "Exception: The current node timed out during startup.", "RuntimeError: Simulation Runtime crashed.",
+        "RuntimeError: An error was encountered. Ending simulation.",
+    )  # fmt: skip
+    assert log.error == "Exception: The current node timed out during startup."

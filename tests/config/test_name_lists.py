@@ -1,0 +1,64 @@
+"""Lists of names in one string of a run-config."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedkd_flwr.config.name_lists import listed, names
+from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.errors import ConfigError
+
+NAME = st.text(st.sampled_from(list("ab ,\"';\n\u00e9")), min_size=1).map(str.strip).filter(bool)
+NAMES = st.lists(NAME)
+
+
+@given(NAMES)
+def test_any_names_can_be_listed_and_read_back(all_names: list[str]) -> None:
+    assert names(listed(all_names)) == tuple(all_names)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        (" a , b,,", ("a", "b")),
+        ('"yes, sure", no', ("yes, sure", "no")),
+        ('a,"b ""c"""', ("a", 'b "c"')),
+        ('5" wide,b', ('5" wide', "b")),
+        ('"  a,b "', ("a,b",)),
+    ],
+)
+def test_commas_part_names_but_in_quotes(text: str, expected: tuple[str, ...]) -> None:
+    assert names(text) == expected
+
+
+@pytest.mark.parametrize("key", ["labels", "teachers"])
+@pytest.mark.parametrize("text", ['"a, b', '"a" b,c'])
+def test_a_list_that_is_none_is_one_line_that_names_the_key(key: str, text: str, defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^run-config: {key} .* is no list of names: double the quotes") as caught:
+        RunConfig.parse(defaults | {key: text})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_knows_labels_with_commas(defaults: dict[str, Any]) -> None:
+    config = RunConfig.parse(defaults | {"labels": '"yes, sure",no'})
+    assert config.label_names == ("yes, sure", "no")
+    assert RunConfig.parse(config.as_run_config()).label_names == config.label_names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "a,b,a"}, "labels names a label twice"),
+        ({"encoding": "utf-9"}, "encoding 'utf-9' is unknown"),
+        ({"encoding": "base64"}, "encoding 'base64' is unknown"),
+        ({"separator": ";;"}, "'separator' is ';;' but should be auto, tab, or one character"),
+        ({"separator": '"'}, "'separator'"),
+        ({"task": "multi-label", "skip-unlabelled": True}, "skip-unlabelled is for texts with one label"),
+    ],
+)
+def test_keys_of_readers_are_checked(changes: dict[str, Any], message: str, defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.parse(defaults | changes)

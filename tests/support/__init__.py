@@ -1,0 +1,1 @@
+"""Helpers of the tests: tiny checkpoints, small data, a federation that is killed."""
