@@ -3,7 +3,7 @@
     python benchmarks/learning.py --out OUT [--adr FOLDER] [--seeds 0 1 2] [--scenarios NAME ...] [--jobs 2]
 
 Results: benchmarks/results/methods.jsonl, shared with traffic.py. `--quick` runs six methods on one seed, takes
-no result that stands there, and keeps its own in OUT; what it printed is benchmarks/results/quick.md.
+no result that stands there, and keeps its own in OUT; what it printed is docs/results/quick.md.
 """
 
 from common import study

@@ -1,4 +1,4 @@
-"""The pictures of the README, from the results files.
+"""The pictures of docs/results/, from the results files.
 
     BROWSER_PATH=/usr/bin/chromium python benchmarks/plot.py
 

@@ -20,7 +20,7 @@ from fedkd_flwr.config.schema import RunConfig
 
 PAGE = ROOT / "docs" / "results" / "privacy.md"
 RUNS: dict[str, Mapping[str, Any]] = {
-    "row 2 of the issue: 4 texts, dense, `max-grad-norm` 1e-9, `learning-rate` 1e4": ISSUE,
+    "4 texts, dense, `train.max-grad-norm` 1e-9, `train.learning-rate` 1e4": ISSUE,
     "64 texts in one step, 8x, 64 tokens": CORNER | {"batch-size": 64, "budget": "8x", "max-length": 64},
     "64 texts in one step, 384x, 32 tokens": CORNER | {"batch-size": 64, "budget": "384x"},
     "256 texts in one step, 128x, 6 tokens": CORNER | {"max-length": 6},

@@ -11,7 +11,7 @@ from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, at_places
 
 RIDGE = 1e-3
 """Of the penalty RIDGE / 2 * (mean |x|^2 * |W|^2 + |b|^2) on a fitted layer W, b; chosen by measurement
-(docs/experiments.md). The bias of a class that no example has comes to rest near that of one in several hundred."""
+(docs/results/start.md). The bias of a class that no example has comes to rest near that of one in several hundred."""
 
 _STEPS = 100
 

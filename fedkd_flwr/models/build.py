@@ -36,7 +36,7 @@ _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-rec
 
 _EARLY = 48
 """Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
-measurement (docs/experiments.md)."""
+measurement (docs/results/rates.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""

@@ -42,7 +42,7 @@ _MODELS = {
     "encoder": "The encoder of the student that all nodes of a federation share; each node keeps a head of its own",
     "student without statistics": "The student that all nodes of a federation share, but for its batch normalisation, "
     "which is the checkpoint's: nobody has scored the model with it, let it see images before you use it "
-    "(docs/bring-your-models.md)",
+    "(docs/models.md)",
     "teacher": "The teacher",
 }
 

@@ -112,7 +112,7 @@ class ServerModel:
             about = replace(about, model="student without statistics", scores={})
             log.warning(
                 "fedkd: %s has its checkpoint's batch normalisation, each node keeps its own: take a node's student, "
-                "or let it see images before you use it (docs/bring-your-models.md)",
+                "or let it see images before you use it (docs/models.md)",
                 exported[0],
             )
         if not self._shared_head:

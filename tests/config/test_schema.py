@@ -22,12 +22,6 @@ def test_pyproject_declares_every_key_with_a_comment(defaults: dict[str, Any]) -
         assert re.search(rf"^{key} = \S.*\s# \S", text, re.MULTILINE), f"{key} has no comment"
 
 
-def test_the_readme_explains_every_key(defaults: dict[str, Any]) -> None:
-    readme = (ROOT / "README.md").read_text()
-    missing = [key for key in defaults if f"`{key}`" not in readme]
-    assert not missing
-
-
 def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]) -> None:
     config = RunConfig.parse(defaults)
     assert RunConfig.parse(config.as_run_config()) == config

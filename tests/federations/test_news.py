@@ -103,8 +103,8 @@ def test_every_exported_folder_is_read_back(news: Config, tmp_path: Path) -> Non
 
 def test_the_code_of_the_documentation_scores_news(news: Config) -> None:
     folder = run_server(LoopbackGrid(news(num_rounds=1, **NESTED), nodes(3)))
-    text = (Path(__file__).parent.parent.parent / "docs" / "bring-your-data.md").read_text()
-    code = text.partition("## News and clicks")[2].partition("```python\n")[2].partition("```")[0]
+    text = (Path(__file__).parent.parent.parent / "docs" / "tasks" / "news-recommendation.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
     place = str(folder / "student")
     names: dict[str, Any] = {}
     exec(code.replace("runs/NAME/student", place), names)

@@ -157,8 +157,8 @@ def test_a_trial_leaves_the_pair_and_the_random_state_as_they_were(
 
 
 def test_the_documents_say_of_each_family_how_it_works() -> None:
-    """docs/bring-your-models.md has a row for each outcome, with the families that have it."""
-    rows = re.findall(r"^\| (.+?) \| `(.+)` \|$", (ROOT / "docs" / "bring-your-models.md").read_text(), re.MULTILINE)
+    """docs/models.md has a row for each outcome, with the families that have it."""
+    rows = re.findall(r"^\| (.+?) \| `(.+)` \|$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
     documented = {outcome: set(families.split("`, `")) for outcome, families in rows}
     for families, refused, kind in ((TEXT, REFUSED, "text"), (IMAGES, IMAGES_REFUSED, "images")):
         never = {name for name in families if (name, "any") in refused}
