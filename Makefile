@@ -4,6 +4,7 @@
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
 # make test-docker   docker/ for real, in a project and folder of its own: a silo killed, a run stopped and resumed
 # make lint   ruff and mypy
+# make docs   the site of docs/, into site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ ARGS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test unit e2e test-slow test-docker lint install clean
+.PHONY: run test unit e2e test-slow test-docker lint docs install clean
 
 run: $(STAMP)
 	$(BIN)/fedkd run . $(ARGS)
@@ -41,6 +42,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict fedkd_flwr $(APPS)
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt requirements-demo.txt
@@ -50,5 +55,5 @@ $(STAMP): pyproject.toml constraints.txt requirements-demo.txt
 	touch $@
 
 clean:
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
