@@ -23,9 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedkd_flwr.codec import Budget, EncodedUpdate, UpdateCodec
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.factorize import Factors
-from fedkd_flwr.codec.records import Dense, Record
+from fedkd_flwr.codec.spectrum import Factors
+from fedkd_flwr.codec.tensors import Dense, EncodedTensor, Factored
 from fedkd_flwr.runtime.device import set_threads
 
 ENERGY = 0.95
@@ -60,7 +59,7 @@ def student(layers: int, width: int) -> Update:
 
 def published(update: Update, svd: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -> EncodedUpdate:
     """One full SVD a matrix, then the paper's rule."""
-    records: dict[str, Record] = {}
+    records: dict[str, EncodedTensor] = {}
     for name, tensor in update.items():
         records[name] = Dense.of(tensor)
         if tensor.ndim == 2 and tensor.any():
@@ -104,7 +103,7 @@ def table(title: str, update: Update, repeats: int) -> None:
         seconds, encoded = fastest(encode, 1 if "numpy" in label else repeats)
         reference = reference or seconds
         decode_seconds, decoded = fastest(encoded.decode, repeats)
-        factors = [record.factors() for record in encoded._records.values() if isinstance(record, Factored)]
+        factors = [record.factors() for record in encoded._tensors.values() if isinstance(record, Factored)]
         wide = [(left.double(), right.double()) for left, right in factors]
         floors = [max(1e-9, fastest(partial(multiplied, sides), repeats)[0]) for sides in (factors, wide)]
         error = sum(float((decoded[n] - t).double().square().sum()) for n, t in update.items()) / total

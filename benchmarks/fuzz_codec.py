@@ -19,7 +19,7 @@ from collections import Counter
 import torch
 
 from fedkd_flwr.codec import Budget, CodecError, EncodedUpdate, Uniform, UpdateCodec
-from fedkd_flwr.codec.wire_format import VERSION, pack
+from fedkd_flwr.codec.wire_format import VERSION, serialize
 
 PREFIX = struct.Struct("<3sBI")
 GROWTH = 64 << 20
@@ -107,7 +107,7 @@ def verdict(data: bytes, shapes: dict[str, torch.Size]) -> str:
         encoded = EncodedUpdate.from_bytes(data)
     except CodecError as error:
         return "WRONG: message of several lines" if "\n" in str(error) else "refused"
-    again = EncodedUpdate.from_bytes(pack(encoded._records))
+    again = EncodedUpdate.from_bytes(serialize(encoded._tensors))
     if again.rows() != encoded.rows() or again.shapes != encoded.shapes:
         return "WRONG: reads differently when packed again"
     try:

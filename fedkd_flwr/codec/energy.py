@@ -6,12 +6,27 @@ dropped, down to DOUBT.
 
 import math
 
+import torch
+from torch import Tensor
+
+from fedkd_flwr.codec.shapes import matrix_shape
+
 DOUBT = 2.0**-18
 """What float32 arithmetic may get wrong in a share: a sender claims so much less than it measures."""
 
 STEPS_AN_OCTAVE = 12
 _NOTHING_DROPPED = 255
 _ROUNDING = 1e-6  # of a step: what was read is written again as it was
+_IN_RANGE = (1e-20, 1e30)
+
+
+def squared_norm(tensor: Tensor) -> float:
+    """Of float32 numbers: within rows in float32, four times as fast, where their squares are in its range."""
+    rows = tensor.detach().reshape(matrix_shape(tuple(tensor.shape)))
+    in_float32 = torch.linalg.vector_norm(rows, dim=1).double().square().sum()
+    if _IN_RANGE[0] < in_float32 < _IN_RANGE[1]:
+        return float(in_float32)
+    return float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
 
 
 def claimed(kept: float) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.factorize import Spectrum, gram, spectra
+from fedkd_flwr.codec.spectrum import Spectrum, gram, spectra
 
 _BLOCK = 16
 _CONVERGED = 0.65  # of what may be dropped: all but this is captured, or the rank within the basis is not the smallest

@@ -13,7 +13,7 @@ from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.errors import CodecError
 
 WIDTHS = (32, 16, 8, 6, 5, 4, 3)
-"""Bits of a number that `Rows` knows: float32, float16, and codes."""
+"""Bits of a number that `QuantizedRows` knows: float32, float16, and codes."""
 
 _RAW_DEFLATE = -15
 _SYMBOLS_A_BYTE = 8  # of a Huffman stream, at most
@@ -21,7 +21,7 @@ TINY = 2.0**-126
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class QuantizedRows:
     """A matrix [k, n] at one width: `codes` times the scale of their row.
 
     The scale is the row's peak over the largest code 2^(bits - 1) - 1, rounded up to bfloat16, whose products with
@@ -52,7 +52,7 @@ class Rows:
         if bits == 32:
             codes, scales = values.contiguous(), torch.ones(len(values))
             return cls(bits, scales, codes, _bytes(codes))
-        peaks = values.abs().amax(dim=1) if values.numel() else values.new_zeros(len(values))
+        peaks = row_peaks(values)
         if bits == 16:
             scales = _upper_bfloat16(peaks)
             codes = (values / scales[:, None]).half()
@@ -103,6 +103,11 @@ class Rows:
             if (symbols < 1).any() or (symbols > 2 * _largest(bits) + 1).any():
                 raise CodecError(f"holds a code beyond {bits} bits")
         return cls(bits, scales, codes.reshape(k, n), stream)
+
+
+def row_peaks(rows: Tensor) -> Tensor:
+    """The largest magnitude [k] in each row of [k, n]; 0 of rows without numbers."""
+    return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1)) if rows.numel() else rows.new_zeros(len(rows))
 
 
 def _largest(bits: int) -> int:

@@ -1,4 +1,7 @@
-"""What a tensor is expected to cost and to lose in each form; only shares depend on it, what is sent is counted."""
+"""Expected bytes and squared error of a tensor in each form.
+
+The split of a budget depends on them and nothing else does: what is sent is counted, what it keeps is measured.
+"""
 
 from dataclasses import dataclass
 from math import log2
@@ -20,33 +23,43 @@ _HUFFMAN = 0.05  # bits above the entropy
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What is known of a tensor.
+class TensorStatistics:
+    """Numbers that tell what a tensor costs and loses in each form.
 
     Attributes:
         numel: its numbers.
-        sides: out + rest of the matrix that it is flattened to.
-        total: its squared norm.
-        shares: float64 [k], of it in the leading 1, 2, ... singular values, as many as are known; empty: no factors.
-        scales: that it has number by number.
+        sides: out + rest of the matrix [out, rest] that it is flattened to.
+        energy: its squared norm.
+        shares: float64 [k], of its energy in the leading 1, 2, ... k components, as many as are known; empty: it has
+            no factors.
+        scales: scales that it has number by number.
         crest: mean squared peak of the numbers of a scale over the mean square.
     """
 
     numel: int
     sides: int
-    total: float
+    energy: float
     shares: Floats
     scales: int = 1
     crest: float = 4.4
 
 
 def component_nbytes(sides: int, bits: int) -> float:
-    """Of a component of a matrix whose sides sum to `sides`: its numbers and its scale."""
+    """Bytes of a component, a column of one factor and a row of the other, with its scale.
+
+    Args:
+        sides: its numbers, out + rest.
+        bits: of each.
+    """
     return sides * _FACTORED_RATE[bits] / 8 + (2 if bits < 32 else 0)
 
 
-def dense_nbytes(tensor: Known, bits: int) -> float:
-    """Of all numbers on a uniform grid."""
+def dense_nbytes(tensor: TensorStatistics, bits: int) -> float:
+    """Bytes of all numbers on a uniform grid, Huffman-coded where that is shorter.
+
+    The step of the grid is the peak over the largest code: a high crest makes it coarse, most codes small, and
+    the entropy low.
+    """
     if bits == 32:
         return 4 * tensor.numel + _OVERHEAD
     rate = float(bits)
@@ -55,8 +68,8 @@ def dense_nbytes(tensor: Known, bits: int) -> float:
     return tensor.numel * rate / 8 + 2 * tensor.scales + _OVERHEAD
 
 
-def dense_lost(tensor: Known, bits: int) -> float:
-    """Squared error of all numbers on a uniform grid, relative to the square."""
+def dense_lost(tensor: TensorStatistics, bits: int) -> float:
+    """Squared error of all numbers on a uniform grid, relative to the square: step^2 / 12."""
     if bits >= 16:
         return 0.0 if bits == 32 else 1e-7
     return min(1.0, tensor.crest / (12 * _largest(bits) ** 2))

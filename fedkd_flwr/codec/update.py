@@ -1,4 +1,4 @@
-"""An encoded update: the records of its tensors and the bytes that travel."""
+"""An encoded update: its encoded tensors and the bytes that travel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.records import Dense, Empty, Record, Shape, finite_float32
-from fedkd_flwr.codec.wire_format import pack, packed_nbytes, unpack
+from fedkd_flwr.codec.host import finite_float32
+from fedkd_flwr.codec.shapes import Shape
+from fedkd_flwr.codec.tensors import Dense, Empty, EncodedTensor
+from fedkd_flwr.codec.wire_format import deserialize, serialize, serialized_nbytes
 from fedkd_flwr.errors import CodecError
 
 _EXACT_IN_FLOAT32 = {torch.float32, torch.float16, torch.bfloat16}
@@ -39,18 +41,18 @@ class TensorRow:
 class EncodedUpdate:
     """Named tensors, encoded. Made by `UpdateCodec.encode`, `dense` or `from_bytes`."""
 
-    _records: Mapping[str, Record]
+    _tensors: Mapping[str, EncodedTensor]
     _data: bytes
 
     @classmethod
-    def of(cls, records: Mapping[str, Record]) -> Self:
-        """Pack `records`, in their order."""
-        return cls(records, pack(records))
+    def of(cls, tensors: Mapping[str, EncodedTensor]) -> Self:
+        """Serialize encoded tensors, in their order."""
+        return cls(tensors, serialize(tensors))
 
     @staticmethod
     def least_nbytes(tensors: Mapping[str, Tensor]) -> int:
         """What any encoding of tensors of these names and shapes takes at least."""
-        return packed_nbytes({name: Empty(tuple(tensor.shape), 1.0) for name, tensor in tensors.items()})
+        return serialized_nbytes({name: Empty(tuple(tensor.shape), 1.0) for name, tensor in tensors.items()})
 
     @classmethod
     def dense(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -74,7 +76,7 @@ class EncodedUpdate:
         Raises:
             CodecError: the bytes are anything else than one intact encoded update.
         """
-        return cls(unpack(data), data)
+        return cls(deserialize(data), data)
 
     def to_bytes(self) -> bytes:
         """The bytes that travel."""
@@ -88,23 +90,23 @@ class EncodedUpdate:
     @property
     def header_nbytes(self) -> int:
         """Bytes that belong to no single tensor: prefix, header, checksum."""
-        return self.nbytes - sum(record.nbytes for record in self._records.values())
+        return self.nbytes - sum(tensor.nbytes for tensor in self._tensors.values())
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Shape of each tensor."""
-        return {name: record.shape for name, record in self._records.items()}
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     @property
     def ranks(self) -> dict[str, int]:
         """Rank of each tensor as sent: 0 for zeros, the full rank where it is dense."""
-        return {name: record.rank for name, record in self._records.items()}
+        return {name: tensor.rank for name, tensor in self._tensors.items()}
 
     def rows(self) -> list[TensorRow]:
         """One row a tensor, in the order of the wire."""
         return [
-            TensorRow(name, record.kind, record.rank, record.bits, record.nbytes, record.energy)
-            for name, record in self._records.items()
+            TensorRow(name, tensor.kind, tensor.rank, tensor.bits, tensor.nbytes, tensor.energy)
+            for name, tensor in self._tensors.items()
         ]
 
     def require(self, shapes: Mapping[str, Shape]) -> None:
@@ -114,11 +116,11 @@ class EncodedUpdate:
             CodecError: names the first tensor that is missing, of another shape, or not expected.
         """
         for name, shape in shapes.items():
-            if name not in self._records:
+            if name not in self._tensors:
                 raise CodecError(f"tensor {name!r} is missing from the update")
-            if self._records[name].shape != tuple(shape):
-                raise CodecError(f"tensor {name!r} has shape {list(self._records[name].shape)}, expected {list(shape)}")
-        for name in self._records:
+            if self._tensors[name].shape != tuple(shape):
+                raise CodecError(f"tensor {name!r} has shape {list(self._tensors[name].shape)}, expected {list(shape)}")
+        for name in self._tensors:
             if name not in shapes:
                 raise CodecError(f"tensor {name!r} is not expected in the update")
 
@@ -128,4 +130,4 @@ class EncodedUpdate:
         Raises:
             CodecError: factors of a tensor multiply to more than float32 holds.
         """
-        return finite_float32({name: record.decode() for name, record in self._records.items()})
+        return finite_float32({name: tensor.decode() for name, tensor in self._tensors.items()})

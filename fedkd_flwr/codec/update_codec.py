@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fedkd_flwr.codec.allocation import Allocation, Energy, Uniform
-from fedkd_flwr.codec.budget import Plan, uniform
+from fedkd_flwr.codec.budget import within_budget
+from fedkd_flwr.codec.decomposed_update import DecomposedUpdate
+from fedkd_flwr.codec.fixed_width import all_numbers, at_energy
+from fedkd_flwr.codec.host import finite_float32
 from fedkd_flwr.codec.quantization import WIDTHS
-from fedkd_flwr.codec.records import finite_float32
-from fedkd_flwr.codec.rotated import ROTATED_WIDTHS
+from fedkd_flwr.codec.tensors import ROTATED_WIDTHS
 from fedkd_flwr.codec.update import EncodedUpdate
 from fedkd_flwr.errors import CodecError
 
@@ -58,12 +60,11 @@ class UpdateCodec:
         tensors = finite_float32(update)
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
-            return uniform(tensors, self.bits or (4 if rotated else 32), rotated)
-        plan = Plan(update, tensors)
-        widths = _MIXED if self.bits is None else (self.bits,)
+            return all_numbers(tensors, self.bits or (4 if rotated else 32), rotated)
+        decomposed = DecomposedUpdate(update, tensors)
         if isinstance(self.allocation, Energy):
-            return plan.per_matrix(self.allocation.share, self.bits or 32)
-        return plan.within(self.allocation.nbytes, widths)
+            return at_energy(decomposed, self.allocation.share, self.bits or 32)
+        return within_budget(decomposed, self.allocation.nbytes, _MIXED if self.bits is None else (self.bits,))
 
     def decode(self, encoded: EncodedUpdate) -> dict[str, Tensor]:
         """The tensors, float32 on the CPU; see `EncodedUpdate.decode`."""

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import from_byte, to_byte
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.records import Dense, Empty, Record
-from fedkd_flwr.codec.rotated import Rotated
+from fedkd_flwr.codec.tensors import Dense, Empty, EncodedTensor, Factored, Rotated
 from fedkd_flwr.errors import CodecError
 
 MAGIC = b"FKD"
@@ -26,17 +24,17 @@ MAX_DIMENSIONS = 16
 _PREFIX = struct.Struct("<3sBI")
 _CHECKSUM = struct.Struct("<I")
 _RAW_DEFLATE = -15
-_KINDS: dict[int, type[Record]] = {kind.tag: kind for kind in (Empty, Dense, Factored, Rotated)}
+_KINDS: dict[int, type[EncodedTensor]] = {kind.tag: kind for kind in (Empty, Dense, Factored, Rotated)}
 
 
-def pack(records: Mapping[str, Record]) -> bytes:
-    """The bytes of `records`, in their order.
+def serialize(tensors: Mapping[str, EncodedTensor]) -> bytes:
+    """The bytes of `tensors`, in their order.
 
     Raises:
         CodecError: names and shapes exceed MAX_HEADER_BYTES, or a tensor has more than MAX_DIMENSIONS.
     """
-    header, payload = _written(records)
-    energies = bytes(to_byte(record.energy) for record in records.values())
+    header, payload = _written(tensors)
+    energies = bytes(to_byte(tensor.energy) for tensor in tensors.values())
     parts = [_PREFIX.pack(MAGIC, VERSION, len(header)), header, energies, *payload.parts]
     checksum = 0
     for part in parts:
@@ -44,30 +42,30 @@ def pack(records: Mapping[str, Record]) -> bytes:
     return b"".join([*parts, _CHECKSUM.pack(checksum)])
 
 
-def packed_nbytes(records: Mapping[str, Record]) -> int:
-    """len(pack(records))."""
-    header, _ = _written(records)
+def serialized_nbytes(tensors: Mapping[str, EncodedTensor]) -> int:
+    """len(serialize(tensors))."""
+    header, _ = _written(tensors)
     return (
-        _PREFIX.size + len(header) + len(records) + sum(record.nbytes for record in records.values()) + _CHECKSUM.size
+        _PREFIX.size + len(header) + len(tensors) + sum(tensor.nbytes for tensor in tensors.values()) + _CHECKSUM.size
     )
 
 
-def _written(records: Mapping[str, Record]) -> tuple[bytes, Writer]:
+def _written(tensors: Mapping[str, EncodedTensor]) -> tuple[bytes, Writer]:
     """The deflated header and the payload."""
     header, payload = Writer(), Writer()
-    header.varint(len(records))
-    for name, record in records.items():
-        if len(record.shape) > MAX_DIMENSIONS:
+    header.varint(len(tensors))
+    for name, tensor in tensors.items():
+        if len(tensor.shape) > MAX_DIMENSIONS:
             raise CodecError(f"tensor {name!r} has more than {MAX_DIMENSIONS} dimensions")
         header.text(name)
-        header.varint(record.tag)
-        header.varints(record.shape)
-        record.write(header, payload)
+        header.varint(tensor.tag)
+        header.varints(tensor.shape)
+        tensor.write(header, payload)
     return _deflate(header.getvalue()), payload
 
 
-def unpack(data: bytes) -> dict[str, Record]:
-    """The records that `pack` wrote.
+def deserialize(data: bytes) -> dict[str, EncodedTensor]:
+    """The tensors that `serialize` wrote.
 
     Memory stays within a multiple of len(data) and MAX_HEADER_BYTES, whatever the header claims.
 
@@ -90,26 +88,26 @@ def unpack(data: bytes) -> dict[str, Record]:
     return _read(Reader(_inflate(body[_PREFIX.size : start])), Reader(body[start:]))
 
 
-def _read(header: Reader, payload: Reader) -> dict[str, Record]:
-    records: dict[str, Record] = {}
+def _read(header: Reader, payload: Reader) -> dict[str, EncodedTensor]:
+    tensors: dict[str, EncodedTensor] = {}
     current = "header"
     try:
         for byte in payload.raw(header.varint()):
             name = header.text()
             current = f"tensor {name!r}"
-            if name in records:
+            if name in tensors:
                 raise CodecError("comes twice")
-            records[name] = _read_record(from_byte(byte), header, payload)
+            tensors[name] = _read_tensor(from_byte(byte), header, payload)
         current = "header"
         header.end()
         current = "payload"
         payload.end()
     except CodecError as error:
         raise CodecError(f"encoded update, {current}: {error}") from None
-    return records
+    return tensors
 
 
-def _read_record(energy: float, header: Reader, payload: Reader) -> Record:
+def _read_tensor(energy: float, header: Reader, payload: Reader) -> EncodedTensor:
     tag = header.varint()
     if tag not in _KINDS:
         raise CodecError(f"unknown kind {tag}")

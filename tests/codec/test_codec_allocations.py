@@ -8,7 +8,7 @@ from torch import Tensor
 from fedkd_flwr.codec import Allocation, Budget, CodecError, EncodedUpdate, Energy, Uniform, UpdateCodec
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.quantization import WIDTHS
-from fedkd_flwr.codec.wire_format import pack
+from fedkd_flwr.codec.wire_format import serialize
 
 widths = st.sampled_from([None, *WIDTHS])
 allocations = st.one_of(
@@ -51,7 +51,7 @@ def test_never_over_budget_never_over_dense(update: dict[str, Tensor], share: fl
         encoded = UpdateCodec(allocation=Budget(nbytes), bits=bits).encode(update)
     except CodecError as error:
         assert "budget" in str(error)
-        nothing = EncodedUpdate.of(UpdateCodec().encode({n: torch.zeros(t.shape) for n, t in update.items()})._records)
+        nothing = EncodedUpdate.of(UpdateCodec().encode({n: torch.zeros(t.shape) for n, t in update.items()})._tensors)
         assert nothing.nbytes > nbytes
         return
     assert encoded.nbytes == len(encoded.to_bytes()) <= min(nbytes, dense_nbytes(update))
@@ -59,7 +59,7 @@ def test_never_over_budget_never_over_dense(update: dict[str, Tensor], share: fl
     received.require({name: tensor.shape for name, tensor in update.items()})
     for name, tensor in received.decode().items():
         assert torch.equal(tensor, encoded.decode()[name])
-    assert pack(received._records) == encoded.to_bytes()
+    assert serialize(received._tensors) == encoded.to_bytes()
 
 
 @settings(max_examples=150, deadline=None)

@@ -11,7 +11,7 @@ from fedkd_flwr.codec import Budget, ErrorFeedback, UpdateCodec, host
 from fedkd_flwr.codec.host import on_host, to_host
 
 Copy = Callable[[Sequence[Tensor]], list[Any]]
-COPYING = [("records", "to_host"), ("error_feedback", "to_host"), ("factorize", "to_host"), ("factorize", "on_host")]
+COPYING = [("host", "to_host"), ("error_feedback", "to_host"), ("spectrum", "to_host"), ("spectrum", "on_host")]
 
 
 def test_what_is_on_the_cpu_stays_itself() -> None:

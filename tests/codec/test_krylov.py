@@ -3,11 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_factorize import energy_shares, with_spectrum
+from test_spectrum import energy_shares, with_spectrum
 
 from fedkd_flwr.codec import Budget, EncodedUpdate, UpdateCodec, factorize
-from fedkd_flwr.codec.factorize import Factors, resolved, to_ranks
 from fedkd_flwr.codec.krylov import LeadingSpectrum
+from fedkd_flwr.codec.spectrum import Factors, resolved, to_ranks
 
 
 def truncated(matrix: torch.Tensor, energy: float) -> Factors:
@@ -121,7 +121,7 @@ def test_budget_with_values_on_demand_keeps_what_it_keeps_with_all(ratio: int, m
     codec = UpdateCodec(allocation=Budget(sum(4 * tensor.numel() for tensor in update.values()) // ratio))
     lost = []
     for threshold in (256, 10_000):
-        monkeypatch.setattr("fedkd_flwr.codec.budget._LARGE", threshold)
+        monkeypatch.setattr("fedkd_flwr.codec.decompositions._LARGE", threshold)
         decoded = codec.encode(update).decode()
         lost.append(sum(float((decoded[name] - tensor).square().sum()) for name, tensor in update.items()))
     assert lost[0] <= 1.02 * lost[1]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd_flwr.codec import CodecError
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.quantization import WIDTHS, Rows, pack_codes, packed_nbytes, unpack_codes
+from fedkd_flwr.codec.quantization import WIDTHS, QuantizedRows, pack_codes, packed_nbytes, unpack_codes
 
 CODED = [bits for bits in WIDTHS if bits < 16]
 
@@ -23,12 +23,12 @@ def matrices(draw: st.DrawFn) -> Tensor:
     return (values * (kept * 10**exponents)[:, None]).float()
 
 
-def sent(rows: Rows) -> Rows:
+def sent(rows: QuantizedRows) -> QuantizedRows:
     header, payload = Writer(), Writer()
     rows.write(header, payload)
     assert len(payload.getvalue()) == rows.nbytes
     readers = Reader(header.getvalue()), Reader(payload.getvalue())
-    read = Rows.read(rows.bits, *rows.codes.shape, *readers)
+    read = QuantizedRows.read(rows.bits, *rows.codes.shape, *readers)
     for reader in readers:
         reader.end()
     return read
@@ -37,7 +37,7 @@ def sent(rows: Rows) -> Rows:
 @settings(max_examples=200, deadline=None)
 @given(values=matrices(), bits=st.sampled_from(WIDTHS))
 def test_wire_and_error_bound(values: Tensor, bits: int) -> None:
-    rows = Rows.of(values, bits)
+    rows = QuantizedRows.of(values, bits)
     read = sent(rows)
     assert read.bits == bits and torch.equal(read.values, rows.values) and read.stream == rows.stream
     k, n = values.shape
@@ -56,14 +56,14 @@ def test_wire_and_error_bound(values: Tensor, bits: int) -> None:
 @pytest.mark.parametrize("bits", CODED)
 def test_error_on_gaussian_rows_is_that_of_a_uniform_grid(bits: int) -> None:
     values = torch.randn(64, 768, generator=torch.Generator().manual_seed(0))
-    rows = Rows.of(values, bits)
+    rows = QuantizedRows.of(values, bits)
     steps = rows.values.abs().amax(dim=1) / (2 ** (bits - 1) - 1)
     assert float((rows.values - values).square().mean()) == pytest.approx(float((steps**2 / 12).mean()), rel=0.1)
 
 
 @pytest.mark.parametrize(("bits", "entropy"), [(8, 7.1), (6, 5.1), (4, 3.0), (3, 1.9)])
 def test_huffman_saves_what_gaussian_codes_repeat(bits: int, entropy: float) -> None:
-    rows = Rows.of(torch.randn(40, 768, generator=torch.Generator().manual_seed(0)), bits)
+    rows = QuantizedRows.of(torch.randn(40, 768, generator=torch.Generator().manual_seed(0)), bits)
     assert 8 * len(rows.stream) / rows.codes.numel() < entropy + 0.25
     assert 8 * len(rows.stream) / rows.codes.numel() < bits - 0.6
 
@@ -72,7 +72,7 @@ def test_codes_without_any_pattern_are_packed() -> None:
     for bits in CODED:
         largest = 2 ** (bits - 1) - 1
         codes = torch.arange(-largest, largest + 1).float().repeat(3)[None]
-        rows = sent(Rows.of(codes, bits))
+        rows = sent(QuantizedRows.of(codes, bits))
         assert len(rows.stream) <= (codes.numel() * bits + 7) // 8
         assert torch.equal(rows.codes.float(), codes)
 
@@ -90,7 +90,7 @@ def test_packed_codes_leave_no_gap(width: int, data: st.DataObject) -> None:
 def test_extreme_rows() -> None:
     for bits in WIDTHS:
         values = torch.tensor([[3.3e38, -3.3e38], [0.0, 0.0], [1e-38, 1e-45]])
-        assert torch.isfinite(sent(Rows.of(values, bits)).values).all()
+        assert torch.isfinite(sent(QuantizedRows.of(values, bits)).values).all()
 
 
 def header(*numbers: int) -> Reader:
@@ -129,4 +129,4 @@ def test_hostile_rows(
     bits: int, shape: tuple[int, int], numbers: tuple[int, ...], payload: bytes, message: str
 ) -> None:
     with pytest.raises(CodecError, match=message):
-        Rows.read(bits, *shape, header(*numbers), Reader(payload))
+        QuantizedRows.read(bits, *shape, header(*numbers), Reader(payload))

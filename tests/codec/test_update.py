@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedkd_flwr.codec import CodecError, EncodedUpdate, TensorRow, UpdateCodec
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.quantization import Rows
+from fedkd_flwr.codec.quantization import QuantizedRows
+from fedkd_flwr.codec.tensors import Factored
 
 torch.manual_seed(0)
 UPDATE = {
@@ -86,7 +86,7 @@ def test_require_names_the_culprit(shapes: dict[str, tuple[int, ...]], message: 
 
 
 def test_factors_that_overflow_are_refused() -> None:
-    factors = Factored((2, 3), parts=(Rows.of(torch.full((1, 5), 3e38), 32),))
+    factors = Factored((2, 3), parts=(QuantizedRows.of(torch.full((1, 5), 3e38), 32),))
     with pytest.raises(CodecError, match="'w'"):
         EncodedUpdate.of({"w": factors}).decode()
 

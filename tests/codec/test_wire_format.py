@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from fedkd_flwr.codec import CodecError, UpdateCodec
 from fedkd_flwr.codec.buffer import Writer
-from fedkd_flwr.codec.records import Dense, Empty
-from fedkd_flwr.codec.wire_format import MAX_DIMENSIONS, MAX_HEADER_BYTES, VERSION, pack, packed_nbytes, unpack
+from fedkd_flwr.codec.tensors import Dense, Empty
+from fedkd_flwr.codec.wire_format import (
+    MAX_DIMENSIONS,
+    MAX_HEADER_BYTES,
+    VERSION,
+    deserialize,
+    serialize,
+    serialized_nbytes,
+)
 
 torch.manual_seed(0)
 UPDATE = {
@@ -57,7 +64,7 @@ def twice(writer: Writer) -> None:
 
 
 def test_length_is_known_before_packing() -> None:
-    assert packed_nbytes(unpack(DATA)) == len(DATA)
+    assert serialized_nbytes(deserialize(DATA)) == len(DATA)
 
 
 def test_every_flipped_bit_is_noticed() -> None:
@@ -65,34 +72,34 @@ def test_every_flipped_bit_is_noticed() -> None:
         damaged = bytearray(DATA)
         damaged[position // 8] ^= 1 << position % 8
         with pytest.raises(CodecError):
-            unpack(bytes(damaged))
+            deserialize(bytes(damaged))
 
 
 def test_every_truncation_and_every_addition_is_noticed() -> None:
     for length in range(len(DATA)):
         with pytest.raises(CodecError):
-            unpack(DATA[:length])
+            deserialize(DATA[:length])
     for addition in (b"\0", b"FKD", DATA):
         with pytest.raises(CodecError):
-            unpack(DATA + addition)
+            deserialize(DATA + addition)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_one_exception(data: bytes) -> None:
     for candidate in (data, b"FKD" + bytes([VERSION]) + data, sealed(data), framed(data), framed(data, data)):
         try:
-            records = unpack(candidate)
+            records = deserialize(candidate)
         except CodecError as error:
             assert "\n" not in str(error)
         else:
-            assert unpack(pack(records)).keys() == records.keys()
+            assert deserialize(serialize(records)).keys() == records.keys()
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.DataObject) -> None:
     def write(writer: Writer) -> None:
-        for name, record in unpack(DATA).items():
+        for name, record in deserialize(DATA).items():
             tensor(
                 writer,
                 name,
@@ -106,7 +113,7 @@ def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.Da
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     payload = b"\0" * data.draw(st.sampled_from([0, 15, 59, 71]))
     try:
-        unpack(framed(bytes(raw), payload))
+        deserialize(framed(bytes(raw), payload))
     except CodecError as error:
         assert "\n" not in str(error)
 
@@ -143,7 +150,7 @@ def test_damage_under_a_right_checksum_is_refused_with_one_exception(data: st.Da
 )
 def test_hostile_message(data: bytes, message: str) -> None:
     with pytest.raises(CodecError, match=message):
-        unpack(data)
+        deserialize(data)
 
 
 def test_hostile_headers_allocate_little() -> None:
@@ -151,8 +158,8 @@ def test_hostile_headers_allocate_little() -> None:
     huge = framed(header(lambda w: tensor(w, "a", 0, (2**40, 2**20))), E)
     tracemalloc.start()
     with pytest.raises(CodecError):
-        unpack(bomb)
-    assert unpack(huge)["a"].shape == (2**40, 2**20)
+        deserialize(bomb)
+    assert deserialize(huge)["a"].shape == (2**40, 2**20)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * MAX_HEADER_BYTES
@@ -160,19 +167,19 @@ def test_hostile_headers_allocate_little() -> None:
 
 def test_what_cannot_be_sent_is_refused_by_the_sender() -> None:
     with pytest.raises(CodecError, match="dimensions"):
-        pack({"a": Empty((1,) * (MAX_DIMENSIONS + 1))})
+        serialize({"a": Empty((1,) * (MAX_DIMENSIONS + 1))})
     with pytest.raises(CodecError, match="names and shapes"):
-        pack({"a" * MAX_HEADER_BYTES: Empty((1,))})
+        serialize({"a" * MAX_HEADER_BYTES: Empty((1,))})
 
 
 def test_limits_themselves_can_be_sent() -> None:
     name = "a" * (MAX_HEADER_BYTES - 6)
-    assert list(unpack(pack({name: Empty(())}))) == [name]
-    assert unpack(pack({"a": Empty((1,) * MAX_DIMENSIONS)}))["a"].shape == (1,) * MAX_DIMENSIONS
+    assert list(deserialize(serialize({name: Empty(())}))) == [name]
+    assert deserialize(serialize({"a": Empty((1,) * MAX_DIMENSIONS)}))["a"].shape == (1,) * MAX_DIMENSIONS
 
 
 @given(st.lists(st.text(), unique=True, max_size=10))
 def test_any_names_in_any_order(names: list[str]) -> None:
-    read = unpack(pack({name: Dense.of(torch.tensor(float(i))) for i, name in enumerate(names)}))
+    read = deserialize(serialize({name: Dense.of(torch.tensor(float(i))) for i, name in enumerate(names)}))
     assert list(read) == names
     assert [record.decode().item() for record in read.values()] == list(range(len(names)))

@@ -13,7 +13,8 @@ from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
 from fedkd_flwr.codec.hadamard import group_sums, groups_of, rotate, rotate_back, spread
 from fedkd_flwr.codec.quantization import TINY, pack_codes, packed_nbytes, read_scales, scale_bytes, unpack_codes
-from fedkd_flwr.codec.records import Record, Shape, matrix_shape
+from fedkd_flwr.codec.shapes import Shape, matrix_shape
+from fedkd_flwr.codec.tensors.base import EncodedTensor
 from fedkd_flwr.errors import CodecError
 
 ROTATED_WIDTHS = (4, 3, 2, 1)
@@ -30,7 +31,7 @@ _HUGE = 3.3e38  # below the largest bfloat16
 
 
 @dataclass(frozen=True, eq=False)
-class Rotated(Record):
+class Rotated(EncodedTensor):
     """Codes of the rotated numbers, each the nearest level of a Gaussian of its block's variance (DRIVE, Vargaftik et
     al. 2021; EDEN, 2022), and a scale a block.
 

@@ -7,7 +7,7 @@ from fedkd_flwr.codec import CodecError, EncodedUpdate, Uniform, UpdateCodec
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import DOUBT
 from fedkd_flwr.codec.hadamard import groups_of
-from fedkd_flwr.codec.rotated import _LEVELS, ROTATED_WIDTHS, Rotated
+from fedkd_flwr.codec.tensors.rotated import _LEVELS, ROTATED_WIDTHS, Rotated
 
 bits = st.sampled_from(ROTATED_WIDTHS)
 shapes = st.one_of(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import DOUBT
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.quantization import WIDTHS, Rows
+from fedkd_flwr.codec.quantization import WIDTHS, QuantizedRows
+from fedkd_flwr.codec.tensors import Factored
 
 
 def decaying(out: int = 60, rest: int = 40, seed: int = 0) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_codes_decode_to_the_exact_product_rounded_once(widths: list[tuple[int, 
     for bits, count in widths:
         rows = (torch.rand(count, 12, generator=generator) * 2 - 1) * (2 ** (bits - 1) - 1)
         rows[:, 0] = 2 ** (bits - 1) - 1
-        parts.append(Rows.of(rows * 2 ** (6.9 * torch.rand(count, 1, generator=generator)), bits))
+        parts.append(QuantizedRows.of(rows * 2 ** (6.9 * torch.rand(count, 1, generator=generator)), bits))
     scales = torch.cat([part.scales for part in parts])
     assert scales.max() <= 2**7 * scales.min()
     factored = Factored((5, 7), parts=tuple(parts))

@@ -3,9 +3,10 @@ import torch
 
 from fedkd_flwr.codec import CodecError, factorize
 from fedkd_flwr.codec.buffer import Reader, Writer
-from fedkd_flwr.codec.factored import Factored
-from fedkd_flwr.codec.records import Dense, Empty, Record, finite_float32, matrix_shape
-from fedkd_flwr.codec.rotated import Rotated
+from fedkd_flwr.codec.host import finite_float32
+from fedkd_flwr.codec.shapes import matrix_shape
+from fedkd_flwr.codec.tensors import Dense, Empty, EncodedTensor, Factored
+from fedkd_flwr.codec.tensors.rotated import Rotated
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_tensors_flatten_to_out_by_rest(shape: tuple[int, ...], matrix: tuple[in
         Factored.of((6, 2, 4), factorize(torch.randn(6, 8), 0.5)),
     ],
 )
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+def test_a_record_is_read_as_it_was_written(record: EncodedTensor) -> None:
     header, payload = Writer(), Writer()
     record.write(header, payload)
     header_reader, payload_reader = Reader(header.getvalue()), Reader(payload.getvalue())

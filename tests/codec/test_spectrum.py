@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.factorize import factorize_all, spectra, to_ranks
+from fedkd_flwr.codec.spectrum import factorize_all, spectra, to_ranks
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fedkd_flwr.codec.buffer import Reader, Writer
 from fedkd_flwr.codec.energy import claimed
-from fedkd_flwr.codec.factorize import Factors
-from fedkd_flwr.codec.quantization import WIDTHS, Rows
-from fedkd_flwr.codec.records import Record, Shape, matrix_shape
+from fedkd_flwr.codec.quantization import WIDTHS, QuantizedRows
+from fedkd_flwr.codec.shapes import Shape, matrix_shape
+from fedkd_flwr.codec.spectrum import Factors
+from fedkd_flwr.codec.tensors.base import EncodedTensor
 from fedkd_flwr.errors import CodecError
 
 _TINY = 2.0**-126
@@ -19,7 +20,7 @@ _CACHED = 1 << 19  # float64 numbers: 4 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Factored(Record):
+class Factored(EncodedTensor):
     """A tensor, flattened to [out, rest], as left [out, r] @ right [r, rest].
 
     Row k of the parts, one after the other, is column k of left and row k of right, [out + rest], with one scale
@@ -29,7 +30,7 @@ class Factored(Record):
 
     tag = 2
     kind = "factored"
-    parts: tuple[Rows, ...] = field(kw_only=True)
+    parts: tuple[QuantizedRows, ...] = field(kw_only=True)
 
     @classmethod
     def of(cls, shape: Shape, factors: Factors, widths: Sequence[tuple[int, int]] = ()) -> Self:
@@ -46,7 +47,7 @@ class Factored(Record):
             part = slice(start, start := start + count)
             left, right = factors.left.T[part], factors.right[part]
             rows = torch.cat(_balanced(left, right) if bits < 32 else (left, right), dim=1)
-            parts.append(Rows.of(rows, bits))
+            parts.append(QuantizedRows.of(rows, bits))
         exact = all(part.bits == 32 for part in parts)
         return cls(shape, claimed(factors.energy) if exact else 0.0, parts=tuple(parts))
 
@@ -122,12 +123,12 @@ class Factored(Record):
             rank += components
             if not 1 <= components <= rank <= min(out, rest):
                 raise CodecError(f"rank {rank} does not fit shape {list(shape)}")
-            parts.append(Rows.read(bits, components, out + rest, header, payload))
+            parts.append(QuantizedRows.read(bits, components, out + rest, header, payload))
         return cls(shape, energy, parts=tuple(parts))
 
 
 def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [k, out] and [k, rest] with equal peaks and the same products."""
+    """QuantizedRows [k, out] and [k, rest] with equal peaks and the same products."""
     peaks = [side.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for side in (left, right)]
     ratio = (peaks[1] / peaks[0]).sqrt()
     return left * ratio, right / ratio
