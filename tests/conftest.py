@@ -1,7 +1,8 @@
-"""A tiny BERT with a real tokenizer, a few hundred real tweets, and the default run config."""
+"""A tiny BERT with the words of a few hundred real tweets, and the default run config."""
 
 import csv
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,31 +50,42 @@ def defaults() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT without dropout: 4 layers, 16 wide, the tokenizer of MiniLM."""
-    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert"), dropout=0.0)
+def vocabulary(tweets_csv: Path) -> list[str]:
+    """The pieces of MiniLM's vocabulary that the tweets need, and all letters: every node reads it at each message."""
+    tokenizer = load_tokenizer("minilm-l6")
+    with tweets_csv.open(newline="") as file:
+        used = set().union(*tokenizer([row["text"] for row in csv.DictReader(file)])["input_ids"])
+    used |= set(tokenizer.all_special_ids)
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece: piece[1])
+    return [piece for piece, number in pieces if number in used or re.fullmatch(r"(##)?[!-~]", piece)]
 
 
 @pytest.fixture(scope="session")
-def tiny_bert_with_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str]) -> Path:
+    """A random BERT without dropout: 4 layers, 16 wide."""
+    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert"), vocabulary, dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_with_dropout(tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str]) -> Path:
     """The same with dropout."""
-    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert-dropout"), dropout=0.1)
+    return _tiny_bert(tmp_path_factory.mktemp("tiny-bert-dropout"), vocabulary, dropout=0.1)
 
 
 @pytest.fixture(scope="session")
-def wide_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_bert(tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str]) -> Path:
     """The same, 256 wide, without dropout: matrices of which the codec takes the leading singular values only."""
-    return _tiny_bert(tmp_path_factory.mktemp("wide-bert"), dropout=0.0, width=256)
+    return _tiny_bert(tmp_path_factory.mktemp("wide-bert"), vocabulary, dropout=0.0, width=256)
 
 
-def _tiny_bert(folder: Path, dropout: float, width: int = 16) -> Path:
+def _tiny_bert(folder: Path, vocabulary: list[str], dropout: float, width: int = 16) -> Path:
+    from support.checkpoints import save
     from transformers import BertConfig, BertModel
 
-    tokenizer = load_tokenizer("minilm-l6")
     torch.manual_seed(0)
-    BertModel(
+    model = BertModel(
         BertConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=len(vocabulary),
             hidden_size=width,
             num_hidden_layers=4,
             num_attention_heads=2,
@@ -82,9 +94,8 @@ def _tiny_bert(folder: Path, dropout: float, width: int = 16) -> Path:
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
         )
-    ).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    )
+    return Path(save(model, folder, vocabulary))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def silos(tmp_path: Path) -> list[NodeConfig]:
     """Two nodes with 12 and 8 short texts, and one long."""
     nodes: list[NodeConfig] = []
     for name, count in (("north", 12), ("south", 8)):
-        texts = [f"{name} {number}" for number in range(count)] + ["word " * 100]
+        texts = [f"{name} {number}" for number in range(count)] + ["flight " * 100]
         lines = [f"{text},{('good', 'bad')[number % 2]}" for number, text in enumerate(texts)]
         (tmp_path / f"{name}.csv").write_text("\n".join(("text,label", *lines, "")))
         nodes.append({"name": name, "data-path": str(tmp_path / f"{name}.csv")})

@@ -18,7 +18,7 @@ def write(path: Path, labels: tuple[str, str], rows: list[tuple[str, str]]) -> s
 
 
 def test_counts_stand_in_log_and_history(run_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    long = "a long text " * 40
+    long = "the flight was " * 40
     repeats = [("North 0 is a TEXT", "yes"), ("north 1 is a text", "yes"), (long, "no"), ("none", "")]
     places = [
         silo(name, write(tmp_path / f"{name}.csv", labels, rows), tmp_path / "state", labels=",".join(sorted(labels)))
@@ -40,13 +40,23 @@ def test_counts_stand_in_log_and_history(run_config: Config, tmp_path: Path, cap
     assert "fedkd: south: " not in caplog.text.replace("fedkd: south joined", "")
 
 
-@pytest.mark.parametrize("content", ["a secret,1\nanother,0\n", "text,label\na,1\nb,secret\n"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a secret,1\nanother,0\n", 1),
+        (b"text,label\na,1\nb,secret\n", 1),
+        ("text,label\nsecret Müller,1\n".encode("latin-1"), 0),
+        (b"PK\x03\x04" + b"xl/secret" * 9, 0),
+    ],
+    ids=["no header", "another label", "latin-1", "a workbook"],
+)
 def test_no_cell_of_a_file_that_is_refused_reaches_the_server(
-    content: str, run_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    content: bytes, told: int, run_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "a.csv").write_text(content)
+    """In the node's own log, which its owner reads, the cell stands where it helps."""
+    (tmp_path / "a.csv").write_bytes(content)
     grid = LoopbackGrid(run_config(labels="0,1"), [silo("north", tmp_path / "a.csv", tmp_path / "state")])
     with pytest.raises(Exception, match="node north: ") as caught:
         run_server(grid)
-    assert "secret" not in str(caught.value)
-    assert [record.name for record in caplog.records if "secret" in record.getMessage()] == ["flwr"]
+    assert "secret" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+    assert [record.name for record in caplog.records if "secret" in record.getMessage()] == ["flwr"] * told

@@ -28,7 +28,7 @@ def test_a_family_trains_and_leaves_what_can_be_read(
     family: str, run_config: Config, tiny_bert: Path, tmp_path: Path
 ) -> None:
     """GPT-2, without a padding token, teaches a BERT by adapters."""
-    tokenizer, folder = load_tokenizer("minilm-l6"), tmp_path / "model"
+    tokenizer, folder = load_tokenizer(str(tiny_bert)), tmp_path / "model"
     padding = {"pad_token_id": None} if family == "gpt2" else {}
     tiny_text_model(family, vocab_size=len(tokenizer), **padding).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -115,7 +115,7 @@ def test_a_node_that_cannot_export_its_models_is_named_and_its_scores_count(
     def fault(message: Message, deliver: Callable[[], Message]) -> Message:
         if message.metadata.message_type != "evaluate" or message.metadata.dst_node_id != VICTIM:
             return deliver()
-        with short_files(1 << 20):
+        with short_files(3 << 16):
             return deliver()
 
     grid.fault = fault

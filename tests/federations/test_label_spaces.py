@@ -218,7 +218,7 @@ def test_one_pass_gives_the_tags_of_both_models(tags: Config, changes: dict[str,
     """Teacher and student on a batch together are what each is alone; every parameter travels or is private."""
     models = build_pair(RunConfig.parse(tags(**changes)), ("O", "B-X", "I-X"), False)
     batch = {
-        "input_ids": torch.tensor([[101, 7592, 2088, 102], [101, 7592, 102, 0]]),
+        "input_ids": torch.tensor([[2, 759, 208, 3], [2, 759, 3, 0]]),
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
     }
     pair = models.pair.eval()

@@ -93,7 +93,8 @@ def test_an_exported_regressor_says_the_number_itself(
 
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
 def test_models_learn(run_config: Config, words: Path, task: str) -> None:
-    found = history(run(run_config, words, task, num_rounds=6, local_steps=8, max_test_examples=0, test_fraction=0.2))
+    fast = {"num_rounds": 6, "local_steps": 8, "head_learning_rate_factor": 10.0}
+    found = history(run(run_config, words, task, max_test_examples=0, test_fraction=0.2, **fast))
     for model in ("student", "teachers"):
         assert found["rounds"][-1][model]["loss"] < 0.95 * found["initial"][model]["loss"]
 

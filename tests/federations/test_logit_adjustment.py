@@ -87,7 +87,7 @@ def test_a_head_that_travels_holds_for_all_nodes_and_each_node_exports_it_for_it
     weights = [(info.train_examples, info.label_shares) for info in joined.values()]
     assert found["label-shares"] == pytest.approx(mean_shares(weights))
     assert {path.parent.name for path in folder.glob("*/model.safetensors")} == models
-    inputs = {"input_ids": torch.tensor([[101, 2204, 102]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    inputs = {"input_ids": torch.tensor([[2, 220, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
     for (name, info), model in product(joined.items(), models):
         here = load_classifier(tmp_path / "state" / found["lineage"] / name / model)
         with torch.inference_mode():

@@ -22,7 +22,7 @@ from fedkd_flwr.tracking.summary import as_table, read_summary
 METRICS = {"auc", "mrr", "ndcg@5", "ndcg@10", "loss"}
 NESTED = {"architecture": "nested"}
 BATCH = {
-    "input_ids": torch.tensor([[101, 7592, 2088, 102], [101, 7592, 102, 0], [101, 2023, 2003, 102]]),
+    "input_ids": torch.tensor([[2, 759, 208, 3], [2, 759, 3, 0], [2, 202, 200, 3]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]]),
     "history": torch.tensor([[0, 2], [1, -1], [-1, -1]]),
     "candidates": torch.tensor([[1, 2, 0], [2, 0, -1], [0, 2, -1]]),

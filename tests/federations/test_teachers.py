@@ -38,9 +38,9 @@ MATCHED = SEPARATE | {"hidden_weight": 1.0, "attention_weight": 1.0}
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random DistilBERT: another family, 3 layers, 12 wide, weights of half precision, the tokens of MiniLM."""
-    folder, tokenizer = tmp_path_factory.mktemp("distilled"), load_tokenizer("minilm-l6")
+def distilled(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> str:
+    """A random DistilBERT: another family, 3 layers, 12 wide, weights of half precision, the same tokens."""
+    folder, tokenizer = tmp_path_factory.mktemp("distilled"), load_tokenizer(str(tiny_bert))
     torch.manual_seed(5)
     size = {"dim": 12, "n_layers": 3, "n_heads": 3, "hidden_dim": 24, "dropout": 0.1, "max_position_embeddings": 64}
     model = DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), **size))
@@ -50,13 +50,13 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random BERT, 5 layers, 24 wide, the tokens of MiniLM."""
-    return _wide(tmp_path_factory.mktemp("wide"), seed=6)
+def wide(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> str:
+    """A random BERT, 5 layers, 24 wide, the same tokens."""
+    return _wide(tmp_path_factory.mktemp("wide"), tiny_bert, seed=6)
 
 
-def _wide(folder: Path, seed: int) -> str:
-    tokenizer = load_tokenizer("minilm-l6")
+def _wide(folder: Path, tiny_bert: Path, seed: int) -> str:
+    tokenizer = load_tokenizer(str(tiny_bert))
     torch.manual_seed(seed)
     size = {"hidden_size": 24, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 24}
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **size)).save_pretrained(folder)
@@ -168,17 +168,17 @@ def tensors_of(tmp_path: Path, run: Path) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("other", ["family", "weights"])
 def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
-    run_config: Config, distilled: str, wide: str, tmp_path: Path, other: str
+    run_config: Config, tiny_bert: Path, distilled: str, tmp_path: Path, other: str
 ) -> None:
     """Also one of the same shapes at the same path: the state holds the layers of a teacher, not its embeddings."""
     own = tmp_path / "own"
-    _wide(own, seed=1)
+    _wide(own, tiny_bert, seed=1)
     grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
     grid.nodes[100]["teacher"] = str(own)
     folder = run_server(grid)
     (state,) = places(tmp_path, folder)[0].glob("0*")
     if other == "weights":
-        _wide(own, seed=2)
+        _wide(own, tiny_bert, seed=2)
         build_pair.cache_clear()
     again = LoopbackGrid(run_config(resume=str(folder)), nodes(2))
     again.nodes[100]["teacher"] = distilled if other == "family" else str(own)
@@ -186,7 +186,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
         run_server(again)
     assert state.is_dir()
     if other == "weights":
-        _wide(own, seed=1)
+        _wide(own, tiny_bert, seed=1)
         build_pair.cache_clear()
     again.nodes[100]["teacher"] = str(own)
     again.run_config["run-name"] = "run"

@@ -23,7 +23,7 @@ KINDS = {
     "local": {"method": "local"},
 }
 BATCH = {
-    "input_ids": torch.tensor([[101, 7592, 2088, 102], [101, 7592, 102, 0]]),
+    "input_ids": torch.tensor([[2, 759, 208, 3], [2, 759, 3, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
 }
 

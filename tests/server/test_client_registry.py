@@ -13,6 +13,7 @@ from support.loopback import LoopbackGrid, run_server
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.messages import TrainRequest
 from fedkd_flwr.records import from_records
+from fedkd_flwr.server import client_registry
 
 
 def test_partial_participation_depends_on_the_seed_and_not_on_node_ids(run_config: Config) -> None:
@@ -135,8 +136,11 @@ def test_a_twin_that_comes_later_is_refused_and_the_first_one_is_told_why(
     assert len(refreshes(grid, 500)) == 4 and len(refreshes(grid, 101)) == 1
 
 
-def test_a_node_that_restarts_under_a_new_id_goes_on_with_its_state(run_config: Config) -> None:
-    """Flower gives a restarted SuperNode a new id and keeps the old one online for a while."""
+def test_a_node_that_restarts_under_a_new_id_goes_on_with_its_state(
+    run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower gives a restarted SuperNode a new id and keeps the old one online for a while, in which it is silent."""
+    monkeypatch.setattr(client_registry, "_NEWCOMER_SECONDS", 1.0)
     grid = LoopbackGrid(run_config(num_rounds=3), nodes(2))
 
     def restarts(message: Message, deliver: Callable[[], Message]) -> Message | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError
+from fedkd_flwr.models.hub import load_tokenizer
 from fedkd_flwr.tasks.registry import Scores, Task, build_task
 from fedkd_flwr.tasks.single_label import ClassificationScores
 from fedkd_flwr.tasks.text_classification import TextClassification
@@ -219,6 +220,9 @@ def test_a_teachers_own_tokenizer_reads_the_same_texts(defaults: dict[str, Any],
     assert task.encoding != alone.encoding
 
 
-def test_tokenizers_that_read_alike_are_one(defaults: dict[str, Any], tiny_bert: Path) -> None:
-    raw = defaults | {"architecture": "separate", "teacher": str(tiny_bert), "student": "minilm-l6"}
-    assert build_task(RunConfig.parse(raw), ("no", "yes")).teacher_processor is None
+def test_tokenizers_that_read_alike_are_one(defaults: dict[str, Any], tiny_bert: Path, tmp_path: Path) -> None:
+    load_tokenizer("minilm-l6").save_pretrained(tmp_path)
+    raw = defaults | {"architecture": "separate", "student": "minilm-l6"}
+    for teacher, alike in ((tmp_path, True), (tiny_bert, False)):
+        task = build_task(RunConfig.parse(raw | {"teacher": str(teacher)}), ("no", "yes"))
+        assert (task.teacher_processor is None) == alike
