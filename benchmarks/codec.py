@@ -92,9 +92,9 @@ def table(title: str, update: Update, repeats: int) -> None:
         ("ours, energy 0.95, fp32", "8", lambda: UpdateCodec(ENERGY).encode(update)),
         ("ours, energy 0.95, 6 bits", "8", lambda: UpdateCodec(ENERGY, bits=6).encode(update)),
     ]
-    for ratio in (8, 32, 128):
+    for ratio in (8, 32, 128, 384):
         codec = UpdateCodec(allocation=Budget(dense // ratio))
-        rows.append((f"ours, budget {ratio}x", "energy" if ratio == 128 else "", partial(codec.encode, update)))
+        rows.append((f"ours, budget {ratio}x", "15" if ratio >= 128 else "", partial(codec.encode, update)))
     print(f"\n{title}: {len(update)} tensors, {dense / 1e6:.1f} MB dense")
     heads = f"{'encode s':>9}{'times':>7}{'goal':>7}{'decode s':>9}{'/ fp32':>7}{'/ fp64':>7}"
     print(f"{'':32}{heads}{'bytes':>11}{'ratio':>7}{'error':>8}")

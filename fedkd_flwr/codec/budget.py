@@ -112,7 +112,7 @@ class _Split:
                 self._curves[name] = self._curve(name)
 
     def is_complete(self, points: dict[str, OperatingPoint]) -> bool:
-        """Whether every tensor keeps all that it can."""
+        """Tell whether every tensor keeps all that it can."""
         return all(point.energy >= self._curves[name].energy[-1] for name, point in points.items())
 
     def _is_at_end(self, name: str, point: OperatingPoint) -> bool:

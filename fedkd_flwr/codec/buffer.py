@@ -1,4 +1,4 @@
-"""Bounds-checked reading and writing of the few things that the wire is made of."""
+"""Bounds-checked reading and writing of integers, texts, float32 numbers and raw bytes."""
 
 import math
 
@@ -13,13 +13,17 @@ _VARINT_BITS = 63
 
 
 class Writer:
-    """Grows a byte string, whose pieces are `parts`."""
+    """Grows a byte string.
+
+    Attributes:
+        parts: its pieces, in their order.
+    """
 
     def __init__(self) -> None:
         self.parts: list[bytes | memoryview] = []
 
     def varint(self, number: int) -> None:
-        """A non-negative integer, seven bits a byte, low bits first."""
+        """Append a non-negative integer, seven bits a byte, low bits first (LEB128)."""
         encoded = bytearray()
         while number >= 0x80:
             encoded.append(number & 0x7F | 0x80)
@@ -28,23 +32,23 @@ class Writer:
         self.parts.append(bytes(encoded))
 
     def varints(self, numbers: tuple[int, ...]) -> None:
-        """How many, then each."""
+        """Append the count of some integers, then each."""
         self.varint(len(numbers))
         for number in numbers:
             self.varint(number)
 
     def text(self, text: str) -> None:
-        """Length and UTF-8."""
+        """Append the length of a text in UTF-8, then its bytes."""
         encoded = text.encode()
         self.varint(len(encoded))
         self.parts.append(encoded)
 
     def raw(self, encoded: bytes | memoryview) -> None:
-        """Bytes as they are; their number must follow from the rest."""
+        """Append bytes as they are; their number must follow from the rest."""
         self.parts.append(encoded)
 
     def getvalue(self) -> bytes:
-        """All that was written."""
+        """Return all that was written."""
         return b"".join(self.parts)
 
 
@@ -55,7 +59,7 @@ class Reader:
         self._rest = memoryview(data)
 
     def varint(self) -> int:
-        """A non-negative integer below 2^63."""
+        """Read a non-negative integer below 2^63."""
         number = 0
         for shift in range(0, _VARINT_BITS, 7):
             (byte,) = self.raw(1)
@@ -65,21 +69,21 @@ class Reader:
         raise CodecError("a number is too long")
 
     def varints(self, most: int) -> tuple[int, ...]:
-        """At most `most` integers."""
+        """Read a count of at most `most`, and as many integers."""
         count = self.varint()
         if count > most:
             raise CodecError(f"{count} numbers where at most {most} may be")
         return tuple(self.varint() for _ in range(count))
 
     def text(self) -> str:
-        """A string."""
+        """Read a text."""
         try:
             return str(self.raw(self.varint()), "utf-8")
         except UnicodeDecodeError:
             raise CodecError("a name is not UTF-8") from None
 
     def floats(self, shape: tuple[int, ...]) -> Tensor:
-        """A finite float32 tensor of `shape` that owns its memory."""
+        """Read finite float32 numbers of `shape` into memory of their own."""
         encoded = self.raw(math.prod(shape) * _FLOAT32.itemsize)
         array = np.frombuffer(encoded, dtype=_FLOAT32).astype(np.float32)
         if not np.isfinite(array).all():
@@ -87,12 +91,12 @@ class Reader:
         return torch.from_numpy(array).reshape(shape)
 
     def end(self) -> None:
-        """Nothing is left."""
+        """Check that nothing is left."""
         if self._rest:
             raise CodecError(f"{len(self._rest)} bytes too many")
 
     def raw(self, count: int) -> memoryview:
-        """The next `count` bytes."""
+        """Read the next `count` bytes."""
         if count > len(self._rest):
             raise CodecError("ends too early")
         taken, self._rest = self._rest[:count], self._rest[count:]

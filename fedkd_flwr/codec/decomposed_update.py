@@ -42,7 +42,7 @@ class DecomposedUpdate:
         self._made: dict[tuple[str, CodingMode], EncodedTensor] = {}
 
     def statistics(self, name: str) -> TensorStatistics:
-        """What is known by now of what a tensor costs and loses."""
+        """The statistics of a tensor, with as many singular values as are known by now."""
         tensor, spectrum = self.tensors[name], self.spectra.get(name)
         shape = tuple(tensor.shape)
         shares = np.zeros(0) if spectrum is None else spectrum.shares
@@ -50,7 +50,7 @@ class DecomposedUpdate:
         return TensorStatistics(tensor.numel(), sides(shape), self.energies[name], shares, scales, self._crest(name))
 
     def encoded(self, modes: Mapping[str, CodingMode]) -> dict[str, EncodedTensor]:
-        """Each tensor in its mode, in the order of `modes`; what was made before is not made again."""
+        """Encode each tensor in its mode, in the order of `modes`; what was made before is not made again."""
         missing = [(name, mode) for name, mode in modes.items() if (name, mode) not in self._made]
         self._made |= {(name, mode): self._without_factors(name, mode) for name, mode in missing if not mode.rank}
         factored = [(name, mode) for name, mode in missing if mode.rank]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fedkd_flwr.codec.krylov import LeadingSpectrum
-from fedkd_flwr.codec.spectrum import Factors, Spectrum, resolved, spectra, to_ranks
+from fedkd_flwr.codec.spectrum import Factors, Spectrum, factors_at, resolved, spectra
 
 _LARGE = 256  # smaller side from which on leading singular values come faster than all
 _LEAST_RANK = 32
@@ -40,7 +40,7 @@ class Decompositions:
 
     def factors(self, wanted: Sequence[tuple[str, int]]) -> list[Factors]:
         """Factors of matrices at known ranks: (name, rank) of each; a GPU is waited for once."""
-        return to_ranks([(self._spectra[name], rank) for name, rank in wanted])
+        return factors_at([(self._spectra[name], rank) for name, rank in wanted])
 
     @property
     def large_sides(self) -> int:
@@ -53,7 +53,7 @@ class Decompositions:
             self._spectra[name] = self._lanczos(name).first(max(_LEAST_RANK, rank))
 
     def may_find_more(self, name: str, rank: int) -> bool:
-        """Whether `rank` components are all that are known of a matrix, but not all that it has."""
+        """Tell whether `rank` components are all that are known of a matrix, but not all that it has."""
         if name not in self._large:
             return False
         known = len(self._spectra[name].values)

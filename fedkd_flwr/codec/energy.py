@@ -21,7 +21,10 @@ _IN_RANGE = (1e-20, 1e30)
 
 
 def squared_norm(tensor: Tensor) -> float:
-    """Of float32 numbers: within rows in float32, four times as fast, where their squares are in its range."""
+    """The squared Frobenius norm of a float32 tensor, its energy.
+
+    Rows are summed in float32, four times as fast, where their squares are in its range.
+    """
     rows = tensor.detach().reshape(matrix_shape(tuple(tensor.shape)))
     in_float32 = torch.linalg.vector_norm(rows, dim=1).double().square().sum()
     if _IN_RANGE[0] < in_float32 < _IN_RANGE[1]:
@@ -30,7 +33,7 @@ def squared_norm(tensor: Tensor) -> float:
 
 
 def claimed(kept: float) -> float:
-    """What a sender may claim of a share measured in float32."""
+    """The share that a sender may claim where it measured `kept` in float32."""
     return max(0.0, kept - DOUBT) if kept < 1 + DOUBT else 0.0
 
 

@@ -15,7 +15,7 @@ _VECTOR_BITS = 8  # at least, of what is no matrix
 
 
 def at_energy(update: DecomposedUpdate, energy: float, bits: int) -> EncodedUpdate:
-    """Encode each matrix at the smallest rank that keeps more than a share of its energy (FedKD, Eqs 8 and 10).
+    """Encode each matrix at the smallest rank that keeps more than a share of its energy (FedKD, Eq 8).
 
     It is sent number by number where factors would not be smaller, as all vectors are.
 

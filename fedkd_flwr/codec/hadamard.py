@@ -30,7 +30,7 @@ def group_sums(rotated: Tensor) -> Tensor:
 
 
 def spread(groups: Tensor, numel: int) -> Tensor:
-    """Of a number a group [groups], a number for each of its `numel` numbers."""
+    """Repeat a number a group [groups] for each number of the group, [numel]."""
     block = block_of(numel)
     whole = groups[: numel // block].expand(block, -1).reshape(-1)
     if len(whole) == numel:
@@ -41,7 +41,7 @@ def spread(groups: Tensor, numel: int) -> Tensor:
 
 
 def rotate(flat: Tensor, seed: int) -> Tensor:
-    """Rotate float32 [n], n > 0.
+    """Rotate float32 [n], n > 0, by signs from `seed` and Walsh-Hadamard transforms (DRIVE, Vargaftik et al. 2021).
 
     The leading numbers, as many as whole blocks hold, become a matrix [block, n // block] whose columns are rotated;
     then the last block of all numbers is, where that is another: no length needs padding. Only additions in a fixed
@@ -56,7 +56,7 @@ def rotate(flat: Tensor, seed: int) -> Tensor:
 
 
 def rotate_back(rotated: Tensor, seed: int) -> Tensor:
-    """The numbers of which `rotate` made these."""
+    """Undo `rotate` with the same seed; float32 [n]."""
     block, flat = block_of(len(rotated)), rotated.clone()
     whole = len(rotated) // block * block
     if whole < len(rotated):

@@ -11,7 +11,7 @@ from fedkd_flwr.errors import CodecError
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Each on the CPU, itself where it is there."""
+    """Copy tensors to the CPU; one that is there stays itself."""
     moved = [tensor.to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
     for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
         torch.cuda.synchronize(device)
@@ -19,7 +19,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Floats]:
-    """Each of some real tensors as float64 [numel], in one copy."""
+    """Copy real tensors to the CPU at once, each as float64 [numel]."""
     if not tensors:
         return []
     flat = torch.cat([tensor.reshape(-1).to(tensors[0].device, torch.float64) for tensor in tensors]).cpu().numpy()
@@ -27,7 +27,7 @@ def on_host(tensors: Sequence[Tensor]) -> list[Floats]:
 
 
 def finite_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each, detached, in float32 on the CPU.
+    """Copy named tensors, detached, to the CPU as float32.
 
     Raises:
         CodecError: names one that is no tensor of real floats, or holds a number that float32 cannot.

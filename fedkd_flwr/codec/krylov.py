@@ -20,10 +20,10 @@ class LeadingSpectrum:
     Golub and Underwood 1977; with a random start, Musco and Musco 2015). The captured energy trace(Q^T C Q) and the
     total, trace(C), are known exactly, so an energy is reached for certain; by Rayleigh and Ritz within the basis the
     rank is the smallest, or nearly. Once C leads to nothing new, as where the rank is low, the basis grows no
-    more. One core, 768 x 768: rank 12 in 1.5 ms, 168 in 20 ms, all in 45 ms.
+    more. All values are found instead where the basis would be too large to be faster.
 
     Args:
-        matrix: [m, n], finite floats, not all zero.
+        matrix: [m, n], finite floats, not all zero, on the CPU.
     """
 
     def __init__(self, matrix: Tensor) -> None:
@@ -42,6 +42,7 @@ class LeadingSpectrum:
         target = self._total * (1 - _CONVERGED * (1 - energy))
         gain = self._total
         while self._all is None and self._captured < target:
+            # A block captures less than the one before: the gain of the last tells when the target is out of reach.
             blocks_left = (_WORTH * len(self._gram) - self._size) / _BLOCK
             if self._ended or blocks_left < 1 or self._captured + blocks_left * gain < target:
                 return self._full()
@@ -68,10 +69,12 @@ class LeadingSpectrum:
             else:
                 generator = torch.Generator(self._gram.device).manual_seed(0)
                 block = torch.randn(_BLOCK, len(self._gram), generator=generator, device=self._gram.device) @ self._gram
+            # In exact arithmetic C times the last block is orthogonal to all but the last two: these come first.
             near = rows[start:]
             block = _orthonormal(torch.addmm(block, block @ near.T, near, alpha=-1), _NOISE * self._total)
             overlap = block @ rows.T
             block = torch.addmm(block, overlap, rows, alpha=-1)
+            # A second time where much was taken away: what is left is no longer of length 1 (twice is enough).
             if overlap.norm() > _SLANT:
                 block = _orthonormal(block, 0.5)
             self._ended = len(block) < _BLOCK

@@ -72,7 +72,7 @@ class QuantizedRows:
         return len(self.stream) + (0 if self.bits == 32 else 2 * len(self.scales))
 
     def write(self, header: Writer, payload: Writer) -> None:
-        """In the header, below 16 bits, the bytes that Huffman saves (0: the codes are packed); scales and codes."""
+        """Append scales and codes; to the header, below 16 bits, the bytes that Huffman saves (0: codes are packed)."""
         if self.bits < 16:
             header.varint(packed_nbytes(self.codes.numel(), self.bits) - len(self.stream))
         if self.bits < 32:
@@ -131,7 +131,7 @@ def scale_bytes(scales: Tensor) -> bytes:
 
 
 def read_scales(encoded: memoryview) -> Tensor:
-    """What `scale_bytes` wrote; CodecError where a scale is not positive and finite."""
+    """Read back what `scale_bytes` wrote; CodecError where a scale is not positive and finite."""
     scales = torch.from_numpy((np.frombuffer(encoded, dtype="<u2").astype(np.uint32) << 16).view(np.float32))
     if not ((scales >= TINY) & torch.isfinite(scales)).all():
         raise CodecError("holds a scale that is not positive and finite")

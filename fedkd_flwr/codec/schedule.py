@@ -1,4 +1,4 @@
-"""What an update may cost, or must keep, as the training goes on."""
+"""Schedules over a training: the energy to keep, and the bytes to spend."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -19,17 +19,20 @@ class EnergySchedule:
     start: float
     end: float
 
-    def __call__(self, share: float) -> float:
-        """The energy to keep when `share` of the training is done; exactly `start` at 0 and `end` at 1.
+    def __call__(self, progress: float) -> float:
+        """The energy to keep at t = `progress`; exactly `start` at 0 and `end` at 1.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
 
         Raises:
-            CodecError: `share` is not in [0, 1].
+            CodecError: `progress` is not in [0, 1].
         """
-        if not 0 <= share <= 1:
-            raise CodecError(f"the share of the training that is done must be in [0, 1], got {share}")
-        if share < 0.5:
-            return self.start + (self.end - self.start) * share
-        return self.end - (self.end - self.start) * (1 - share)
+        if not 0 <= progress <= 1:
+            raise CodecError(f"the share of the training that is done must be in [0, 1], got {progress}")
+        if progress < 0.5:  # from the nearer end, so that both ends are exact
+            return self.start + (self.end - self.start) * progress
+        return self.end - (self.end - self.start) * (1 - progress)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,16 @@ class BudgetSchedule:
 
     @classmethod
     def of_ratio(cls, ratio: float, dense_nbytes: int, rounds: int) -> Self:
-        """As if each round sent `dense_nbytes` / `ratio`."""
+        """The schedule that has `dense_nbytes` / `ratio` bytes for a round, on average.
+
+        Args:
+            ratio: how many times fewer bytes are sent than dense, 1 or more.
+            dense_nbytes: of one update as float32.
+            rounds: of the run.
+
+        Raises:
+            CodecError: an argument is out of range.
+        """
         if not 1 <= ratio < float("inf"):
             raise CodecError(f"the ratio of dense bytes to sent bytes must be at least 1, got {ratio}")
         return cls(int(dense_nbytes / ratio * rounds), rounds)

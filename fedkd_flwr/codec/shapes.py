@@ -18,7 +18,7 @@ def sides(shape: Shape) -> int:
 
 
 def may_shrink(shape: Shape) -> bool:
-    """Whether factors of rank 1 are smaller than the tensor."""
+    """Tell whether factors of rank 1 have fewer numbers than the tensor."""
     return math.prod(shape) > sides(shape)
 
 

@@ -1,4 +1,4 @@
-"""Truncated factorisation of matrices to an energy, by the Gram route (FedKD, Eq 8)."""
+"""Truncated factorisation of matrices to an energy (FedKD, Eq 8), by their Gram matrices."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -64,13 +64,10 @@ def factorize(matrix: Tensor, energy: float = 0.95) -> Factors:
         raise CodecError(f"factorize needs a float matrix, got {matrix.dtype} {list(matrix.shape)}")
     if not torch.isfinite(matrix).all():
         raise CodecError("factorize needs finite numbers, the matrix holds inf or nan")
-    return factorize_all([matrix], energy)[0]
-
-
-def factorize_all(matrices: Sequence[Tensor], energy: float) -> list[Factors]:
-    """`factorize` each of many finite matrices; those of equal smaller side share one batched eigh."""
     check_share(energy)
-    return to_ranks([(spectrum, spectrum.rank(energy)) for spectrum in resolved(spectra(matrices), energy)])
+    (spectrum,) = resolved(spectra([matrix]), energy)
+    (factors,) = factors_at([(spectrum, spectrum.rank(energy))])
+    return factors
 
 
 class Spectrum:
@@ -95,7 +92,7 @@ class Spectrum:
         return np.cumsum(self.values) / self.total
 
     def resolves(self, energy: float) -> bool:
-        """Whether float32 can tell the rank for `energy`; of leading values, that they hold it."""
+        """Tell whether float32 can say the rank for `energy`; where leading values are known, whether they hold it."""
         known = len(self.values)
         if not known:
             return True
@@ -123,13 +120,13 @@ class Spectrum:
         self._left, self._right = left, right
 
     def factors(self, rank: int) -> Factors:
-        """Of the leading `rank` components, all of them added."""
+        """The factors of the leading `rank` components, all of them added."""
         kept = float(self.shares[rank - 1]) if rank else float(not len(self.values))
         return Factors(self._left[:rank].T, self._right[:rank], kept)
 
 
-def to_ranks(wanted: Sequence[tuple[Spectrum, int]]) -> list[Factors]:
-    """Factors of so many leading components of each; what one call has found the next does not find again."""
+def factors_at(wanted: Sequence[tuple[Spectrum, int]]) -> list[Factors]:
+    """Factors of the leading components of each spectrum, as many as its rank; what was found is not found again."""
     growing = [(spectrum, rank) for spectrum, rank in wanted if rank > spectrum.added]
     rows = to_host([side for spectrum, rank in growing for side in spectrum.missing(rank)])
     for (spectrum, _), left, right in zip(growing, rows[::2], rows[1::2], strict=True):
@@ -138,7 +135,7 @@ def to_ranks(wanted: Sequence[tuple[Spectrum, int]]) -> list[Factors]:
 
 
 def resolved(found: Sequence[Spectrum], energy: float) -> list[Spectrum]:
-    """Each, or all its values in float64 where float32 found all and cannot tell the rank for `energy`."""
+    """The same spectra, but all values in float64 where float32 cannot tell the rank for `energy`."""
     doubtful = [index for index, spectrum in enumerate(found) if not spectrum.resolves(energy)]
     exact = dict(zip(doubtful, spectra([found[index].matrix for index in doubtful], dtype=torch.float64), strict=True))
     return [exact.get(index, spectrum) for index, spectrum in enumerate(found)]
@@ -147,7 +144,7 @@ def resolved(found: Sequence[Spectrum], energy: float) -> list[Spectrum]:
 def spectra(
     matrices: Sequence[Tensor], grams: Sequence[Tensor] = (), dtype: torch.dtype = torch.float32
 ) -> list[Spectrum]:
-    """All values of each of many finite matrices, from an eigh batched over equal sides; none of a zero matrix.
+    """Find all values of each of many finite matrices, by an eigh batched over equal sides; none of a zero matrix.
 
     Args:
         matrices: each [m, n].

@@ -18,14 +18,14 @@ _EXACT_IN_FLOAT32 = {torch.float32, torch.float16, torch.bfloat16}
 
 @dataclass(frozen=True)
 class TensorRow:
-    """What one tensor of an encoded update costs and keeps.
+    """The cost of one tensor of an encoded update, and the energy that it keeps.
 
     Attributes:
         name: of the tensor.
         kind: "empty", "dense", "rotated" or "factored".
         rank: of the factors; 0 for empty, the full rank for dense and rotated.
-        bits: bits of each number sent.
-        nbytes: bytes of its payload.
+        bits: of each number sent; of the leading components of factors.
+        nbytes: of its payload.
         energy: at least this share of the squared norm is kept; what came over the wire claims 6 % less at most.
     """
 
@@ -51,7 +51,7 @@ class EncodedUpdate:
 
     @staticmethod
     def least_nbytes(tensors: Mapping[str, Tensor]) -> int:
-        """What any encoding of tensors of these names and shapes takes at least."""
+        """The least bytes of any encoding of tensors of these names and shapes."""
         return serialized_nbytes({name: Empty(tuple(tensor.shape), 1.0) for name, tensor in tensors.items()})
 
     @classmethod
@@ -125,7 +125,7 @@ class EncodedUpdate:
                 raise CodecError(f"tensor {name!r} is not expected in the update")
 
     def decode(self) -> dict[str, Tensor]:
-        """Each tensor in its shape, float32, on the CPU, in memory of its own.
+        """Decode each tensor: float32 in its shape, on the CPU, in memory of its own.
 
         Raises:
             CodecError: factors of a tensor multiply to more than float32 holds.

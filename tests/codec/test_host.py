@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec import Budget, ErrorFeedback, UpdateCodec, host
-from fedkd_flwr.codec.host import on_host, to_host
+from fedkd_flwr.codec import Budget, CodecError, ErrorFeedback, UpdateCodec, host
+from fedkd_flwr.codec.host import finite_float32, on_host, to_host
 
 Copy = Callable[[Sequence[Tensor]], list[Any]]
 COPYING = [("host", "to_host"), ("error_feedback", "to_host"), ("spectrum", "to_host"), ("spectrum", "on_host")]
@@ -19,6 +19,15 @@ def test_what_is_on_the_cpu_stays_itself() -> None:
     assert all(moved is tensor for moved, tensor in zip(to_host(tensors), tensors, strict=True))
     assert to_host([]) == on_host([]) == []
     assert [numbers.tolist() for numbers in on_host(tensors)] == [[1.0] * 6, [], [1.5]]
+
+
+def test_tensors_are_checked_by_name() -> None:
+    for bad in (torch.tensor([1]), torch.tensor([1j]), torch.tensor([True])):
+        with pytest.raises(CodecError, match="'w'"):
+            finite_float32({"v": torch.ones(1), "w": bad})
+    for number in (float("nan"), float("inf"), 1e39):
+        with pytest.raises(CodecError, match="'w'"):
+            finite_float32({"v": torch.ones(1), "w": torch.tensor([number], dtype=torch.float64)})
 
 
 def update(matrices: int) -> dict[str, Tensor]:

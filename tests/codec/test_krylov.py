@@ -7,12 +7,12 @@ from test_spectrum import energy_shares, with_spectrum
 
 from fedkd_flwr.codec import Budget, EncodedUpdate, UpdateCodec, factorize
 from fedkd_flwr.codec.krylov import LeadingSpectrum
-from fedkd_flwr.codec.spectrum import Factors, resolved, to_ranks
+from fedkd_flwr.codec.spectrum import Factors, factors_at, resolved
 
 
 def truncated(matrix: torch.Tensor, energy: float) -> Factors:
     (spectrum,) = resolved([LeadingSpectrum(matrix).until(energy)], energy)
-    return to_ranks([(spectrum, spectrum.rank(energy))])[0]
+    return factors_at([(spectrum, spectrum.rank(energy))])[0]
 
 
 @settings(max_examples=40, deadline=None)

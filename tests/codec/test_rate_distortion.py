@@ -1,11 +1,9 @@
 from itertools import product
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd_flwr.codec import Budget, CodecError, Energy
 from fedkd_flwr.codec.rate_distortion import OperatingPoint, RateDistortionCurve, allocate
 from fedkd_flwr.codec.rate_model import Floats, TensorStatistics
 
@@ -127,14 +125,3 @@ def test_no_choice_is_above_the_menu(made: list[RateDistortionCurve], share: flo
         best = one.best_within(0, nbytes)
         assert best.nbytes <= nbytes
         assert best.energy <= np.interp(nbytes, one.nbytes, one.energy) * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("share", [0.0, -1.0, 1.1, float("nan")])
-def test_shares_out_of_range(share: float) -> None:
-    with pytest.raises(CodecError, match="energy"):
-        Energy(share)
-
-
-def test_no_budget() -> None:
-    with pytest.raises(CodecError, match="positive"):
-        Budget(0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedkd_flwr.codec import CodecError, factorize
-from fedkd_flwr.codec.spectrum import factorize_all, spectra, to_ranks
+from fedkd_flwr.codec.spectrum import factors_at, resolved, spectra
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 40)
@@ -125,7 +125,8 @@ def test_zero_or_empty_has_rank_zero(shape: tuple[int, int]) -> None:
 def test_batch_equals_one_by_one(shapes: list[tuple[int, int]], energy: float, seed: int) -> None:
     """Also where float32 can tell the rank of some and not of others."""
     matrices = [with_spectrum(m, n, 1.5 + i % 2, seed + i) for i, (m, n) in enumerate(shapes)]
-    for matrix, batched in zip(matrices, factorize_all(matrices, energy), strict=True):
+    together = factors_at([(spectrum, spectrum.rank(energy)) for spectrum in resolved(spectra(matrices), energy)])
+    for matrix, batched in zip(matrices, together, strict=True):
         single = factorize(matrix, energy)
         assert batched.rank == single.rank
         assert batched.energy == pytest.approx(single.energy, abs=1e-6)
@@ -149,7 +150,7 @@ def test_no_number_is_read_by_itself() -> None:
     with ScalarReads() as reads:
         float(matrices[0].sum())
         assert reads.count == 1
-        to_ranks([(spectrum, spectrum.rank(0.9)) for spectrum in spectra(matrices)])
+        factors_at([(spectrum, spectrum.rank(0.9)) for spectrum in spectra(matrices)])
     assert reads.count == 1
 
 
@@ -157,11 +158,11 @@ def test_factors_of_a_growing_rank_are_those_of_it_at_once() -> None:
     matrix = with_spectrum(40, 30, 2.0, 0).float()
     grown, once = spectra([matrix, matrix])
     for rank in (0, 3, 10, 4, 30):
-        factors = to_ranks([(grown, rank)])[0]
+        factors = factors_at([(grown, rank)])[0]
         assert factors.rank == rank
         error = float((matrix - factors.left @ factors.right).square().sum() / matrix.square().sum())
         assert error == pytest.approx(1 - factors.energy, abs=1e-5)
-    in_steps, at_once = to_ranks([(grown, 30), (once, 30)])
+    in_steps, at_once = factors_at([(grown, 30), (once, 30)])
     torch.testing.assert_close(in_steps.left, at_once.left)
 
 

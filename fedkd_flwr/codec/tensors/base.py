@@ -17,7 +17,7 @@ class EncodedTensor(ABC):
     Attributes:
         tag: the kind's number on the wire; never reused.
         kind: the kind's name in reports.
-        shape: of the tensor.
+        shape: of the tensor that was encoded.
         energy: at least this share of the squared norm is kept; 0 as long as nobody has measured it.
     """
 
@@ -34,7 +34,7 @@ class EncodedTensor(ABC):
     @property
     @abstractmethod
     def rank(self) -> int:
-        """The highest rank that the record can carry."""
+        """The highest rank that the encoding can carry."""
 
     @property
     @abstractmethod
@@ -43,7 +43,7 @@ class EncodedTensor(ABC):
 
     @abstractmethod
     def measured(self, tensor: Tensor, total: float) -> Self:
-        """With the energy that it keeps of `tensor`, float32, whose squared norm is `total` > 0."""
+        """A copy with the share of energy that it keeps of `tensor`, float32, whose squared norm is `total` > 0."""
 
     @abstractmethod
     def decode(self) -> Tensor:
@@ -51,7 +51,7 @@ class EncodedTensor(ABC):
 
     @abstractmethod
     def write(self, header: Writer, payload: Writer) -> None:
-        """Append what the kind needs beyond name, tag and shape."""
+        """Append all that the kind needs beyond name, tag and shape."""
 
     @classmethod
     @abstractmethod

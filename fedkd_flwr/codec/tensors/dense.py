@@ -37,7 +37,7 @@ class Empty(EncodedTensor):
 
     @classmethod
     def read(cls, shape: Shape, energy: float, header: Reader, payload: Reader) -> Self:
-        """From the shape alone."""
+        """Make it from the shape alone."""
         return cls(shape, energy)
 
 
@@ -59,7 +59,7 @@ class Dense(EncodedTensor):
 
     @property
     def bits(self) -> int:
-        """Of every number."""
+        """Bits of every number."""
         return self.rows.bits
 
     @property
@@ -73,7 +73,7 @@ class Dense(EncodedTensor):
         return self.rows.nbytes
 
     def measured(self, tensor: Tensor, total: float) -> Self:
-        """From the distance of the values."""
+        """A copy with the energy that the distance of the values leaves."""
         if self.bits == 32:
             return self
         dropped = squared_norm(tensor - self.rows.values.reshape(self.shape))
@@ -84,13 +84,13 @@ class Dense(EncodedTensor):
         return self.rows.values.reshape(self.shape).clone()
 
     def write(self, header: Writer, payload: Writer) -> None:
-        """The bits in the header; the rows."""
+        """Append the bits to the header; the rows."""
         header.varint(self.bits)
         self.rows.write(header, payload)
 
     @classmethod
     def read(cls, shape: Shape, energy: float, header: Reader, payload: Reader) -> Self:
-        """The rows."""
+        """Read the bits and the rows."""
         bits = header.varint()
         return cls(shape, energy, rows=QuantizedRows.read(bits, *_dense_rows(shape, bits), header, payload))
 

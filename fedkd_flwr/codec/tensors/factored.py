@@ -21,7 +21,7 @@ _CACHED = 1 << 19  # float64 numbers: 4 MB
 
 @dataclass(frozen=True, eq=False)
 class Factored(EncodedTensor):
-    """A tensor, flattened to [out, rest], as left [out, r] @ right [r, rest].
+    """A tensor, flattened to [out, rest], as left [out, r] @ right [r, rest] (FedKD, Eq 8).
 
     Row k of the parts, one after the other, is column k of left and row k of right, [out + rest], with one scale
     for both: where they are quantised, sigma_k is shared out so that their peaks are equal. At equal peaks each
@@ -53,7 +53,7 @@ class Factored(EncodedTensor):
 
     @property
     def bits(self) -> int:
-        """Of the leading components."""
+        """Bits of the leading components."""
         return self.parts[0].bits
 
     @property
@@ -104,7 +104,7 @@ class Factored(EncodedTensor):
         return product.reshape(self.shape)
 
     def write(self, header: Writer, payload: Writer) -> None:
-        """In the header the number of parts, bits and components of each; the rows."""
+        """Append to the header the number of parts, bits and components of each; the rows."""
         header.varint(len(self.parts))
         for part in self.parts:
             header.varint(part.bits)
@@ -113,7 +113,7 @@ class Factored(EncodedTensor):
 
     @classmethod
     def read(cls, shape: Shape, energy: float, header: Reader, payload: Reader) -> Self:
-        """Factors whose rank fits the shape."""
+        """Read factors whose rank fits the shape."""
         (out, rest), parts, rank = matrix_shape(shape), [], 0
         count = header.varint()
         if not 1 <= count <= len(WIDTHS):

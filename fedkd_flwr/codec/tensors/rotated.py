@@ -83,7 +83,7 @@ class Rotated(EncodedTensor):
 
     @property
     def bits(self) -> int:
-        """Of every number."""
+        """Bits of every number."""
         return self.width
 
     @property
@@ -108,7 +108,7 @@ class Rotated(EncodedTensor):
         return (rotate_back(scaled, self.seed) * unit).reshape(self.shape)
 
     def write(self, header: Writer, payload: Writer) -> None:
-        """Bits and seed in the header; scales, packed codes."""
+        """Append bits and seed to the header; scales, packed codes."""
         header.varint(self.width)
         header.varint(self.seed)
         payload.raw(scale_bytes(self.scales))
@@ -116,7 +116,7 @@ class Rotated(EncodedTensor):
 
     @classmethod
     def read(cls, shape: Shape, energy: float, header: Reader, payload: Reader) -> Self:
-        """Back from the bytes, as many as the shape says."""
+        """Read scales and codes, as many as the shape says."""
         numel, width, seed = math.prod(shape), header.varint(), header.varint()
         if width not in ROTATED_WIDTHS:
             raise CodecError(f"{width} bits a rotated number are unknown")
