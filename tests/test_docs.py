@@ -61,6 +61,15 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert list(broken(page)) == ["#another", "none.md"]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(
+        r"(?<![\w./-])((?:tests|benchmarks|examples|docker|scripts|fedkd_flwr)/[\w./-]*\w)", page.read_text()
+    )
+    made = ("docker/secrets", "docker/data")
+    assert not [path for path in named if not path.startswith(made) and not (ROOT / path).exists()]
+
+
 @pytest.mark.parametrize("page", DOCS, ids=ids(DOCS))
 def test_docs_link_to_nothing_that_the_site_lacks(page: Path) -> None:
     """The site is made of docs/ alone."""
