@@ -1,11 +1,11 @@
 """Real federations of a trivial app: the verdict, the reason in words, and nothing left behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator
@@ -154,17 +154,26 @@ def test_an_error_of_ours_is_said_once_and_without_a_traceback(
     nothing_left()
 
 
-@pytest.mark.parametrize(("limit", "words"), [("timeout", "was not over after"), ("silence", "hangs")])
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"timeout": 10.0}, r"the run was not over after 10 s \(--timeout\); (its log|the last line of its log: ).*"),
+        ({"silence": 12.0}, "the run hangs: its log is silent for 12 s; the last line of its log: about to hang"),
+    ],
+    ids=["timeout", "silence"],
+)
 def test_hanging_run_is_stopped(
-    tmp_path: Path, nothing_left: Callable[[], None], monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+    tmp_path: Path,
+    nothing_left: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: dict[str, float],
+    reason: str,
 ) -> None:
+    """However far it has come when its time is over; a busy machine needs longer than that to begin it."""
     monkeypatch.setattr(launcher, "_POLL_SECONDS", 2.0)
-    began = time.monotonic()
-    verdict, _ = lines_of(job(tmp_path, "hang", **{limit: {"timeout": 20.0, "silence": 8.0}[limit]}))
+    verdict, _ = lines_of(job(tmp_path, "hang", **limit))
     assert not verdict.completed
-    assert words in verdict.reason
-    assert verdict.reason.endswith("the last line of its log: about to hang")
-    assert time.monotonic() - began < 45
+    assert re.fullmatch(reason, verdict.reason)
     nothing_left()
 
 
@@ -196,7 +205,7 @@ def test_signal_ends_everything(
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         defaults = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
     app = write_app(tmp_path, config=launcher._toml(defaults))
-    program = "from fedkd_flwr import cli; cli.preflight = lambda *_: None; cli.app()"
+    program = "from fedkd_flwr.cli import main; main.preflight = lambda *_: None; main.app()"
     fedkd = subprocess.Popen(
         [sys.executable, "-c", program, "run", str(app)],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -7,6 +7,7 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,21 +62,31 @@ class Machine:
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """What a `flwr` command answers."""
-        out = subprocess.run(
-            [*self.prefix, "flwr", *arguments, "--format", "json"],
-            env=self.env, cwd=self.home, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        out = self._run_flwr(*arguments, "--format", "json")
         assert out.stdout, out.stderr
         return dict(json.loads(out.stdout))
 
     def wait(self, superlink: str, run_id: str, seconds: float) -> dict[str, Any]:
-        """What `flwr ls` says of a run once it is over."""
+        """What `flwr ls` says of a run once it is over, which is when its log ends."""
 
         def over() -> dict[str, Any] | None:
             runs = self.flwr("ls", superlink, "--run-id", run_id).get("runs", [])
             return next((dict(run) for run in runs if str(run["status"]).startswith("finished")), None)
 
-        return until(over, seconds, self.logs)
+        deadline = time.monotonic() + seconds
+        with suppress(subprocess.TimeoutExpired):
+            self._run_flwr("log", run_id, superlink, seconds=seconds)
+        return until(over, max(0.0, deadline - time.monotonic()), self.logs)
+
+    def said(self, superlink: str, run_id: str) -> str:
+        """The log of a run, as its operator reads it."""
+        return self._run_flwr("log", run_id, superlink, "--show").stdout
+
+    def _run_flwr(self, *arguments: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*self.prefix, "flwr", *arguments],
+            env=self.env, cwd=self.home, capture_output=True, text=True, timeout=seconds,
+        )  # fmt: skip
 
     def log(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text(errors="replace")

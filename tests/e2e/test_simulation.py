@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +17,16 @@ from safetensors.torch import load_file
 from support.federation import assert_same
 from support.loopback import LoopbackGrid, run_server
 
-from e2e.machine import ROOT, SCRIPTS
+from e2e.machine import ROOT
 
 pytestmark = pytest.mark.e2e
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 def fedkd(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [str(SCRIPTS / "fedkd"), "run", str(ROOT), "--nodes", "3", *arguments],
+        [sys.executable, "-m", "fedkd_flwr", "run", str(ROOT), "--nodes", "3", *arguments],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"COLUMNS": "160"},
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The process of a pinned node as far as it needs no SuperNode; tests/e2e/test_pinned_app.py has one."""
+"""The process of a pinned node as far as it needs no SuperNode; tests/e2e/test_deployment.py has one."""
 
 import hashlib
 import importlib
