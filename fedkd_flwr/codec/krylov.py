@@ -5,9 +5,9 @@ from torch import Tensor
 
 from fedkd_flwr.codec.spectrum import Spectrum, gram, spectra
 
-_BLOCK = 16
-_CONVERGED = 0.65  # of what may be dropped: all but this is captured, or the rank within the basis is not the smallest
-_DIMENSIONS_A_RANK = 1.4  # captured for each singular value that is wanted, and three blocks more, for the same reason
+_BLOCK = 24
+_CONVERGED = 0.7  # of what may be dropped: all but this is captured, or the rank within the basis is not the smallest
+_DIMENSIONS_A_RANK = 1.4  # captured for each singular value that is wanted, and two blocks more, for the same reason
 _WORTH = 0.42  # of all dimensions; beyond it the full decomposition is faster
 _NOISE = 2.0**-20  # of the total: what float32 may leave of a direction that is in the basis already
 _SLANT = 2.0**-10  # of a block towards the basis: taken away, it leaves lengths within 2^-20
@@ -51,7 +51,7 @@ class LeadingSpectrum:
 
     def first(self, rank: int) -> Spectrum:
         """The leading `rank` values, or all where that is faster."""
-        dimensions = _DIMENSIONS_A_RANK * rank + 3 * _BLOCK
+        dimensions = _DIMENSIONS_A_RANK * rank + 2 * _BLOCK
         if self._all is None and dimensions > _WORTH * len(self._gram):
             return self._full()
         while self._all is None and self._size < dimensions:
