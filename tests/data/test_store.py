@@ -155,10 +155,10 @@ def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
 ) -> None:
     """So that texts that are cut are known before the first round; what it encodes is what its rounds read."""
     config = tiny(run_config, max_length=3)
-    place = silo("ward", write("ward.csv", rows(40)), tmp_path / "state")
+    place = silo("ward", write("ward.csv", rows(40, word="flight")), tmp_path / "state")
     reply = Node(config, place).join(JoinRequest(lineage=16 * "0"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
-    assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 5, 40)
+    assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 6, 40)
     prepare.cache_clear()
     assert Node(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
 
