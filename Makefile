@@ -1,4 +1,5 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
+# make config writes the run-config keys from the code into pyproject.toml and docs/configuration.md
 # make test   the tests: `make unit`, in as many processes as there are cores, then `make e2e`, two files
 #             at a time, which starts the real Flower processes; `make unit ARGS="-k codec"` passes arguments to pytest
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
@@ -16,10 +17,13 @@ ARGS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test unit e2e test-slow test-docker lint docs install clean
+.PHONY: run config test unit e2e test-slow test-docker lint docs install clean
 
 run: $(STAMP)
 	$(BIN)/fedkd run . $(ARGS)
+
+config: $(STAMP)
+	$(BIN)/python scripts/document_config.py
 
 test:
 	$(MAKE) unit

@@ -20,17 +20,17 @@ from flwr.app import Message
 from fedkd_flwr.models.hub import load_tokenizer
 
 SETTINGS = {
-    "architecture": "separate",
-    "student": "minilm-l6",
-    "dataset": "tweets",
-    "partition": "iid",
+    "model.architecture": "separate",
+    "model.student": "minilm-l6",
+    "data.dataset": "tweets",
+    "data.partition": "iid",
     "num-rounds": 2,
-    "evaluate-every": 2,
-    "local-steps": 1,
-    "batch-size": 4,
-    "max-length": 32,
-    "max-test-examples": 4,
-    "threads": 1,
+    "federation.evaluate-every": 2,
+    "train.local-steps": 1,
+    "train.batch-size": 4,
+    "model.max-length": 32,
+    "data.max-test-examples": 4,
+    "run.threads": 1,
 }
 
 
@@ -62,7 +62,7 @@ def federate(out: Path, settings: dict[str, object]) -> dict[str, int]:
     from support.loopback import run_server
 
     torch.set_num_threads(1)
-    places = {"runs-dir": str(out / "runs"), "run-name": "adapters", "state-dir": str(out / "state")}
+    places = {"run.runs-dir": str(out / "runs"), "run.name": "adapters", "run.state-dir": str(out / "state")}
     grid = in_one_process(SETTINGS | settings | places, nodes=2)
     peaks: dict[str, int] = {}
 
@@ -100,7 +100,7 @@ def main() -> None:
     teacher = arguments.out / f"llama-{arguments.layers}"
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         numbers = pool.submit(llama, teacher, arguments.layers).result()
-    settings = {"teacher": str(teacher), "teacher-lora-rank": arguments.rank, "precision": arguments.precision}
+    settings = {"teacher": str(teacher), "model.teacher-lora-rank": arguments.rank, "precision": arguments.precision}
     print(f"a teacher of {numbers:,} numbers, rank {arguments.rank}, {arguments.precision}")
     for what, size in federate(arguments.out, settings).items():
         print(f"{what:44}{size / 1e9:8.3f} GB")

@@ -78,10 +78,12 @@ def scenarios(adr: Path | None) -> dict[str, Scenario]:
     """The tweets by source; with a folder that holds train.csv, the ADE sentences in four folds, even and skewed."""
     found = {"tweets": Scenario(6, {}, ("accuracy", "macro-f1", "loss"))}
     if adr is not None:
-        data = {"dataset": f"csv:{adr.resolve() / 'train.csv'}", "max-length": 64}
+        data = {"data.dataset": f"csv:{adr.resolve() / 'train.csv'}", "model.max-length": 64}
         metrics = ("average-precision", "f1", "accuracy", "loss")
         found["adr-iid"] = Scenario(4, data | {"partition": "iid"}, metrics)
-        found["adr-dirichlet"] = Scenario(4, data | {"partition": "dirichlet", "dirichlet-alpha": 0.5}, metrics)
+        found["adr-dirichlet"] = Scenario(
+            4, data | {"data.partition": "dirichlet", "data.dirichlet-alpha": 0.5}, metrics
+        )
     return found
 
 
@@ -111,7 +113,12 @@ def study(
     parser.set_defaults(quick=False)
     arguments = parser.parse_args()
     if arguments.quick:
-        results, chosen, seeds, every = Results(arguments.out / "quick.jsonl"), quick, [0], {"evaluate-every": 1}
+        results, chosen, seeds, every = (
+            Results(arguments.out / "quick.jsonl"),
+            quick,
+            [0],
+            {"federation.evaluate-every": 1},
+        )
     else:
         results, chosen, seeds, every = Results(RESULTS / f"{name}.jsonl"), tuple(variants), [0, 1, 2], {}
     settings = {variant: {**common, **variants[variant], **every} for variant in arguments.variants or chosen}
@@ -217,8 +224,8 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     logging.getLogger("flwr").setLevel("ERROR")
     parent = out / run.scenario / run.variant
     folder, state = parent / f"seed-{run.seed}", parent / f"state-{run.seed}"
-    settings = {**place.settings, **run.settings, "seed": run.seed, "threads": 1}
-    places = {"runs-dir": str(parent), "run-name": folder.name, "state-dir": str(state), "resume": ""}
+    settings = {**place.settings, **run.settings, "seed": run.seed, "run.threads": 1}
+    places = {"run.runs-dir": str(parent), "run.name": folder.name, "run.state-dir": str(state), "run.resume": ""}
     checkpoints, history = folder / "checkpoints", folder / "history.json"
     config = {**defaults(), **settings, **places}
     if _made_with(folder, config):

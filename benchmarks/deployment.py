@@ -46,10 +46,10 @@ def measure(home: Path, rounds: int, steps: int) -> None:
             defaults
             | {
                 "num-rounds": rounds,
-                "local-steps": steps,
-                "max-test-examples": 64,
-                "runs-dir": str(home / "runs"),
-                "run-name": "run",
+                "train.local-steps": steps,
+                "data.max-test-examples": 64,
+                "run.runs-dir": str(home / "runs"),
+                "run.name": "run",
             }
         )
     )
@@ -58,7 +58,7 @@ def measure(home: Path, rounds: int, steps: int) -> None:
     nodes = [
         deployment.supernode(
             f"node-{partition}",
-            f'partition-id={partition} num-partitions=2 threads=1 state-dir="{home / "state"}"',
+            f'partition-id={partition} num-partitions=2 threads=1 run.state-dir="{home / "state"}"',
         )
         for partition in (0, 1)
     ]

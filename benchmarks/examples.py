@@ -17,8 +17,8 @@ from flwr.common.config import parse_config_args
 
 LOCAL = {"method": "local"}
 FEDAVG = {"method": "fedavg"}
-ADJUSTED = {"logit-adjustment": "always"}
-START = {"linear-probe": "always"}
+ADJUSTED = {"train.logit-adjustment": "always"}
+START = {"train.linear-probe": "always"}
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ EXAMPLES = {
         ("accuracy", "macro-f1", "loss"),
         {
             "fedkd": {},
-            "fedkd, not adjusted": {"logit-adjustment": "never"},
+            "fedkd, not adjusted": {"train.logit-adjustment": "never"},
             "fedkd, separate": {"architecture": "separate"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
             "fedavg": FEDAVG,
-            "fedavg, adjusted, 2e-3": FEDAVG | ADJUSTED | {"teacher-learning-rate": 2e-3},
-            "fedavg, adjusted, 2e-3, same start": FEDAVG | ADJUSTED | START | {"teacher-learning-rate": 2e-3},
+            "fedavg, adjusted, 2e-3": FEDAVG | ADJUSTED | {"train.teacher-learning-rate": 2e-3},
+            "fedavg, adjusted, 2e-3, same start": FEDAVG | ADJUSTED | START | {"train.teacher-learning-rate": 2e-3},
         },
         {},
     ),
@@ -63,7 +63,7 @@ EXAMPLES = {
         ("auc", "mrr", "ndcg@5", "ndcg@10"),
         {
             "fedkd": {},
-            "fedkd, all layers travel": {"shared-layers": 6, "budget": "192x"},
+            "fedkd, all layers travel": {"model.shared-layers": 6, "codec.budget": "192x"},
             "local": LOCAL,
             "fedavg-student": {"method": "fedavg-student"},
             "fedavg": FEDAVG,
@@ -74,7 +74,7 @@ EXAMPLES = {
         ("accuracy", "macro-f1", "loss"),
         {
             "fedkd": {},
-            "fedkd, students teach": {"teacher-kl-weight": 1.0, "budget": "192x"},
+            "fedkd, students teach": {"distillation.teacher-kl": 1.0, "codec.budget": "192x"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
         },

@@ -29,8 +29,14 @@ def federate(out: Path, device: str, steps: int) -> list[dict[str, float]]:
     """Seconds of each round by part, the mean over both nodes."""
     from support.loopback import run_server
 
-    settings = {"partition": "iid", "num-rounds": ROUNDS, "evaluate-every": 1, "local-steps": steps, "device": device}
-    places = {"runs-dir": str(out / "runs"), "run-name": "gpu", "state-dir": str(out / "state")}
+    settings = {
+        "data.partition": "iid",
+        "num-rounds": ROUNDS,
+        "federation.evaluate-every": 1,
+        "train.local-steps": steps,
+        "run.device": device,
+    }
+    places = {"run.runs-dir": str(out / "runs"), "run.name": "gpu", "run.state-dir": str(out / "state")}
     run_server(in_one_process(settings | places, nodes=2))
     rounds = json.loads((out / "runs" / "gpu" / "history.json").read_text())["rounds"]
     return [{part: entry["seconds"].get(part, 0.0) / 2 for part in PARTS} for entry in rounds]

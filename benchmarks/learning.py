@@ -10,40 +10,40 @@ from common import study
 
 STEPS = {
     "num-rounds": 6,
-    "evaluate-every": 2,
-    "local-steps": 8,
-    "batch-size": 16,
-    "learning-rate": 5e-4,
-    "teacher-learning-rate": 2e-4,
-    "student-layers": 2,
-    "logit-adjustment": "never",
-    "linear-probe": "never",
-    "learning-rate-warm-up": 0,
-    "learning-rate-decay": "never",
-    "teacher-own-share": 0.5,
-    "max-test-examples": 150,
-    "precision": "bf16",
+    "federation.evaluate-every": 2,
+    "train.local-steps": 8,
+    "train.batch-size": 16,
+    "train.learning-rate": 5e-4,
+    "train.teacher-learning-rate": 2e-4,
+    "model.student-layers": 2,
+    "train.logit-adjustment": "never",
+    "train.linear-probe": "never",
+    "train.learning-rate-warm-up": 0,
+    "train.learning-rate-decay": "never",
+    "model.teacher-own-share": 0.5,
+    "data.max-test-examples": 150,
+    "run.precision": "bf16",
 }
 """Of every run: 48 steps of 16 examples at each node, a student of two layers."""
 
-BUDGET = {"codec": "budget", "budget": "111kB", "error-feedback": "both"}
-ADJUSTED = {"logit-adjustment": "always"}
-PROBED = {"linear-probe": "always"}
-WARMED_UP = PROBED | {"learning-rate-warm-up": 16}
-START = WARMED_UP | {"learning-rate-decay": "staged"}
+BUDGET = {"codec.kind": "budget", "codec.budget": "111kB", "codec.error-feedback": "both"}
+ADJUSTED = {"train.logit-adjustment": "always"}
+PROBED = {"train.linear-probe": "always"}
+WARMED_UP = PROBED | {"train.learning-rate-warm-up": 16}
+START = WARMED_UP | {"train.learning-rate-decay": "staged"}
 NESTED = {
     "method": "fedkd",
-    "architecture": "nested",
-    "shared-layers": 0,
-    "distillation-warm-up": 40,
-    "teacher-kl-weight": 0.0,
-    "student-kl-weight": 1.0,
+    "model.architecture": "nested",
+    "model.shared-layers": 0,
+    "distillation.warm-up": 40,
+    "distillation.teacher-kl": 0.0,
+    "distillation.student-kl": 1.0,
     **BUDGET,
     **ADJUSTED,
 }
-THREE = NESTED | {"student-layers": 3}
+THREE = NESTED | {"model.student-layers": 3}
 FEDKD = THREE | START | {"budget": "55kB"}
-NO_KL = {"student-kl-weight": 0.0}
+NO_KL = {"distillation.student-kl": 0.0}
 VARIANTS = {
     "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
     "FedAvg on the teacher, adjusted": {"method": "fedavg", "codec": "dense"} | ADJUSTED,
@@ -51,8 +51,8 @@ VARIANTS = {
     "FedAvg on the student": {"method": "fedavg-student", "codec": "dense"},
     "FedAvg on the student, 3 layers, adjusted, same start": {
         "method": "fedavg-student",
-        "codec": "dense",
-        "student-layers": 3,
+        "codec.kind": "dense",
+        "model.student-layers": 3,
     }
     | ADJUSTED
     | START,
@@ -60,9 +60,9 @@ VARIANTS = {
     "teachers alone, same start, constant rates": {"method": "local"} | WARMED_UP,
     "teachers alone, same start": {"method": "local"} | START,
     "the paper": {"method": "fedkd-paper"},
-    "separate": NESTED | {"architecture": "separate", "teacher-kl-weight": 1.0},
+    "separate": NESTED | {"model.architecture": "separate", "distillation.teacher-kl": 1.0},
     "nested": NESTED,
-    "nested, not adjusted": NESTED | {"logit-adjustment": "never"},
+    "nested, not adjusted": NESTED | {"train.logit-adjustment": "never"},
     "nested, no KL": NESTED | NO_KL,
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
@@ -70,16 +70,16 @@ VARIANTS = {
     "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
     "fedkd": FEDKD,
     "fedkd, no KL": FEDKD | NO_KL,
-    "fedkd, no feedback downwards": FEDKD | {"error-feedback": "up"},
+    "fedkd, no feedback downwards": FEDKD | {"codec.error-feedback": "up"},
     "fedkd, separate": FEDKD | {"architecture": "separate"},
     "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
-    "fedkd, five layers travel": FEDKD | {"shared-layers": 5},
-    "fedkd, all layers travel": FEDKD | {"shared-layers": 6},
-    "nested, all layers travel": NESTED | NO_KL | {"shared-layers": 6},
+    "fedkd, five layers travel": FEDKD | {"model.shared-layers": 5},
+    "fedkd, all layers travel": FEDKD | {"model.shared-layers": 6},
+    "nested, all layers travel": NESTED | NO_KL | {"model.shared-layers": 6},
 }
-MEAN = {"teacher-own-share": 0.0}
+MEAN = {"model.teacher-own-share": 0.0}
 """Teachers use the mean of the layers that travel. (In 48 steps they do by default.)"""
-HALF = {"learning-rate": 2.5e-4}
+HALF = {"train.learning-rate": 2.5e-4}
 """The rate of what travels."""
 LONG = (
     "FedAvg on the teacher",
@@ -95,7 +95,7 @@ LONG = (
 LONGER = {32: 6, 128: 2}
 """Rounds of so many local steps instead of 6 of 8."""
 for steps, rounds in LONGER.items():
-    longer = {"local-steps": steps, "num-rounds": rounds, "evaluate-every": rounds // 2}
+    longer = {"train.local-steps": steps, "num-rounds": rounds, "federation.evaluate-every": rounds // 2}
     end = f"{rounds} x {steps} steps"
     VARIANTS |= {f"{name}, {end}": VARIANTS[name] | longer for name in LONG}
     fedkd = VARIANTS[f"fedkd, {end}"]

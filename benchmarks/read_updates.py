@@ -21,13 +21,14 @@ from fedkd_flwr.config.schema import RunConfig
 PAGE = ROOT / "docs" / "results" / "privacy.md"
 RUNS: dict[str, Mapping[str, Any]] = {
     "4 texts, dense, `train.max-grad-norm` 1e-9, `train.learning-rate` 1e4": ISSUE,
-    "64 texts in one step, 8x, 64 tokens": CORNER | {"batch-size": 64, "budget": "8x", "max-length": 64},
-    "64 texts in one step, 384x, 32 tokens": CORNER | {"batch-size": 64, "budget": "384x"},
-    "256 texts in one step, 128x, 6 tokens": CORNER | {"max-length": 6},
+    "64 texts in one step, 8x, 64 tokens": CORNER
+    | {"train.batch-size": 64, "codec.budget": "8x", "model.max-length": 64},
+    "64 texts in one step, 384x, 32 tokens": CORNER | {"train.batch-size": 64, "codec.budget": "384x"},
+    "256 texts in one step, 128x, 6 tokens": CORNER | {"model.max-length": 6},
     "256 texts in one step, 128x, 32 tokens: the most that the default policy allows": CORNER,
-    "the same in 8 steps": CORNER | {"batch-size": 32, "local-steps": 8},
-    "the same with a class that counts 10 times": CORNER | {"class-weights": "10,1,1"},
-    "the same with gradients below AdamW's epsilon": CORNER | {"class-weights": ",".join(["0.000000001"] * 3)},
+    "the same in 8 steps": CORNER | {"train.batch-size": 32, "train.local-steps": 8},
+    "the same with a class that counts 10 times": CORNER | {"train.class-weights": "10,1,1"},
+    "the same with gradients below AdamW's epsilon": CORNER | {"train.class-weights": ",".join(["0.000000001"] * 3)},
     "the default run: 8 steps of 32 texts, 384x": {},
 }
 
@@ -57,7 +58,7 @@ proof of privacy: an update of any size tells something of who took part.
 
 def main() -> None:
     """Print the rows, then write the page."""
-    base = gather(ROOT, []).config.as_run_config() | {"threads": 1, "labels": "negative,neutral,positive"}
+    base = gather(ROOT, []).config.as_run_config() | {"run.threads": 1, "data.labels": "negative,neutral,positive"}
     vocabulary, lines = Vocabulary(), []
     with TemporaryDirectory() as place:
         paths = [Path(place) / f"{name}.csv" for name in ("east", "west")]

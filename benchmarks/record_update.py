@@ -28,7 +28,7 @@ def record(steps: int, rounds: int, layers: int, learning_rate: float) -> dict[s
     task = build_task(config, data.labels)
     examples = task.encode(data.train)
     model = build_classifier(
-        config.teacher, num_layers=layers, labels=data.labels, pooling="mean", attentions=False, seed=config.seed
+        config.model.teacher, num_layers=layers, labels=data.labels, pooling="mean", attentions=False, seed=config.seed
     )
     torch.manual_seed(config.seed)
     order = torch.randint(len(data.train), (16 * steps * rounds,)).tolist()

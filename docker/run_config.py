@@ -24,16 +24,16 @@ def config_of(name: str, overrides: str, *, resume: bool) -> RunConfig:
     """The config of run `name`, new or continued, with `overrides` as `key=value key2=value2`."""
     folder = Path("runs", name).absolute()
     changes = parse_overrides(overrides)
-    if fixed := {"run-name", "runs-dir", "resume"}.intersection(changes):
+    if fixed := {"run.name", "run.runs-dir", "resume"}.intersection(changes):
         raise ConfigError(f"run-config key {min(fixed)!r} is set by docker/run.sh: leave it out")
     if resume:
         run = PastRun.read(folder)
-        config = RunConfig.parse({**run.config, **changes, "resume": str(folder)})
+        config = RunConfig.parse({**run.config, **changes, "run.resume": str(folder)})
         run.require(config)
         return config
     if folder.exists():
         raise ConfigError(f"{name!r} is taken: choose another name, or continue it: docker/run.sh --resume {name}")
-    return gather(APP, [overrides, 'runs-dir="runs"', f'run-name="{name}"']).config
+    return gather(APP, [overrides, 'run.runs-dir="runs"', f'run.name="{name}"']).config
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-import tomllib
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import settings
+from support.config import keys
 
-from fedkd_flwr.config.schema import METHODS, RunConfig
+from fedkd_flwr.config.methods import METHODS
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_examples
 from fedkd_flwr.models.hub import load_tokenizer
 
@@ -44,9 +46,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def defaults() -> dict[str, Any]:
-    """The run config of pyproject.toml."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return dict(tomllib.load(file)["tool"]["flwr"]["app"]["config"])
+    """The run config without any change."""
+    return RunConfig.defaults()
 
 
 @pytest.fixture(scope="session")
@@ -123,38 +124,38 @@ def tweets_csv(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any
 def tiny_run(defaults: dict[str, Any], tiny_bert: Path, tweets_csv: Path) -> dict[str, Any]:
     """The default run on the tiny BERT and few tweets, with no folders yet to write to."""
     return defaults | {
-        "teacher": str(tiny_bert),
-        "student-layers": 2,
-        "dataset": f"csv:{tweets_csv}",
-        "partition": "iid",
+        "model.teacher": str(tiny_bert),
+        "model.student-layers": 2,
+        "data.dataset": f"csv:{tweets_csv}",
+        "data.partition": "iid",
         "num-rounds": 2,
-        "local-steps": 3,
-        "batch-size": 8,
-        "learning-rate": 5e-3,
-        "teacher-learning-rate": 5e-3,
-        "architecture": "separate",
-        "distillation-warm-up": 0,
-        "logit-adjustment": "never",
-        "linear-probe": "never",
-        "learning-rate-warm-up": 0,
-        "learning-rate-decay": "never",
-        "teacher-kl-weight": 1.0,
-        "codec": "energy",
-        "error-feedback": "none",
-        "max-test-examples": 16,
-        "node-wait-seconds": 1,
-        "run-name": "run",
-        "threads": 1,
+        "train.local-steps": 3,
+        "train.batch-size": 8,
+        "train.learning-rate": 5e-3,
+        "train.teacher-learning-rate": 5e-3,
+        "model.architecture": "separate",
+        "distillation.warm-up": 0,
+        "train.logit-adjustment": "never",
+        "train.linear-probe": "never",
+        "train.learning-rate-warm-up": 0,
+        "train.learning-rate-decay": "never",
+        "distillation.teacher-kl": 1.0,
+        "codec.kind": "energy",
+        "codec.error-feedback": "none",
+        "data.max-test-examples": 16,
+        "federation.node-wait-seconds": 1,
+        "run.name": "run",
+        "run.threads": 1,
     }
 
 
 @pytest.fixture
 def run_config(tiny_run: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """The tiny run in this test's folder, with changes given as keywords (`num_rounds=3`)."""
-    folders = {"runs-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "state")}
+    folders = {"run.runs-dir": str(tmp_path / "runs"), "run.state-dir": str(tmp_path / "state")}
 
     def build(**changes: Any) -> dict[str, Any]:
-        new = {key.replace("_", "-"): value for key, value in changes.items()}
+        new = keys(**changes)
         return tiny_run | folders | dict(METHODS[str(new.get("method", "fedkd"))].fixes) | new
 
     return build

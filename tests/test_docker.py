@@ -168,7 +168,7 @@ def run_config(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[st
 @pytest.fixture
 def past(tmp_path: Path) -> RunConfig:
     """The config of run `first` below a folder, which has finished two of its three rounds."""
-    done = run_config(tmp_path, "first", 'labels="no,yes" learning-rate=3e-5 num-rounds=3')
+    done = run_config(tmp_path, "first", 'labels="no,yes" train.learning-rate=3e-5 num-rounds=3')
     assert done.returncode == 0, done.stderr
     config = RunConfig.parse(tomllib.loads(done.stdout))
     folder = tmp_path / "runs/first"
@@ -181,8 +181,8 @@ def past(tmp_path: Path) -> RunConfig:
 
 
 def test_a_run_and_its_continuation_have_the_same_config(past: RunConfig, tmp_path: Path) -> None:
-    assert (past.labels, past.learning_rate, past.num_rounds, past.run_name) == ("no,yes", 3e-5, 3, "first")
-    assert past.runs_dir == str(tmp_path / "runs")
+    assert (past.data.labels, past.train.learning_rate, past.num_rounds, past.run.name) == ("no,yes", 3e-5, 3, "first")
+    assert past.run.runs_dir == str(tmp_path / "runs")
     for overrides, rounds in ([], 3), (["num-rounds=5"], 5):
         done = run_config(tmp_path, "--resume", "first", *overrides)
         assert done.returncode == 0, done.stderr
@@ -199,7 +199,7 @@ def test_a_run_and_its_continuation_have_the_same_config(past: RunConfig, tmp_pa
         (["--resume", "first", "seed=1"], ["seed"]),
         (["second", "num-round=3"], ["num-round"]),
         (["second", "num-rounds=0"], ["num-rounds"]),
-        (["second", 'runs-dir="elsewhere"'], ["runs-dir", "docker/run.sh"]),
+        (["second", 'run.runs-dir="elsewhere"'], ["run.runs-dir", "docker/run.sh"]),
         (["--resume", "first", 'resume="elsewhere"'], ["resume", "docker/run.sh"]),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.names import fitting, is_lineage, is_node
@@ -64,11 +65,11 @@ def test_texts_without_a_letter_of_ours_keep_names_apart() -> None:
 @pytest.mark.parametrize("name", EVIL)
 def test_a_node_config_with_another_name_is_refused(name: str, defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^node-config key 'name' is .* but should be [^\n]*$"):
-        RunConfig.parse(defaults).for_node({"name": name})
+        config_at_node(RunConfig.parse(defaults), {"name": name})
 
 
 @pytest.mark.parametrize("key", ["partition-id", "num-partitions"])
 @pytest.mark.parametrize("value", ["../evil", -1, 1.5, True])
 def test_partitions_are_whole_numbers(key: str, value: object, defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"^node-config key '{key}' is .* a whole number"):
-        RunConfig.parse(defaults).for_node({"partition-id": 0, "num-partitions": 2, key: value})
+        config_at_node(RunConfig.parse(defaults), {"partition-id": 0, "num-partitions": 2, key: value})

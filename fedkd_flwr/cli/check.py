@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from fedkd_flwr.cli.preflight import Look, NodeConfig, look_at_number, looks_at_nodes, named
+from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, NodeData, load_node_data, node_name
 from fedkd_flwr.errors import ConfigError, FedKDError, in_full
@@ -66,7 +67,7 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     def load(config: RunConfig, node: NodeConfig) -> None:
         own = config
         with suppress(FedKDError):  # said where the node's settings are looked at
-            own = config.for_node(node)
+            own = config_at_node(config, node)
         data = load_node_data(own, node)
         title = str(node.get("name") or data.name)
         found.append(CheckedNode(title, data.labels, data.report, len(data.train), len(data.test)))
@@ -142,8 +143,8 @@ def _try_models(config: RunConfig, node: NodeConfig, labels: tuple[str, ...]) ->
     from fedkd_flwr.client.trial import try_pair
     from fedkd_flwr.runtime.device import choose_device
 
-    own = config.for_node(node)
-    try_pair(own, labels, own.shared_head != "never", choose_device("cpu", "fp32"))
+    own = config_at_node(config, node)
+    try_pair(own, labels, own.model.shared_head != "never", choose_device("cpu", "fp32"))
 
 
 def _look_at_names(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
@@ -160,8 +161,8 @@ def _look_at_names(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
 def _look_at_device(config: RunConfig, node: NodeConfig) -> None:
     from fedkd_flwr.runtime.device import choose_device
 
-    own = config.for_node(node)
-    choose_device(own.device, own.precision)
+    own = config_at_node(config, node)
+    choose_device(own.run.device, own.run.precision)
 
 
 def _counted(config: RunConfig, data: NodeData) -> DataReport:

@@ -28,7 +28,7 @@ def export_run(
         FedKDError: one line: there is no such run or round, its base checkpoint is not there, something else lies where
             the models belong, or the shares do not fit its labels.
     """
-    config = RunConfig.parse({**PastRun.read(run).config, "server-test-data": ""})
+    config = RunConfig.parse({**PastRun.read(run).config, "data.server-test-data": ""})
     state = read_state(run)
     best = BestRound(config, state.history, run)
     state = best.of(state) if round in (None, best.number) else read_state(run, round)

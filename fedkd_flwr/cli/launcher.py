@@ -23,7 +23,7 @@ from typing import Any, cast
 from fedkd_flwr.cli.child_environment import SCRIPTS, child_environment
 from fedkd_flwr.cli.processes import guarded
 from fedkd_flwr.cli.run_log import RunLog, Say, plain
-from fedkd_flwr.config.schema import Value
+from fedkd_flwr.config.groups import Value
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.runtime.cpus import available_cpus
 

@@ -27,6 +27,7 @@ from fedkd_flwr.cli.run_arguments import (
 )
 from fedkd_flwr.cli.silo import silo
 from fedkd_flwr.cli.terminal import BAD_INPUT, FAILED, err, one_line_errors, out, print_wide, say
+from fedkd_flwr.config.documentation import as_toml
 from fedkd_flwr.tracking.summary import as_table, read_summary
 
 app = typer.Typer(
@@ -60,6 +61,12 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+@app.command()
+def config() -> None:
+    """Print all run-config keys with their defaults and meanings, as a TOML file for `fedkd run -c FILE`."""
+    typer.echo(as_toml(), nl=False)
 
 
 @app.callback()
@@ -96,7 +103,9 @@ def run(
         cpus_per_node=cpus_per_node,
         gpus_per_node=gpus_per_node,
         timeout=timeout,
-        silence=arguments.config.node_wait_seconds + arguments.config.round_timeout_seconds + _SILENCE_MARGIN_SECONDS,
+        silence=arguments.config.federation.node_wait_seconds
+        + arguments.config.federation.round_timeout_seconds
+        + _SILENCE_MARGIN_SECONDS,
     )
     with one_line_errors(FAILED):
         try:

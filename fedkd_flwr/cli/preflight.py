@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from fedkd_flwr.config.owner import require_named_labels
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.node_config import config_at_node, require_named_labels
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import ConfigError, DataError, StateError, at_node
 from fedkd_flwr.runtime.cpus import available_cpus
@@ -40,13 +41,13 @@ def preflight(config: RunConfig, nodes: int, cpus: int, gpus: float, say: Callab
         FedKDError: the first thing that is not as the run needs it.
     """
     every = simulated_nodes(nodes)
-    first_tells_all = config.partition != "natural" and not config.dataset.startswith("iob:")
+    first_tells_all = config.data.partition != "natural" and not config.data.dataset.startswith("iob:")
     looked_at = every[:1] if first_tells_all else every
     if large := (size := _bytes_of(config)) is None or size > _MOST_READ:
         say("only the nodes will read the data: `fedkd check` reads them beforehand")
     looks: list[Look] = [
         partial(_look_at_cpus, cpus),
-        partial(look_at_folder, "runs-dir", config.runs_dir),
+        partial(look_at_folder, "run.runs-dir", config.run.runs_dir),
         partial(_look_at_gpus, config, gpus),
         partial(look_at_number, config, nodes),
         *looks_at_nodes(config, looked_at, [] if large else looked_at, load_node_data),
@@ -72,11 +73,11 @@ def looks_at_nodes(
     """
     for node in nodes:
         yield named(node, partial(_look_for_data, config, node))
-    yield partial(_look_for_test_data, config.server_test_data)
+    yield partial(_look_for_test_data, config.data.server_test_data)
     for node in read:
         yield named(node, partial(_look_at_labels, config, node))
         yield named(node, partial(load, config, node))
-    if read and config.server_test_data:
+    if read and config.data.server_test_data:
         yield partial(_look_at_test_data, config, read[0])
     for node in nodes:
         if "data-path" in node:
@@ -91,8 +92,8 @@ def look_at_number(config: RunConfig, nodes: int) -> None:
     Raises:
         ConfigError: they are too few.
     """
-    if config.min_train_nodes > nodes:
-        raise ConfigError(f"min-train-nodes is {config.min_train_nodes} but --nodes is {nodes}")
+    if config.federation.min_train_nodes > nodes:
+        raise ConfigError(f"federation.min-train-nodes is {config.federation.min_train_nodes} but --nodes is {nodes}")
 
 
 def look_at_folder(key: str, folder: str) -> None:
@@ -125,9 +126,9 @@ def _look_at_cpus(cpus: int) -> None:
 
 def _look_at_gpus(config: RunConfig, gpus: float) -> None:
     """Ray hides the GPUs from a node that is given none."""
-    if not gpus and config.device == "cuda":
+    if not gpus and config.run.device == "cuda":
         raise ConfigError("device is 'cuda' but nodes are given no GPU: add --gpus-per-node (0.25: four share one)")
-    if not gpus and config.precision in ("auto", "fp32"):
+    if not gpus and config.run.precision in ("auto", "fp32"):
         return
     import torch
 
@@ -135,33 +136,33 @@ def _look_at_gpus(config: RunConfig, gpus: float) -> None:
 
     if gpus > torch.cuda.device_count():
         raise ConfigError(f"--gpus-per-node is {gpus:g} but this machine has {torch.cuda.device_count()} GPUs")
-    choose_device(config.device if gpus else "cpu", config.precision)
+    choose_device(config.run.device if gpus else "cpu", config.run.precision)
 
 
 def _look_for_data(config: RunConfig, node: NodeConfig) -> None:
-    own = config.for_node(node)
-    look_at_folder("state-dir", own.state_dir)
+    own = config_at_node(config, node)
+    look_at_folder("run.state-dir", own.run.state_dir)
     data_fingerprint(own, node)
 
 
 def _look_at_labels(config: RunConfig, node: NodeConfig) -> None:
-    require_named_labels(config.for_node(node), node)
+    require_named_labels(config_at_node(config, node), node)
 
 
 def _look_for_test_data(source: str) -> None:
     kind, _, path = source.partition(":")
     if kind not in ("", "hf") and not Path(path).expanduser().exists():
-        raise DataError(f"server-test-data {path}: no such file or folder, correct the path in {source!r}")
+        raise DataError(f"data.server-test-data {path}: no such file or folder, correct the path in {source!r}")
 
 
 def _look_at_test_data(config: RunConfig, node: NodeConfig) -> None:
-    load_test_data(config.server_test_data, config, load_node_data(config, node).labels)
+    load_test_data(config.data.server_test_data, config, load_node_data(config, node).labels)
 
 
 def _look_at_models(config: RunConfig, node: NodeConfig) -> None:
     from fedkd_flwr.models.compatibility import check_models
 
-    check_models(config.for_node(node) if node else config)
+    check_models(config_at_node(config, node) if node else config)
 
 
 def look_for_space(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
@@ -172,13 +173,14 @@ def look_for_space(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
     """
     if "teacher" not in config.parts.trains:
         return
-    teachers = [config.for_node(node).teacher for node in nodes]
+    teachers = [config_at_node(config, node).model.teacher for node in nodes]
     sizes = {teacher: _weights(teacher) for teacher in teachers}
     needed = sum(sizes[teacher] for teacher in teachers)
-    free = shutil.disk_usage(_nearest(Path(config.state_dir))).free
+    free = shutil.disk_usage(_nearest(Path(config.run.state_dir))).free
     if needed > free:
         raise StateError(
-            f"state-dir is {config.state_dir!r}: the teachers of {len(nodes)} nodes take {needed / 2**30:,.1f} GB "
+            f"run.state-dir is {config.run.state_dir!r}: the teachers of {len(nodes)} nodes take "
+            f"{needed / 2**30:,.1f} GB "
             f"there, its disk has {free / 2**30:,.1f} GB free: free some, or choose another disk"
         )
 
@@ -194,7 +196,7 @@ def _weights(reference: str) -> int:
 def _bytes_of(config: RunConfig) -> int | None:
     """Bytes that must be read to know the data of a run; None: they have to be downloaded first."""
     size = 0
-    for source in (config.dataset, config.server_test_data):
+    for source in (config.data.dataset, config.data.server_test_data):
         kind, _, path = source.partition(":")
         place = Path(path)
         if kind == "hf" and not place.is_dir():

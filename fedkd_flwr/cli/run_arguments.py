@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedkd_flwr.config.schema import RunConfig, fixed_otherwise
+from fedkd_flwr.config.methods import fixed_otherwise
+from fedkd_flwr.config.schema import RunConfig, flat
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.tracking.past_run import PastRun
 from fedkd_flwr.tracking.run_names import fresh_run_name
 
 _PAIR = re.compile(r"""\s*(\S+?)=('[^']*'|"[^"]*"|\S+)""")
-_FOLDERS = ("runs-dir", "state-dir", "resume")
-_DATA_FILES = ("dataset", "server-test-data")
-_MODELS = ("teacher", "student")
+_FOLDERS = ("run.runs-dir", "run.state-dir", "run.resume")
+_DATA_FILES = ("data.dataset", "data.server-test-data")
+_MODELS = ("model.teacher", "model.student")
 NODES = 6
 """How many share a data set where nobody says."""
 
@@ -45,15 +46,15 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, node
         StateError: the run cannot be resumed; says why.
     """
     changes = {key: value for text in overrides for key, value in parse_overrides(text).items()}
-    if resume is not None or changes.get("resume"):
-        return _resumed(Path(_absolute_path(str(resume or changes["resume"]))), changes, nodes)
+    if resume is not None or changes.get("run.resume"):
+        return _resumed(Path(_absolute_path(str(resume or changes["run.resume"]))), changes, nodes)
     config = RunConfig.parse(_absolute({**_defaults(app), **changes}))
     if clashes := fixed_otherwise(config.method, changes):  # also where it is set to what it is in other methods
         raise ConfigError("run-config: " + "; ".join(clashes))
-    config = config if config.run_name else config.model_copy(update={"run_name": fresh_run_name()})
-    folder = Path(config.runs_dir, config.run_name)
+    config = config if config.run.name else config.changed(run={"name": fresh_run_name()})
+    folder = Path(config.run.runs_dir, config.run.name)
     if folder.exists():
-        raise ConfigError(f"run-name {config.run_name!r} is taken: choose another{_or_continue(app, folder)}")
+        raise ConfigError(f"run.name {config.run.name!r} is taken: choose another{_or_continue(app, folder)}")
     return Arguments(config, folder, nodes or NODES)
 
 
@@ -61,10 +62,12 @@ def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arg
     """The run in a folder, going on with these changes; what would change nothing, or all, is refused."""
     run = PastRun.read(folder)
     before = _absolute(run.parsed().as_run_config())
-    after = _absolute({**before, **changes, "resume": str(folder)})
-    if changes.get("resume") and _absolute_path(changes["resume"]) != str(folder):
-        raise ConfigError(f"--resume is {folder} but run-config key 'resume' is {changes['resume']!r}: leave one out")
-    for key in ("run-name", "runs-dir"):
+    after = _absolute({**before, **changes, "run.resume": str(folder)})
+    if changes.get("run.resume") and _absolute_path(changes["run.resume"]) != str(folder):
+        raise ConfigError(
+            f"--resume is {folder} but run-config key 'run.resume' is {changes['run.resume']!r}: leave one out"
+        )
+    for key in ("run.name", "run.runs-dir"):
         if after[key] != before[key]:
             raise ConfigError(
                 f"{key} changes nothing where a run is resumed, its results stay in {folder}: leave it out"
@@ -76,11 +79,12 @@ def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arg
             f"--nodes is {nodes} but {folder} was started with {run.partitions}: each node would have other data. "
             "Leave it out"
         )
-    states = Path(config.state_dir, run.lineage)
+    states = Path(config.run.state_dir, run.lineage)
     if run.taken and not any((states / node).is_dir() for node in run.taken):
         raise ConfigError(
-            f"state-dir {config.state_dir} has nothing of {folder} (lineage {run.lineage}): every teacher would start "
-            "afresh. Set state-dir to where the nodes' states are, or start a new run"
+            f"run.state-dir {config.run.state_dir} has nothing of {folder} (lineage {run.lineage}): every teacher "
+            "would start "
+            "afresh. Set run.state-dir to where the nodes' states are, or start a new run"
         )
     return Arguments(config, folder, nodes or run.partitions or NODES)
 
@@ -127,10 +131,10 @@ def parse_overrides(text: str, what: str = "run-config override") -> dict[str, A
     """
     try:
         if text.endswith(".toml"):
-            return tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))
+            return flat(tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8")))
         if rest := _PAIR.sub("", text).strip():
             raise ConfigError(f"{what} {text!r}: {rest!r} is not key=value")
-        return tomllib.loads("\n".join(f"{key} = {value}" for key, value in _PAIR.findall(text)))
+        return flat(tomllib.loads("\n".join(f"{key} = {value}" for key, value in _PAIR.findall(text))))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}: file {text} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -148,7 +152,7 @@ def _defaults(app: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except KeyError:
         raise ConfigError(f"{path} has no [tool.flwr.app.config]: it is not the app of fedkd-flwr") from None
-    return dict(config)
+    return flat(config)
 
 
 def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,8 +168,8 @@ def _absolute_value(key: str, value: str) -> str:
         if kind == "hf" and not Path(path).expanduser().is_dir():
             return value
         return f"{kind}:{_absolute_path(path)}" if path else value
-    if key == "teachers":
-        return ",".join(_absolute_value("teacher", name.strip()) for name in value.split(","))
+    if key == "model.teachers":
+        return ",".join(_absolute_value("model.teacher", name.strip()) for name in value.split(","))
     if key in _MODELS and value and Path(value).expanduser().is_dir():
         return _absolute_path(value)
     return value

@@ -9,6 +9,7 @@ import typer
 
 from fedkd_flwr.cli.run_arguments import gather_for_check, parse_overrides
 from fedkd_flwr.cli.terminal import BAD_INPUT, err, one_line_errors, out, say
+from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.policy import Policy, policy_of
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
@@ -96,8 +97,8 @@ def _update_bound(config: RunConfig, node_config: dict[str, Any], labels: tuple[
     from fedkd_flwr.codec.settings import codec_settings
     from fedkd_flwr.models.build import build_pair
 
-    own, policy = config.for_node(node_config), policy_of(node_config)
-    dense = tensors.dense_bytes(build_pair(own, labels, own.shared_head != "never").pair.shared())
+    own, policy = config_at_node(config, node_config), policy_of(node_config)
+    dense = tensors.dense_bytes(build_pair(own, labels, own.model.shared_head != "never").pair.shared())
     budgets = [codec_settings(own, round, dense).budget for round in range(1, own.num_rounds + 1)] if dense else [0]
     if None not in budgets:
         return f"{max(filter(None, budgets), default=0):,} bytes at most, of {dense:,} as float32"

@@ -19,9 +19,10 @@ from fedkd_flwr.client.state import NodeState, NodeStore
 from fedkd_flwr.client.trial import try_pair
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.codec.settings import build_codec, codec_settings
-from fedkd_flwr.config.owner import is_owned, require_named_labels
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.node_config import config_at_node, is_owned, require_named_labels
 from fedkd_flwr.config.policy import policy_of
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, EncodedData, in_words
 from fedkd_flwr.distillation import (
     LocalTraining,
@@ -87,13 +88,13 @@ class Node:
         self._clock.add("import", start_seconds())
         name = str(node_config.get("name", ""))
         with self._clock("setup"), at_node(name if is_node(name) else ""):
-            self._config = config.for_node(node_config)
+            self._config = config_at_node(config, node_config)
             require_named_labels(self._config, node_config)
             self._policy = policy_of(node_config)
             require_allowed(self._policy, self._config)
-            set_threads(self._config.threads)
-            self._device = choose_device(self._config.device, self._config.precision)
-            self._secret = secret_of(Path(self._config.state_dir).absolute(), node_config)
+            set_threads(self._config.run.threads)
+            self._device = choose_device(self._config.run.device, self._config.run.precision)
+            self._secret = secret_of(Path(self._config.run.state_dir).absolute(), node_config)
             self._prepared = prepare(self._config, tuple(sorted(node_config.items())))
             require_examples(self._policy, self._prepared.train_examples, self._wanted)
         self.name = self._prepared.name
@@ -110,11 +111,11 @@ class Node:
         """
         with at_node(self.name):
             check_models(self._config)
-            self._build(shared_head=self._config.shared_head != "never")
+            self._build(shared_head=self._config.model.shared_head != "never")
             if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
                 require_bias(self._models.student)
             with self._clock("setup"):
-                shared_head = self._config.shared_head != "never"
+                shared_head = self._config.model.shared_head != "never"
                 try_pair(self._config, self._prepared.labels, shared_head, self._device, self._private_seed)
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
@@ -154,7 +155,7 @@ class Node:
             frozen_digest=self._models.frozen_digest,
             teacher_bytes=self._models.teacher_bytes,
             device=str(self._device),
-            notes=(*notes, *in_words(report, self._config.max_length)),
+            notes=(*notes, *in_words(report, self._config.model.max_length)),
         )
         return self._bounded(reply)
 
@@ -287,13 +288,14 @@ class Node:
             return self._prepared.report
 
     def _store(self, lineage: str) -> NodeStore:
-        return NodeStore(Path(self._config.state_dir).absolute(), lineage, self.name)
+        return NodeStore(Path(self._config.run.state_dir).absolute(), lineage, self.name)
 
     def _stored(self, store: NodeStore) -> NodeState | None:
         state = store.load()
         if state is not None and state.teacher != self._models.teacher_digest:
             raise StateError(
-                f"the state of node {self.name} in {store.folder} is of another teacher than {self._config.teacher!r}: "
+                f"the state of node {self.name} in {store.folder} is of another teacher than "
+                f"{self._config.model.teacher!r}: "
                 "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh",
                 outside="its state is of another teacher: its owner must put back the teacher, or remove the state",
             )
@@ -325,7 +327,7 @@ class Node:
         Of a round that is to be scored the server says afterwards whether it is the best: by then the node may have
         trained again.
         """
-        if not self._config.keep_best:
+        if not self._config.federation.keep_best:
             return
         kept, wanted = KeptModels(store.folder), {request.best}
         if isinstance(request, TrainRequest) and request.evaluate:
@@ -366,7 +368,7 @@ class Node:
     def _evaluate(self) -> Evaluation:
         examples, task = self._examples().test, self._prepared.task
         with self._clock("evaluate"):
-            scores = evaluate(self._models.pair, task, examples, 2 * self._config.batch_size, self._device)
+            scores = evaluate(self._models.pair, task, examples, 2 * self._config.train.batch_size, self._device)
         return Evaluation(
             student=scores.get("student"),
             teacher=scores.get("teacher"),
@@ -404,25 +406,27 @@ class Node:
         order, steps = self._order(np.random.default_rng(seed)), self._steps
         with self._clock("state"):
             parameters = trainable_parameters(pair)
-            optimizer = build_optimizer(parameters, decayed(config, self._models, round, steps), config.weight_decay)
+            optimizer = build_optimizer(
+                parameters, decayed(config, self._models, round, steps), config.train.weight_decay
+            )
             load_moments(optimizer, parameters, stored)
         training = LocalTraining(
             losses=self._losses,
             weights=warmed_up(config, round, steps),
-            mode=config.loss,
-            accumulation=config.gradient_accumulation,
-            max_grad_norm=config.max_grad_norm,
-            warm_up=config.learning_rate_warm_up,
+            mode=config.distillation.loss,
+            accumulation=config.train.gradient_accumulation,
+            max_grad_norm=config.train.max_grad_norm,
+            warm_up=config.train.learning_rate_warm_up,
             left=(config.num_rounds + 1 - round) * steps,
         )
         examples = self._examples().train
         with self._clock("train"):
             try:
-                batches = self._prepared.task.batches(examples, config.batch_size, order)
+                batches = self._prepared.task.batches(examples, config.train.batch_size, order)
                 summary = training.run(pair.train(), optimizer, batches, self._device.device, self._device.autocast)
             except FloatingPointError as error:
                 raise RunError(
-                    f"node {self.name}, round {round}: {error}; its state is as before. Lower learning-rate"
+                    f"node {self.name}, round {round}: {error}; its state is as before. Lower train.learning-rate"
                 ) from None
         return optimizer, summary
 
@@ -433,7 +437,7 @@ class Node:
             order = generator.permutation(self._prepared.train_examples)[:_PROBED]
             examples, task = self._examples().train, self._prepared.task
             with self._clock("train"):
-                batches = task.batches(examples, self._config.batch_size, [int(index) for index in order])
+                batches = task.batches(examples, self._config.train.batch_size, [int(index) for index in order])
                 fit_heads(self._models.pair, layers, batches, self._losses, self._device.device, self._device.autocast)
 
     def _order(self, generator: np.random.Generator) -> list[int]:
@@ -457,15 +461,15 @@ class Node:
         Batch normalisation needs two in a batch: one more is taken where one would be left over.
         """
         config = self._config
-        steps = config.local_steps * config.gradient_accumulation * config.batch_size
-        examples = steps or config.local_epochs * self._prepared.train_examples
-        alone = config.batch_norm == "local" and examples % config.batch_size == 1
+        steps = config.train.local_steps * config.train.gradient_accumulation * config.train.batch_size
+        examples = steps or config.train.local_epochs * self._prepared.train_examples
+        alone = config.model.batch_norm == "local" and examples % config.train.batch_size == 1
         return examples + 1 if alone else examples
 
     @property
     def _steps(self) -> int:
         """Local steps of a round."""
-        return ceil(ceil(self._wanted / self._config.batch_size) / self._config.gradient_accumulation)
+        return ceil(ceil(self._wanted / self._config.train.batch_size) / self._config.train.gradient_accumulation)
 
 
 def _owed(state: NodeState, taken: int) -> Mapping[str, Tensor]:

@@ -7,8 +7,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.owner import is_owned
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.node_config import is_owned
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import (
     DataReport,
     EncodedData,
@@ -57,14 +58,14 @@ class Prepared:
     def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
         self._config, self._node_config = config, node_config
         self.name = node_name(config, node_config)
-        self._store = EncodedStore(Path(config.state_dir).absolute(), self.name)
+        self._store = EncodedStore(Path(config.run.state_dir).absolute(), self.name)
         self._fingerprint = data_fingerprint(config, node_config)
         self._stored = self._store.load(self._fingerprint)
         data = self._stored or self._data
         self.title = self.name if is_owned(node_config) else data.name
         self.labels, self.train_examples = data.labels, len(data.train)
         adjusts = config.adjusts_logits and self.task.link is not None
-        self._counts = self._label_counts(data.train) if adjusts or config.class_weights == "balanced" else ()
+        self._counts = self._label_counts(data.train) if adjusts or config.train.class_weights == "balanced" else ()
         self.label_shares = self.shares_in_steps(1)
 
     @property
@@ -84,7 +85,7 @@ class Prepared:
             train, test = (task.encode(part) for part in (self._data.train, self._data.test))
             cut, longest = cuts(train, test)
             report = replace(self._data.report, cut=cut, longest=longest)
-            for sentence in in_words(report, self._config.max_length):
+            for sentence in in_words(report, self._config.model.max_length):
                 _log.warning("%s: %s", self.name, sentence)
             stored = EncodedData(self.title, self.labels, task.encoding, train, test, report)
             self._store.save(self._fingerprint, stored)
@@ -115,7 +116,7 @@ class Prepared:
 
     def class_weights(self, all_nodes: Sequence[float]) -> "Tensor | None":
         """What each class weighs in the task loss, [classes]: by the shares of all nodes where they are known."""
-        return class_weights(self._config.class_weights, all_nodes or self.label_shares, self.task.link)
+        return class_weights(self._config.train.class_weights, all_nodes or self.label_shares, self.task.link)
 
     def _label_counts(self, examples: "Dataset | pa.Table") -> tuple[int, ...]:
         column = examples.with_format("arrow")["label"][:] if hasattr(examples, "with_format") else examples["label"]

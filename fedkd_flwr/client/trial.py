@@ -61,8 +61,8 @@ class _Trial:
         (batch,) = task.batches(task.made_up(), 2)
         self._batch = {name: tensor.to(place.device) for name, tensor in batch.items()}
         both = (
-            ("teacher", config.teacher, models.teacher),
-            ("student", config.student or config.teacher, models.student),
+            ("teacher", config.model.teacher, models.teacher),
+            ("student", config.model.student or config.model.teacher, models.student),
         )
         self._models = {role: (name, model) for role, name, model in both if model is not None}
         self._names = " and ".join(dict.fromkeys(name for name, _ in self._models.values()))
@@ -73,7 +73,7 @@ class _Trial:
         for role, (name, model) in self._models.items():
             self._read(name, model.eval(), self._inputs(role))
         if self._config.fits_heads:
-            with reading(self._names, "have heads fitted (linear-probe)"):
+            with reading(self._names, "have heads fitted (train.linear-probe)"):
                 fit_heads(
                     self._pair, self._outputs, [self._batch], self._task, self._place.device, self._place.autocast
                 )
@@ -90,12 +90,12 @@ class _Trial:
 
     def _read(self, name: str, model: "PreTrainedModel", inputs: Mapping[str, Tensor]) -> None:
         """The longest text, and the states that are to be matched."""
-        length = self._config.max_length
+        length = self._config.model.max_length
         if "input_ids" in inputs:
             longest = inputs["input_ids"][:1, :1].expand(1, length)
-            with reading(name, f"read as many as max-length ({length}) tokens"), self._computing():
+            with reading(name, f"read as many as model.max-length ({length}) tokens"), self._computing():
                 model.base_model(input_ids=longest, attention_mask=torch.ones_like(longest))
-        hidden, attention = self._config.hidden_weight > 0, self._config.attention_weight > 0
+        hidden, attention = self._config.distillation.hidden > 0, self._config.distillation.attention > 0
         if not isinstance(self._pair, TeacherStudent) or not (hidden or attention):
             return
         with reading(name, "read two examples"), self._computing():
@@ -104,12 +104,12 @@ class _Trial:
         if hidden and not _alike(output.hidden_states, layers + 1, tokens):
             raise ModelError(
                 f"model {name!r} returns no hidden state for each layer and token, so none can be matched: set "
-                "hidden-weight to 0.0"
+                "distillation.hidden to 0.0"
             )
         if attention and not _alike(output.attentions, layers, tokens, square=True):
             raise ModelError(
                 f"model {name!r} returns no attention probabilities from token to token, so none can be matched: set "
-                "attention-weight to 0.0"
+                "distillation.attention to 0.0"
             )
 
     def _learn(self) -> None:
@@ -117,7 +117,9 @@ class _Trial:
         with self._autocast():
             teacher, student = self._pair(self._batch)
             mask, weights = self._batch.get("attention_mask"), loss_weights(self._config)
-            loss = pair_loss(teacher, student, self._batch["labels"], mask, self._task, weights, self._config.loss)
+            loss = pair_loss(
+                teacher, student, self._batch["labels"], mask, self._task, weights, self._config.distillation.loss
+            )
         torch.autograd.backward(loss.total)
 
     def _export(self, role: str, name: str, model: "PreTrainedModel") -> None:

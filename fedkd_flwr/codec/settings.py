@@ -55,14 +55,14 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     Raises:
         ConfigError: the budget leaves nothing for a round.
     """
-    feedback = config.error_feedback
-    settings = CodecSettings(bits=config.bits or None, feedback_up=feedback in ("up", "both"))
+    feedback = config.codec.error_feedback
+    settings = CodecSettings(bits=config.codec.bits or None, feedback_up=feedback in ("up", "both"))
     codec = config.codec_kind
     if codec in ("dense", "rotated"):
         return replace(settings, numbers="dense" if codec == "dense" else "rotated")
     if codec == "energy":
         share = (round - 1) / max(1, config.num_rounds - 1)
-        energy = EnergySchedule(config.energy_start, config.energy_end)(share)
+        energy = EnergySchedule(config.codec.energy_start, config.codec.energy_end)(share)
         return replace(settings, energy=energy)
     nbytes = _budget_schedule(config, student_bytes)(round).nbytes
     return replace(settings, budget=min(nbytes, student_bytes))
@@ -82,12 +82,13 @@ def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
     smallest = _smallest(config, dense)
     if smallest >= least:
         return
-    number, unit, run = _parsed(config.budget)
+    number, unit, run = _parsed(config.codec.budget)
     scale = least / smallest if smallest else 1.0
-    while _smallest(config.model_copy(update={"budget": _written(number, unit, run, scale)}), dense) < least:
+    while _smallest(config.changed(codec={"budget": _written(number, unit, run, scale)}), dense) < least:
         scale *= 1.02
     raise ConfigError(
-        f"run-config key 'budget' is {config.budget!r}, which gives a round {smallest} bytes: the names and shapes of "
+        f"run-config key 'codec.budget' is {config.codec.budget!r}, which gives a round {smallest} bytes: the "
+        "names and shapes of "
         f"the {len(shared)} tensors that travel alone take {least}. Set it to "
         f"{'at most' if unit == 'x' else 'at least'} {_written(number, unit, run, scale)}"
     )
@@ -107,11 +108,11 @@ def build_codec(settings: CodecSettings) -> UpdateCodec:
 
 def _budget_schedule(config: RunConfig, student_bytes: int) -> BudgetSchedule:
     rounds = config.num_rounds
-    number, unit, run = _parsed(config.budget)
+    number, unit, run = _parsed(config.codec.budget)
     of_round = student_bytes / number if unit == "x" else number * _UNITS[unit]
     nbytes = of_round if run else of_round * rounds
     if nbytes < rounds:
-        raise ConfigError(f"run-config key 'budget' is {config.budget!r}: that is less than a byte a round")
+        raise ConfigError(f"run-config key 'codec.budget' is {config.codec.budget!r}: that is less than a byte a round")
     return BudgetSchedule(int(nbytes), rounds)
 
 

@@ -1,35 +1,45 @@
-"""What is wrong with a run-config, in words."""
+"""Mistakes of a run-config, in words."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 
-def mistakes_in(error: ValidationError, fields: Mapping[str, FieldInfo]) -> dict[str, str]:
+def mistakes_in(error: ValidationError, meanings: Mapping[str, str]) -> dict[str, str]:
     """Every mistake of a run-config by its key; those of keys that do not fit together by the empty key.
 
     Args:
-        error: what pydantic found.
-        fields: of the model, by their names there.
+        error: of pydantic.
+        meanings: of each key that there is.
     """
     found: dict[str, str] = {}
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        found[key] = f"{found[key]}; {_line(key, problem, fields)}" if key in found else _line(key, problem, fields)
+        if problem["type"] == "extra_forbidden" and isinstance(problem["input"], Mapping):
+            key = f"{key}.{next(iter(problem['input']), '')}"
+        line = _line(key, problem, meanings)
+        found[key] = f"{found[key]}; {line}" if key in found else line
     return found
 
 
-def _line(key: str, problem: Any, fields: Mapping[str, FieldInfo]) -> str:
+def _line(key: str, problem: Any, meanings: Mapping[str, str]) -> str:
     match problem["type"]:
         case "extra_forbidden":
-            return f"run-config key {key!r} is unknown: pyproject.toml lists all under [tool.flwr.app.config]"
+            return f"run-config key {key!r} is unknown: {_instead_of(key, meanings)}"
+        case "model_type":
+            keys = ", ".join(each for each in meanings if each.startswith(f"{key}."))
+            return f"run-config key {key!r} is {problem['input']!r} but should be a group of keys: {keys}"
         case "value_error":
             return f"run-config: {problem['ctx']['error']}"
         case "string_pattern_mismatch":
-            field = fields[key.replace("-", "_")]
-            return f"run-config key {key!r} is {problem['input']!r} but should be {field.description}"
+            return f"run-config key {key!r} is {problem['input']!r} but should be {meanings[key]}"
         case _:
             message = str(problem["msg"]).removeprefix("Input ")
             return f"run-config key {key!r} is {problem['input']!r} but {message}"
+
+
+def _instead_of(key: str, meanings: Mapping[str, str]) -> str:
+    leaf = key.rpartition(".")[2]
+    alike = [each for each in meanings if each.rpartition(".")[2] == leaf]
+    return f"it is {' or '.join(map(repr, alike))}" if alike else "`fedkd config` prints all keys"

@@ -66,14 +66,16 @@ def read_text(path: Path, encoding: str) -> str:
         start = error.start if isinstance(error, UnicodeDecodeError) else 0
         line = content[:start].decode(found, errors="replace").count("\n") + 1
         raise DataError(
-            f"{path}: line {line} is no {found} text: save the file as UTF-8, or set run-config key 'encoding' to its "
+            f"{path}: line {line} is no {found} text: save the file as UTF-8, or set run-config key "
+            "'data.encoding' to its "
             "encoding (often cp1252 or latin-1)",
             outside=f"its data file is no {found} text: save it as UTF-8, or set node-config key 'encoding'",
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise DataError(
-            f"{path}: line {line} holds a zero byte: save the file as UTF-8, or set run-config key 'encoding' to its "
+            f"{path}: line {line} holds a zero byte: save the file as UTF-8, or set run-config key 'data.encoding' "
+            "to its "
             "encoding (often utf-16)"
         )
     return text

@@ -21,10 +21,10 @@ ROW, LINE = "row", "line"
 """Columns (int64) of examples: the number of their row, from 1 in each split, and of its line, 0: it has none."""
 
 _KEYS = {
-    "text": "text-column",
-    "pair": "text-pair-column",
-    "label": "label-column",
-    "owner": "partition-column",
+    "text": "data.text-column",
+    "pair": "data.text-pair-column",
+    "label": "data.label-column",
+    "owner": "data.partition-column",
 }
 """The run-config keys of the columns, by what they are of an example."""
 
@@ -82,16 +82,16 @@ def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> tup
     from datasets import Dataset
     from pyarrow import array, concat_tables
 
-    columns = {"text": config.text_column, "label": config.label_column}
-    if config.text_pair_column:
-        columns["pair"] = config.text_pair_column
+    columns = {"text": config.data.text_column, "label": config.data.label_column}
+    if config.data.text_pair_column:
+        columns["pair"] = config.data.text_pair_column
     if owned:
-        columns["owner"] = config.partition_column
+        columns["owner"] = config.data.partition_column
     if file.kind != "hf":
         table, unlabelled = _examples(_read(file, columns, config), columns, config, name_of(file))
         return Dataset(table), unlabelled
     parts, unlabelled = [], 0
-    for split, rows in read_saved(file, config.label_column).items():
+    for split, rows in read_saved(file, config.data.label_column).items():
         found = Rows(rows, len(rows), rows.column_names)
         part, missing = _examples(found, columns, config, f"{file.path}, split {split}")
         parts.append(part.append_column(HELD_OUT, array([split != "train"] * len(part))))
@@ -108,7 +108,7 @@ def _read(file: DataFile, columns: dict[str, str], config: RunConfig) -> Rows:
     if file.kind == "tweets":
         table = tweets()
         return Rows(table, len(table), table.column_names)
-    return file.read(columns.values(), config.label_column, config.separator, config.encoding)
+    return file.read(columns.values(), config.data.label_column, config.data.separator, config.data.encoding)
 
 
 def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str) -> tuple["pa.Table", int]:
@@ -119,8 +119,8 @@ def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str
     for role, column in columns.items():
         _require(rows, column, _KEYS[role], where)
     kept = np.arange(rows.count)
-    if config.skip_unlabelled:
-        kept = kept[~blank(rows.table[config.label_column])]
+    if config.data.skip_unlabelled:
+        kept = kept[~blank(rows.table[config.data.label_column])]
     lines = (np.array(rows.lines, np.int64) if rows.lines else np.zeros(rows.count, np.int64))[kept]
     table, place = rows.table.take(kept), Place(where, lines.tolist() if rows.lines else (), (kept + 1).tolist())
     found = {role: _values(table[column], role, column, config, place) for role, column in columns.items()}
@@ -156,7 +156,7 @@ def _require(rows: Rows, column: str, key: str, where: str) -> None:
 def _values(values: "pa.ChunkedArray", role: str, column: str, config: RunConfig, place: Place) -> Any:
     """The column that is a text, the label or the owner of the examples."""
     if role == "label" and config.task == "multi-label":
-        return class_lists(values, config.label_separator, column, place)
+        return class_lists(values, config.data.label_separator, column, place)
     if role == "label" and config.task == "regression":
         return numbers(values, column, place)
     return strings(values, _KEYS[role], column, place, stripped=role in ("label", "owner"))

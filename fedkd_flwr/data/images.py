@@ -106,7 +106,7 @@ def read_images(data: DataFile) -> "Dataset":
 def load_images(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
     """All images of a folder, as those of node `name`; or where there are `partitions`, those of one.
 
-    They are split as their folder has split them, or else `test-fraction` of each class is held out.
+    They are split as their folder has split them, or else `data.test-fraction` of each class is held out.
 
     Raises:
         DataError: as `read_images`; or so many nodes cannot share them, or one has too few.
@@ -114,20 +114,20 @@ def load_images(file: DataFile, config: RunConfig, name: str, partition: int, pa
     import numpy as np
 
     where, images = str(file.path), read_images(file)
-    labels = checked_labels(config.label_names or distinct_labels(images), where)
-    if not config.label_names:
+    labels = checked_labels(config.data.label_names or distinct_labels(images), where)
+    if not config.data.label_names:
         require_different(labels, where)
     images, parted = with_labels(images, labels, where), any(images["test"])
     if partitions:
         name, images = share(images.shuffle(seed=config.seed), config, partition, partitions, where)
     require_two(len(images), name, where)
-    rng, limit = np.random.default_rng((config.seed, partition)), config.max_test_examples
+    rng, limit = np.random.default_rng((config.seed, partition)), config.data.max_test_examples
     if parted:
         tested = np.array(images["test"][:])
         held = np.flatnonzero(tested)
         rows = np.flatnonzero(~tested), held[drawn(len(held), limit, rng)]
     else:
-        rows = held_out(np.array(images["label"][:]), config.test_fraction, limit, rng)
+        rows = held_out(np.array(images["label"][:]), config.data.test_fraction, limit, rng)
     train, test = (images.select(part).select_columns(["image", "label"]) for part in rows)
     if not (len(train) and len(test)):
         raise DataError(

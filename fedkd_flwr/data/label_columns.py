@@ -43,7 +43,7 @@ def strings(values: "pa.ChunkedArray", key: str, column: str, place: Place, stri
         raise DataError(f"{place.name}: column {column!r} holds {_kind(values)}, {other}") from None
     trimmed = pc.utf8_trim_whitespace(found)
     if (row := pc.index(pc.fill_null(pc.equal(trimmed, ""), True), True).as_py()) >= 0:
-        unlabelled = ", or set run-config key 'skip-unlabelled' to true" if key == "label-column" else ""
+        unlabelled = ", or set run-config key 'data.skip-unlabelled' to true" if key == "data.label-column" else ""
         raise DataError(
             f"{place.row(row)} has no {column!r}: fill it in or remove the row{unlabelled}",
             outside=f"a row has nothing in the column of run-config key {key!r}: its owner fills it in or removes it",
@@ -84,7 +84,7 @@ def class_lists(values: "pa.ChunkedArray", separator: str, column: str, place: P
     except pa.ArrowException:
         raise DataError(
             f'{place.name}: column {column!r} holds {_kind(values)}, expected texts like "a{separator}b" or lists of '
-            "texts: convert it, or set run-config key 'label-column' to another column"
+            "texts: convert it, or set run-config key 'data.label-column' to another column"
         ) from None
     if not lists:
         split = pc.split_pattern(pc.fill_null(texts, ""), separator).to_pylist()
@@ -138,10 +138,10 @@ def indices(labels: "pa.ChunkedArray", names: tuple[str, ...], called: Callable[
         raise DataError(
             f"{called(row)} has a label that is none of {', '.join(names)}"
             + "".join(f" (one of them differs from it only {kind})" for kind in sorted(close))
-            + ": correct it, or name all labels in run-config key 'labels'",
+            + ": correct it, or name all labels in run-config key 'data.labels'",
             f"the label is {flat[at].as_py()!r}",
             outside="a row has a label that is none of those that are named: its owner corrects it, or run-config key "
-            "'labels', or node-config key 'labels', names all",
+            "'data.labels', or node-config key 'labels', names all",
         )
     if not nested:
         return found

@@ -34,13 +34,13 @@ def require_different(names: Sequence[str], where: str) -> None:
         if close := [group for group in groups.values() if len(group) > 1]:
             raise DataError(
                 f"{where}: {sum(map(len, close))} of its {len(names)} labels differ from another only {kind}: "
-                "correct them, or name all labels in run-config key 'labels'",
+                "correct them, or name all labels in run-config key 'data.labels'",
                 "; ".join(" / ".join(map(repr, group)) for group in close),
             )
     if _MISSING.intersection(names):
         raise DataError(
             f"{where}: one of its labels says that there is no label, as programs write it (NaN): empty these cells "
-            "and set run-config key 'skip-unlabelled' to true, or name all labels in run-config key 'labels'"
+            "and set run-config key 'data.skip-unlabelled' to true, or name all labels in run-config key 'data.labels'"
         )
 
 
@@ -52,8 +52,8 @@ def require_few(labels: Sequence[str], rows: int, where: str) -> None:
     """
     if len(labels) > max(_FEW, rows // _FEW):
         raise DataError(
-            f"{where}: {len(labels)} different labels in {rows} rows: is run-config key 'label-column' right? "
-            "If it is, name all labels in run-config key 'labels'"
+            f"{where}: {len(labels)} different labels in {rows} rows: is run-config key 'data.label-column' right? "
+            "If it is, name all labels in run-config key 'data.labels'"
         )
 
 
@@ -66,7 +66,7 @@ def checked_labels(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
     if len(labels) > MOST or max(map(len, labels), default=0) > LONGEST:
         raise DataError(
             f"{where}: it has {len(labels)} labels, of which the longest has {max(map(len, labels))} characters, "
-            f"expected at most {MOST} of {LONGEST}: is run-config key 'label-column' right?"
+            f"expected at most {MOST} of {LONGEST}: is run-config key 'data.label-column' right?"
         )
     if len(set(labels)) < max(2, len(labels)):
         raise DataError(f"{where}: expected at least two different labels, found {len(set(labels))}", ", ".join(labels))

@@ -90,8 +90,8 @@ def read_mind(data: DataFile) -> Mind:
 def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
     """All impressions of a folder, as those of node `name`; or where there are `partitions`, those of one.
 
-    Natural partitions hold all impressions of a user. Where none are held out, the latest `test-fraction` of the node's
-    are.
+    Natural partitions hold all impressions of a user. Where none are held out, the latest
+    `data.test-fraction` of the node's are.
 
     Raises:
         DataError: as `read_mind`; or so many nodes cannot share them, or one is left with too few.
@@ -105,13 +105,13 @@ def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, part
         name = f"partition-{partition}"
         train, test = _share(mind, config, partition, partitions, where)
     if test is None:
-        train, test = _latest(train, config.test_fraction)
+        train, test = _latest(train, config.data.test_fraction)
     if not (len(train) and len(test)):
         raise DataError(
             f"{where}: node {partition} has {len(train)} impressions to train on and {len(test)} to test on, expected "
             "at least one of each: bring more, or run fewer nodes"
         )
-    rows, test = len(train) + len(test), test.take(drawn(len(test), config.max_test_examples, rng))
+    rows, test = len(train) + len(test), test.take(drawn(len(test), config.data.max_test_examples, rng))
     report = DataReport(rows=rows, held_out=tuple(sorted(test["line"].to_pylist())))
     return NodeData(name, as_dataset(train, mind.titles), as_dataset(test, mind.titles), LABELS, report)
 
@@ -269,7 +269,7 @@ def _share(
 ) -> tuple["pa.Table", "pa.Table | None"]:
     owners = mind.train["user"].to_pylist() + ([] if mind.test is None else mind.test["user"].to_pylist())
     users = len(set(owners))
-    if config.partition == "natural" and partitions > users:
+    if config.data.partition == "natural" and partitions > users:
         raise DataError(f"{where}: {partitions} nodes cannot share {users} users: run at most {users} nodes")
     _, train, test = share_rows(owners, len(mind.train), config, partition, partitions, where)
     return mind.train.take(train), None if mind.test is None else mind.test.take(test)

@@ -17,11 +17,11 @@ class DataReport:
         rows: of the data that are this node's: its examples and the repeats among them.
         repeats: rows that are left out because an earlier one holds the same text under the same label.
         conflicts: rows that are left out although they hold the text of an earlier one under another label.
-        unlabelled: rows without a label, left out of the whole data set because `skip-unlabelled` says so.
+        unlabelled: rows without a label, left out of the whole data set because `data.skip-unlabelled` says so.
         classes: examples of each label, in the order of `NodeData.labels`; empty where the labels are no classes.
         held_out: which rows are tested on, ascending, counted from 1 as errors count them; in data of two splits within
             the one that is held out.
-        cut: texts of more than `max-length` tokens, of which the rest is not read.
+        cut: texts of more than `model.max-length` tokens, of which the rest is not read.
         longest: tokens of the longest text before it is cut; 0: not counted.
     """
 
@@ -44,7 +44,7 @@ def in_words(report: DataReport, max_length: int) -> list[str]:
         f"{report.conflicts} of {report.rows} rows repeat an earlier one under another label and are left out: "
         "see which is right": report.conflicts,
         f"{report.unlabelled} rows have no label and are left out": report.unlabelled,
-        f"{report.cut} of {texts} texts are longer than max-length ({most}) and are cut": report.cut,
+        f"{report.cut} of {texts} texts are longer than model.max-length ({most}) and are cut": report.cut,
     }
     return [sentence for sentence, count in found.items() if count]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.config.sources import sources_of
 from fedkd_flwr.data.examples import find, locate
 from fedkd_flwr.data.files import DataFile
@@ -26,11 +27,11 @@ _FORMAT = 4
 """To be raised when the same file and config give other examples than before."""
 
 _KEYS = {
-    "task", "text_column", "text_pair_column", "label_column", "label_separator", "labels", "skip_unlabelled",
-    "separator", "encoding", "partition", "partition_column",
-    "dirichlet_alpha", "shards_per_node", "test_fraction", "max_test_examples", "seed",
+    "task", "data.text-column", "data.text-pair-column", "data.label-column", "data.label-separator", "data.labels",
+    "data.skip-unlabelled", "data.separator", "data.encoding", "data.partition", "data.partition-column",
+    "data.dirichlet-alpha", "data.shards-per-node", "data.test-fraction", "data.max-test-examples", "seed",
 }  # fmt: skip
-"""Besides `dataset`, all that decides on a node's examples."""
+"""Besides `data.dataset`, all that decides on a node's examples."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def data_fingerprint(config: RunConfig, node_config: Mapping[str, Value]) -> str
         DataError: as `load_node_data`, where that needs no look into the file.
     """
     owned = _owned(config, node_config)
-    keys = _drawing(config, node_config).model_dump(mode="json", include=_KEYS)
+    keys = {key: value for key, value in _drawing(config, node_config).as_run_config().items() if key in _KEYS}
     file, name = owned.file, node_config.get("name")
     place = [file.kind, str(file.path), file.stamp, owned.partition, owned.partitions, name]
     return hashlib.sha256(json.dumps([_FORMAT, place, keys], sort_keys=True).encode()).hexdigest()
@@ -143,7 +144,7 @@ def _drawing(config: RunConfig, node_config: Mapping[str, Value]) -> RunConfig:
     """
     if "data-path" not in node_config:
         return config
-    settings = f"{config.test_fraction} {config.max_test_examples}"
+    settings = f"{config.data.test_fraction} {config.data.max_test_examples}"
     return config.model_copy(update={"seed": zlib.crc32(settings.encode())})
 
 
@@ -163,11 +164,11 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     if not 0 <= partition < partitions:
         raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
     if kind is _TEXTS:
-        return _Owned(locate(config.dataset), partition, partitions)
-    if config.dataset == "tweets":
+        return _Owned(locate(config.data.dataset), partition, partitions)
+    if config.data.dataset == "tweets":
         raise DataError(
-            f"dataset 'tweets' has no {kind.holds}: set run-config key 'dataset' to {sources_of(config.task)}"
+            f"data.dataset 'tweets' has no {kind.holds}: set run-config key 'data.dataset' to {sources_of(config.task)}"
         )
-    if config.dataset.startswith("iob:"):
-        return _Owned(find_iob(str(folder_of(config.dataset, partition, partitions))))
-    return _Owned(kind.find(config.dataset), partition, partitions)
+    if config.data.dataset.startswith("iob:"):
+        return _Owned(find_iob(str(folder_of(config.data.dataset, partition, partitions))))
+    return _Owned(kind.find(config.data.dataset), partition, partitions)

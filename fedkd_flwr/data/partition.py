@@ -20,8 +20,9 @@ def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int
     Natural partitions are those of the owners. All others are drawn with the run's seed:
 
     - iid: of equal size, by chance;
-    - dirichlet: of each label the nodes' shares are drawn from Dirichlet(`dirichlet-alpha`);
-    - shard: sorted by label and cut into equal blocks, of which each node has `shards-per-node` (McMahan et al. 2017).
+    - dirichlet: of each label the nodes' shares are drawn from Dirichlet(`data.dirichlet-alpha`);
+    - shard: sorted by label and cut into equal blocks, of which each node has `data.shards-per-node`
+      (McMahan et al. 2017).
 
     Args:
         dataset: columns `text`, `label` (int64, for shards also float64; none where no label decides) and, for natural
@@ -34,8 +35,8 @@ def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int
     Raises:
         DataError: so many nodes cannot share this data set.
     """
-    if config.partition == "natural":
-        return _natural(dataset, config.partition_column, partition, partitions, where)
+    if config.data.partition == "natural":
+        return _natural(dataset, config.data.partition_column, partition, partitions, where)
     return f"partition-{partition}", _drawn(dataset, config, partition, partitions, where)
 
 
@@ -65,7 +66,7 @@ def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, w
     if partitions > len(owners):
         raise DataError(
             f"{where}: {partitions} nodes cannot share the {len(owners)} values of column {column!r}: "
-            f"run at most {len(owners)} nodes, or set partition to 'iid' or 'dirichlet'"
+            f"run at most {len(owners)} nodes, or set data.partition to 'iid' or 'dirichlet'"
         )
     mine = dict.fromkeys(owners[partition::partitions])
     return "+".join(mine), dataset.select([i for i, owner in enumerate(dataset["owner"][:]) if owner in mine])
@@ -76,7 +77,7 @@ def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: in
 
     disable_progress_bars()
     partitioner = _partitioner(config, partitions, len(dataset))
-    partitioner.dataset = dataset if config.partition == "dirichlet" else dataset.shuffle(seed=config.seed)
+    partitioner.dataset = dataset if config.data.partition == "dirichlet" else dataset.shuffle(seed=config.seed)
     try:
         with warnings.catch_warnings(action="ignore"):
             parts = [partitioner.load_partition(number) for number in range(partitions)]
@@ -84,11 +85,12 @@ def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: in
     except ValueError:
         smallest = 0
     if smallest < 2:
-        alpha = config.partition == "dirichlet"
+        scheme = config.data.partition
+        alpha = scheme == "dirichlet"
+        setting = f"data.dirichlet-alpha {config.data.dirichlet_alpha}" if alpha else f"data.partition {scheme!r}"
         raise DataError(
-            f"{where}: {f'dirichlet-alpha {config.dirichlet_alpha}' if alpha else f'partition {config.partition!r}'} "
-            f"leaves one of {partitions} nodes fewer than 2 of its {len(dataset)} examples: "
-            f"{'raise dirichlet-alpha or run' if alpha else 'run'} fewer nodes"
+            f"{where}: {setting} leaves one of {partitions} nodes fewer than 2 of its {len(dataset)} examples: "
+            f"{'raise data.dirichlet-alpha or run' if alpha else 'run'} fewer nodes"
         )
     part: Dataset = parts[partition]
     return part
@@ -97,13 +99,13 @@ def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: in
 def _partitioner(config: RunConfig, partitions: int, examples: int) -> Any:
     from flwr_datasets import partitioner
 
-    match config.partition:
+    match config.data.partition:
         case "dirichlet":
             return partitioner.DirichletPartitioner(
-                partitions, "label", alpha=config.dirichlet_alpha, min_partition_size=2, seed=config.seed
+                partitions, "label", alpha=config.data.dirichlet_alpha, min_partition_size=2, seed=config.seed
             )
         case "shard":
-            size = math.ceil(examples / (partitions * config.shards_per_node))
+            size = math.ceil(examples / (partitions * config.data.shards_per_node))
             return partitioner.ShardPartitioner(
                 partitions, "label", shard_size=size, keep_incomplete_shard=True, seed=config.seed
             )

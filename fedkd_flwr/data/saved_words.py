@@ -24,16 +24,18 @@ def read_saved_words(file: DataFile, config: RunConfig, owned: bool = False) -> 
     """
     parts = [
         _sentences(rows, config, f"{file.path}, split {split}", owned)
-        for split, rows in read_saved(file, config.label_column).items()
+        for split, rows in read_saved(file, config.data.label_column).items()
     ]
     return Sentences(parts[0], parts[1] if len(parts) > 1 else ())
 
 
 def _sentences(rows: "pa.Table", config: RunConfig, where: str, owned: bool) -> tuple[Sentence, ...]:
-    words = _lists(rows, "text-column", config.text_column, where)
-    tags = _lists(rows, "label-column", config.label_column, where)
+    words = _lists(rows, "data.text-column", config.data.text_column, where)
+    tags = _lists(rows, "data.label-column", config.data.label_column, where)
     owners = (
-        _column(rows, "partition-column", config.partition_column, where).to_pylist() if owned else [""] * len(rows)
+        _column(rows, "data.partition-column", config.data.partition_column, where).to_pylist()
+        if owned
+        else [""] * len(rows)
     )
     found: list[Sentence] = []
     repaired: list[int] = []
@@ -46,8 +48,8 @@ def _sentences(rows: "pa.Table", config: RunConfig, where: str, owned: bool) -> 
         if not all(tag and TAG.fullmatch(tag) for tag in row_tags):
             raise DataError(f"{row} has a tag that is not O, B-TYPE or I-TYPE, convert other schemes (IOBES, say)")
         if owner is None:
-            raise DataError(f"{row} has no {config.partition_column!r}: fill it in or remove the row")
-        valid, places = as_iob2(row_tags, config.label_names, [row] * len(row_tags))
+            raise DataError(f"{row} has no {config.data.partition_column!r}: fill it in or remove the row")
+        valid, places = as_iob2(row_tags, config.data.label_names, [row] * len(row_tags))
         repaired += [number] * bool(places)
         found.append(Sentence(tuple(row_words), valid, str(owner), number))
     if repaired:

@@ -64,10 +64,10 @@ def as_iob2(tags: Sequence[str], known: Collection[str], where: Sequence[str]) -
             repaired.append(place)
         if known and tag not in known:
             raise DataError(
-                f"{where[place]} has a tag of a type that run-config key 'labels' does not name, "
+                f"{where[place]} has a tag of a type that run-config key 'data.labels' does not name, "
                 f"expected one of {', '.join(known)}: correct it, or name all tags there",
                 outside="a word has a tag that is none of those that are named: its owner corrects it, or run-config "
-                "key 'labels', or node-config key 'labels', names all",
+                "key 'data.labels', or node-config key 'labels', names all",
             )
         found.append(tag)
     return tuple(found), repaired
@@ -84,14 +84,14 @@ def node_data(
     import numpy as np
 
     checked_labels(labels, where)
-    train, test, limit = found.train, found.test, config.max_test_examples
+    train, test, limit = found.train, found.test, config.data.max_test_examples
     rng = np.random.default_rng((config.seed, partition))
     require_two(len(train) + bool(test), name, where)
     if test:
         test = tuple(test[row] for row in drawn(len(test), limit, rng))
     else:
         spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
-        rows = held_out(spans, config.test_fraction, limit, rng)
+        rows = held_out(spans, config.data.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
     kept = found.train + found.test
     repeats, conflicts = (sum(getattr(s, count) for s in kept) for count in ("repeats", "conflicts"))

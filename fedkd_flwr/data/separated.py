@@ -81,7 +81,7 @@ def _detected(text: str, where: str, wanted: Collection[str]) -> str:
     if len({tuple(columns[separator]) for separator in fitting}) > 1:
         raise DataError(
             f"{where}: its header could be separated by {' or '.join(map(named, fitting))}: "
-            "set run-config key 'separator'"
+            "set run-config key 'data.separator'"
         )
     found = fitting[0] if fitting else max(_SEPARATORS, key=lambda separator: len(columns[separator]))
     if found != ",":

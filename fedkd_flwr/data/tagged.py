@@ -36,7 +36,7 @@ def load_tagged(file: DataFile, config: RunConfig, name: str, partition: int, pa
     Raises:
         DataError: what is wrong with which line or row; or they are too few, or have fewer than two tags.
     """
-    found, labels = _labelled(file, config, bool(partitions) and config.partition == "natural")
+    found, labels = _labelled(file, config, bool(partitions) and config.data.partition == "natural")
     if partitions and file.kind == "hf":
         name, found = _share(found, config, partition, partitions, str(file.path))
     return node_data(found, config, name, partition, labels, str(file.path))
@@ -45,8 +45,8 @@ def load_tagged(file: DataFile, config: RunConfig, name: str, partition: int, pa
 def load_test_tagged(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
     """All sentences of a source; where some are held out, these."""
     file = find_tagged(source)
-    config = config.model_copy(update={"labels": listed(labels)})
-    found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels, config.encoding)
+    config = config.changed(data={"labels": listed(labels)})
+    found = read_saved_words(file, config) if file.kind == "hf" else read_iob(file, labels, config.data.encoding)
     return as_dataset(found.test or found.train, labels)
 
 
@@ -54,10 +54,10 @@ def load_test_tagged(source: str, config: RunConfig, labels: tuple[str, ...]) ->
 def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple[Sentences, tuple[str, ...]]:
     """Each sentence once, and the tags: those that the run names, or the data declare, or that occur."""
     if file.kind == "hf":
-        found, declared = once(read_saved_words(file, config, owned)), class_names(file, config.label_column)
+        found, declared = once(read_saved_words(file, config, owned)), class_names(file, config.data.label_column)
     else:
-        found, declared = once(read_iob(file, config.label_names, config.encoding)), ()
-    labels = config.label_names or declared
+        found, declared = once(read_iob(file, config.data.label_names, config.data.encoding)), ()
+    labels = config.data.label_names or declared
     if not labels:
         labels = tags_of(found)
         require_different([tag[2:] for tag in labels if tag.startswith("B-")], str(file.path))

@@ -39,8 +39,8 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
     """
     import numpy as np
 
-    where, limit = name_of(file), config.max_test_examples
-    dataset, labels, unlabelled = _labelled(file, config, bool(partitions) and config.partition == "natural")
+    where, limit = name_of(file), config.data.max_test_examples
+    dataset, labels, unlabelled = _labelled(file, config, bool(partitions) and config.data.partition == "natural")
     if partitions:
         name, dataset = share(dataset, config, partition, partitions, where)
     require_two(len(dataset), name, where)
@@ -50,7 +50,7 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
     if held.any() and not held.all():
         rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
     else:
-        rows = held_out(classes, config.test_fraction, limit, rng)
+        rows = held_out(classes, config.data.test_fraction, limit, rng)
     train, test = (dataset.select(part).select_columns(_columns(dataset, "label")) for part in rows)
     report = _report(dataset, rows[1], labels, unlabelled)
     return NodeData(name, train, test, labels, report)
@@ -68,7 +68,7 @@ def load_test_texts(source: str, config: RunConfig, labels: tuple[str, ...]) -> 
 def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset", tuple[str, ...], int]:
     """Each text once, with its label; the labels; and how many rows have none."""
     (dataset, unlabelled), where = read_examples(file, config, owned), name_of(file)
-    labels = config.label_names or (class_names(file, config.label_column) if file.kind == "hf" else ())
+    labels = config.data.label_names or (class_names(file, config.data.label_column) if file.kind == "hf" else ())
     found = checked_labels(labels or distinct_labels(dataset), where)
     if not labels and config.task != "regression":
         require_few(found, len(dataset), where)

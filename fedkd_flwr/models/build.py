@@ -35,8 +35,8 @@ _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-rec
 """Of the tasks to which run-config key `pooling` does not matter."""
 
 _EARLY = 48
-"""Local steps of a run after which, with `learning-rate-decay = "staged"`, the rates of what travels begin to fall; by
-measurement (docs/results/rates.md)."""
+"""Local steps of a run after which, with `train.learning-rate-decay = "staged"`, the rates of what travels begin to
+fall; by measurement (docs/results/rates.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""
@@ -84,7 +84,7 @@ class PairModels:
 
 def warmed_up(config: RunConfig, round: int, steps: int) -> Weights:
     """The weight of each distillation term in a round, from 1, of so many steps: immature models do not teach."""
-    before, warm_up = (round - 1) * steps, config.distillation_warm_up
+    before, warm_up = (round - 1) * steps, config.distillation.warm_up
     return loss_weights(config).scaled(min(1.0, before / warm_up) if warm_up else 1.0)
 
 
@@ -101,7 +101,7 @@ def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> di
         round: from 1.
         steps: local steps of a round at this node.
     """
-    left = 1.0 if config.learning_rate_decay == "never" else (config.num_rounds + 1 - round) / config.num_rounds
+    left = 1.0 if config.train.learning_rate_decay == "never" else (config.num_rounds + 1 - round) / config.num_rounds
     settling, private = _settling(config, steps), models.pair.private().keys()
     return {
         name: Rate(rate * left) if name in private else Rate(rate, settling)
@@ -113,7 +113,7 @@ def own_share(config: RunConfig, round: int, steps: int) -> float:
     """Of a teacher's layers that travel, how much it keeps of what its node made of them, out of training.
 
     The rest is the mean. The upper layers count on their node's own, but at full rates that is full of noise, which the
-    mean takes away: a teacher keeps as much of `teacher-own-share` as the rates of what travels have fallen by.
+    mean takes away: a teacher keeps as much of `model.teacher-own-share` as the rates of what travels have fallen by.
     (Interpolated weights: WiSE-FT, Wortsman et al. 2022; of federated and local models: APFL, Deng et al. 2020.)
 
     Args:
@@ -124,21 +124,21 @@ def own_share(config: RunConfig, round: int, steps: int) -> float:
     if not round:
         return 0.0
     left = Rate(1.0, _settling(config, steps)).share((config.num_rounds - round) * steps)
-    return config.teacher_own_share * (1.0 - left)
+    return config.model.teacher_own_share * (1.0 - left)
 
 
 def _settling(config: RunConfig, steps: int) -> int:
     """The last local steps of a run, in which the rates of what travels fall to nothing; 0: they do not."""
-    return 0 if config.learning_rate_decay == "never" else max(0, config.num_rounds * steps - _EARLY)
+    return 0 if config.train.learning_rate_decay == "never" else max(0, config.num_rounds * steps - _EARLY)
 
 
 def loss_weights(config: RunConfig) -> Weights:
     """The weight of each distillation term once it has warmed up."""
     return Weights(
-        teacher_kl=config.teacher_kl_weight,
-        student_kl=config.student_kl_weight,
-        hidden=config.hidden_weight,
-        attention=config.attention_weight,
+        teacher_kl=config.distillation.teacher_kl,
+        student_kl=config.distillation.student_kl,
+        hidden=config.distillation.hidden,
+        attention=config.distillation.attention,
     )
 
 
@@ -146,12 +146,12 @@ def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
     """The initial student: the same on every machine that has the checkpoint and the seed."""
     if config.parts.whole:
         return build_teacher(config, labels)
-    return _build(config, config.student or config.teacher, config.student_layers, labels)
+    return _build(config, config.model.student or config.model.teacher, config.model.student_layers, labels)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
     """The initial teacher."""
-    return _build(config, config.teacher, None, labels)
+    return _build(config, config.model.teacher, None, labels)
 
 
 def build_global(
@@ -159,7 +159,7 @@ def build_global(
 ) -> Single | Nested:
     """What the server holds of a pair: the student, under a teacher only where layers of that travel, too."""
     pair: Single | Nested
-    if config.parts.trains == {"teacher", "student"} and config.shared_layers > config.student_layers:
+    if config.parts.trains == {"teacher", "student"} and config.model.shared_layers > config.model.student_layers:
         teacher = build_teacher(config, labels)
         pair = _nested(config, teacher, student)
         heads = _heads(pair, teacher, student)
@@ -183,7 +183,9 @@ def build_pair(
         private_seed: of the new weights that never travel; None: the run's.
     """
     own = config if private_seed is None else config.model_copy(update={"seed": private_seed})
-    whole_travels = shared_head and config.shared_layers and config.shared_layers == depth(config.teacher)
+    whole_travels = (
+        shared_head and config.model.shared_layers and config.model.shared_layers == depth(config.model.teacher)
+    )
     teacher = build_teacher(config if whole_travels else own, labels)
     student = build_student(config, labels)
     if own is not config and not shared_head:
@@ -193,15 +195,15 @@ def build_pair(
     if len(trains) == 1:
         travels = "student" in trains
         pair = Single(student if travels else teacher, travels)
-    elif config.architecture == "nested":
+    elif config.model.architecture == "nested":
         pair = _nested(config, teacher, student)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own.seed)
-            pair = TeacherStudent(teacher, student, config.hidden_weight > 0, config.attention_weight > 0)
+            pair = TeacherStudent(teacher, student, config.distillation.hidden > 0, config.distillation.attention > 0)
     teacher_bytes = tensors.dense_bytes(trainable(teacher))
-    if config.teacher_lora_rank and "teacher" in trains:
-        add_adapters(pair, teacher, config.teacher_lora_rank, own.seed)
+    if config.model.teacher_lora_rank and "teacher" in trains:
+        add_adapters(pair, teacher, config.model.teacher_lora_rank, own.seed)
     heads = _heads(pair, teacher, student)
     pair.keep(_kept(pair, student, () if shared_head else heads))
     layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
@@ -231,15 +233,15 @@ def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Se
             reference,
             num_layers=num_layers,
             labels=labels,
-            attentions=config.attention_weight > 0,
+            attentions=config.distillation.attention > 0,
             seed=config.seed,
         )
     model = build_classifier(
         reference,
         num_layers=num_layers,
-        labels=(config.label_column,) if config.task == "regression" else labels,
-        pooling=_OWN_POOLING.get(config.task, config.pooling),
-        attentions=config.attention_weight > 0,
+        labels=(config.data.label_column,) if config.task == "regression" else labels,
+        pooling=_OWN_POOLING.get(config.task, config.model.pooling),
+        attentions=config.distillation.attention > 0,
         seed=config.seed,
         problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
     )
@@ -281,8 +283,8 @@ def _learning_rates(
     of_student, of_teacher = ({id(parameter) for parameter in model.parameters()} for model in (student, teacher))
     teachers = of_student if config.parts.whole else of_teacher - of_student
     return {
-        name: (config.teacher_learning_rate if id(parameter) in teachers else config.learning_rate)
-        * (config.head_learning_rate_factor if id(parameter) in heads else 1.0)
+        name: (config.train.teacher_learning_rate if id(parameter) in teachers else config.train.learning_rate)
+        * (config.train.head_learning_rate_factor if id(parameter) in heads else 1.0)
         for name, parameter in trainable_parameters(pair).items()
     }
 
@@ -291,13 +293,13 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
     images = config.task == "image-classification"
     exit_head, batch = (image_head(student), noise(student)) if images else (head(student), probe(student))
     try:
-        return Nested(teacher, student, exit_head, config.shared_layers, batch)
+        return Nested(teacher, student, exit_head, config.model.shared_layers, batch)
     except ValueError as error:
-        raise ModelError(f"teacher {config.teacher!r}: {error}: set architecture to 'separate'") from None
+        raise ModelError(f"teacher {config.model.teacher!r}: {error}: set model.architecture to 'separate'") from None
     except Exception as error:  # whatever a family of models raises
         raise ModelError(
-            f"teacher {config.teacher!r}: its first layers cannot be tried as a student ({cause(error)}): "
-            "set architecture to 'separate'"
+            f"teacher {config.model.teacher!r}: its first layers cannot be tried as a student ({cause(error)}): "
+            "set model.architecture to 'separate'"
         ) from None
 
 

@@ -82,7 +82,7 @@ def _complete(
     if "rope_theta" in rope:  # where transformers 4 looks for it
         _amend(folder / "config.json", {"rope_theta": rope["rope_theta"]})
     if (path := folder / "tokenizer_config.json").exists():
-        _amend(path, _portable(model, processor, path, about.config.max_length))
+        _amend(path, _portable(model, processor, path, about.config.model.max_length))
     for path in folder.glob("*config.json"):
         write_json(path, _without_paths(json.loads(path.read_text())))
     labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
@@ -147,7 +147,7 @@ def require_bias(model: "PreTrainedModel") -> None:
     if model.get_submodule(name).bias is None:
         raise ModelError(
             f"the head {name!r} of {model.config.model_type} models has no bias, so cannot be adjusted to how frequent "
-            "labels are: set logit-adjustment to 'never'"
+            "labels are: set train.logit-adjustment to 'never'"
         )
 
 

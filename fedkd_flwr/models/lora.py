@@ -37,7 +37,7 @@ def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ModelError(
-            "key 'teacher-lora-rank' needs the package peft: run pip install 'fedkd-flwr[lora]', or set it to 0"
+            "key 'model.teacher-lora-rank' needs the package peft: run pip install 'fedkd-flwr[lora]', or set it to 0"
         ) from None
     from transformers.pytorch_utils import Conv1D
 
@@ -48,7 +48,8 @@ def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -
     learning = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
     if not targets:
         raise ModelError(
-            f"a {teacher.config.model_type} has no linear layers of its own for adapters: set teacher-lora-rank to 0"
+            f"a {teacher.config.model_type} has no linear layers of its own for adapters: set "
+            "model.teacher-lora-rank to 0"
         )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # of a Conv1D's transposed weight
         torch.manual_seed(seed)

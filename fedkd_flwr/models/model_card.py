@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.messages import Scores
 from fedkd_flwr.models.hub import resolve
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-_FOLDERS = {"runs-dir", "run-name", "state-dir", "resume"}
+_FOLDERS = {"run.runs-dir", "run.name", "run.state-dir", "run.resume"}
 """Keys that say where things lie, not what a model is."""
 
-_PATHS = {"teacher", "teachers", "student", "dataset", "server-test-data"}
+_PATHS = {"model.teacher", "model.teachers", "model.student", "data.dataset", "data.server-test-data"}
 
 _PIPELINES = {
     "text-classification": "text-classification",
@@ -79,7 +80,7 @@ def model_card(about: About, labels: tuple[str, ...], remote_code: bool) -> "Mod
     from huggingface_hub import ModelCard, ModelCardData
 
     config = about.config
-    reference = config.teacher if about.model == "teacher" else config.student or config.teacher
+    reference = config.model.teacher if about.model == "teacher" else config.model.student or config.model.teacher
     data = ModelCardData(
         license=licence_of(reference),
         library_name="transformers",
@@ -152,8 +153,8 @@ def _label_shares(
     yield "| label | share of examples |\n|---|---|"
     for label, share in zip(labels, shares, strict=True):
         yield f"| {label} | {share:.4f} |"
-    if config.class_weights != "none":
-        yield "\nBeside that, each class counts as the run's `class-weights` make it count."
+    if config.train.class_weights != "none":
+        yield "\nBeside that, each class counts as the run's `train.class-weights` make it count."
     yield "\nWhere they are not, say how frequent they are, in the order of the table:\n"
     if remote_code:
         given = ", ".join(f"{1 / len(shares):.2f}" for _ in shares)
@@ -190,7 +191,7 @@ def _loading(about: About, remote_code: bool) -> Iterator[str]:
     if remote_code:
         yield "\nThe folder carries the code of its head; without `trust_remote_code=True` there is the encoder alone."
     if task != "image-classification":
-        yield f"\nTexts were cut at {about.config.max_length} tokens."
+        yield f"\nTexts were cut at {about.config.model.max_length} tokens."
 
 
 def _shown(key: str, value: Value) -> str:

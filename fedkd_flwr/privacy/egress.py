@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 from flwr.app import Message
 
-from fedkd_flwr.config.owner import STATE_DIR, is_owned
+from fedkd_flwr.config.node_config import STATE_DIR, is_owned
 from fedkd_flwr.config.policy import Policy, policy_of
 from fedkd_flwr.errors import ProtocolError
 from fedkd_flwr.messages import (

@@ -92,7 +92,8 @@ def require_examples(policy: Policy | None, examples: int, wanted: int) -> None:
         raise ConfigError(few, outside=few)
     if wanted > training.max_epochs * examples:
         often = (
-            "run-config keys 'local-steps', 'batch-size' and 'gradient-accumulation' make a round pass over this "
+            "run-config keys 'train.local-steps', 'train.batch-size' and 'train.gradient-accumulation' make a "
+            "round pass over this "
             "node's examples more often than policy key 'training.max-epochs' allows "
             f"({training.max_epochs} times): lower one of them"
         )
@@ -136,7 +137,8 @@ def require_small(policy: Policy | None, update: bytes) -> None:
     if held * limit > dense:
         raise ProtocolError(
             f"the update is only {dense / held:.3g} times smaller than as float32: policy key "
-            f"'update.min-compression' asks for {limit:g}. Set run-config key 'codec' to 'budget', or lower its budget"
+            f"'update.min-compression' asks for {limit:g}. Set run-config key 'codec.kind' to 'budget', or lower "
+            "codec.budget"
         )
 
 
@@ -150,58 +152,67 @@ def _of_runs(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
 
 def _of_data(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
     columns, labels = policy.data.columns, policy.data.labels
-    for key in ("text-column", "text-pair-column", "label-column"):
-        column = getattr(config, key.replace("-", "_"))
+    for key in ("data.text-column", "data.text-pair-column", "data.label-column"):
+        column = config.as_run_config()[key]
         if columns and column and column not in columns:
             yield Violation(key, repr(column), "data.columns", ", ".join(columns), named=True)
-    if labels and sorted(config.label_names) != sorted(labels):
-        yield Violation("labels", repr(config.labels), "data.labels", f"{', '.join(labels)}, all of them", named=True)
+    if labels and sorted(config.data.label_names) != sorted(labels):
+        yield Violation(
+            "data.labels", repr(config.data.labels), "data.labels", f"{', '.join(labels)}, all of them", named=True
+        )
 
 
 def _of_training(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
     training = policy.training
-    limit, factor = training.max_learning_rate, config.head_learning_rate_factor
-    rates = {"learning-rate": config.learning_rate, "teacher-learning-rate": config.teacher_learning_rate}
+    limit, factor = training.max_learning_rate, config.train.head_learning_rate_factor
+    rates = {
+        "train.learning-rate": config.train.learning_rate,
+        "train.teacher-learning-rate": config.train.teacher_learning_rate,
+    }
     for key, rate in rates.items():
         if rate > limit:
             yield Violation(key, f"{rate:g}", "training.max-learning-rate", f"{limit:g} at most")
     if max(rates.values()) <= limit < (heads := max(rates.values()) * factor):
         yield Violation(
-            "head-learning-rate-factor",
+            "train.head-learning-rate-factor",
             f"{factor:g}, which makes the heads' rate {heads:g}",
             "training.max-learning-rate",
             f"{limit:g} at most",
         )
-    if 0 < config.max_grad_norm < training.min_grad_norm:
+    if 0 < config.train.max_grad_norm < training.min_grad_norm:
         allowed = f"{training.min_grad_norm:g} at least, or 0, which never clips"
-        yield Violation("max-grad-norm", f"{config.max_grad_norm:g}", "training.min-grad-norm", allowed)
+        yield Violation("train.max-grad-norm", f"{config.train.max_grad_norm:g}", "training.min-grad-norm", allowed)
 
-    of_step = config.batch_size * config.gradient_accumulation
+    of_step = config.train.batch_size * config.train.gradient_accumulation
     if of_step < training.min_batch_size:
         allowed = f"{training.min_batch_size} at least"
         yield Violation(
-            "batch-size",
-            f"{config.batch_size} and 'gradient-accumulation' {config.gradient_accumulation}",
+            "train.batch-size",
+            f"{config.train.batch_size} and 'train.gradient-accumulation' {config.train.gradient_accumulation}",
             "training.min-batch-size",
             allowed,
         )
-    if 0 < config.local_steps * of_step < training.min_examples:
+    if 0 < config.train.local_steps * of_step < training.min_examples:
         yield Violation(
-            "local-steps",
-            f"{config.local_steps}, which makes {config.local_steps * of_step} examples of all batches",
+            "train.local-steps",
+            f"{config.train.local_steps}, which makes {config.train.local_steps * of_step} examples of all batches",
             "training.min-examples",
             f"{training.min_examples} at least",
         )
-    if config.task != "image-classification" and config.max_length < training.min_length:
-        yield Violation("max-length", str(config.max_length), "training.min-length", f"{training.min_length} at least")
-    if config.local_steps == 0 and config.local_epochs > training.max_epochs:
+    if config.task != "image-classification" and config.model.max_length < training.min_length:
+        yield Violation(
+            "model.max-length", str(config.model.max_length), "training.min-length", f"{training.min_length} at least"
+        )
+    if config.train.local_steps == 0 and config.train.local_epochs > training.max_epochs:
         allowed = f"{training.max_epochs} at most"
-        yield Violation("local-epochs", str(config.local_epochs), "training.max-epochs", allowed)
-    if "," in config.class_weights:
-        weights = [float(number) for number in config.class_weights.split(",")]
+        yield Violation("train.local-epochs", str(config.train.local_epochs), "training.max-epochs", allowed)
+    if "," in config.train.class_weights:
+        weights = [float(number) for number in config.train.class_weights.split(",")]
         if max(weights) > training.max_class_weight * min(weights):
             allowed = f"none more than {training.max_class_weight:g} times another"
-            yield Violation("class-weights", repr(config.class_weights), "training.max-class-weight", allowed)
+            yield Violation(
+                "train.class-weights", repr(config.train.class_weights), "training.max-class-weight", allowed
+            )
 
 
 def _of_codec(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
@@ -209,13 +220,13 @@ def _of_codec(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
     if "student" not in config.parts.trains:
         return
     codec = config.codec_kind
-    chosen = f"{config.codec!r}" + (
-        f", which is {codec!r} of method {config.method!r}" if config.codec == "auto" else ""
+    chosen = f"{config.codec.kind!r}" + (
+        f", which is {codec!r} of method {config.method!r}" if config.codec.kind == "auto" else ""
     )
     if codec in ("dense", "rotated"):
-        bits = config.bits or (_DENSE_BITS if codec == "dense" else _ROTATED_BITS)
+        bits = config.codec.bits or (_DENSE_BITS if codec == "dense" else _ROTATED_BITS)
         if 32 / bits < limit:
             allowed = f"updates {limit:g} times smaller than as float32, at least: set it to 'budget'"
-            yield Violation("codec", f"{chosen}, at {bits} bits a number", "update.min-compression", allowed)
-    if codec == "budget" and config.budget.endswith("x") and float(config.budget[:-1]) < limit:
-        yield Violation("budget", repr(config.budget), "update.min-compression", f"{limit:g}x at least")
+            yield Violation("codec.kind", f"{chosen}, at {bits} bits a number", "update.min-compression", allowed)
+    if codec == "budget" and config.codec.budget.endswith("x") and float(config.codec.budget[:-1]) < limit:
+        yield Violation("codec.budget", repr(config.codec.budget), "update.min-compression", f"{limit:g}x at least")

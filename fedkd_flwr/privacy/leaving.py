@@ -49,7 +49,7 @@ JOIN: dict[str, Leaving] = {
     "data.repeats": Leaving("rows that repeat another", _STEPS),
     "data.conflicts": Leaving("repeats with another label", _STEPS),
     "data.unlabelled": Leaving("rows without a label", _STEPS),
-    "data.cut": Leaving("examples that are longer than `max-length`", _STEPS),
+    "data.cut": Leaving("examples that are longer than `model.max-length`", _STEPS),
     "data.longest": Leaving("tokens of the longest example", "not told: 0 under a policy"),
     "label_shares": Leaving(
         "how frequent each label is among its training examples",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fedkd_flwr.config.owner import is_owned
+from fedkd_flwr.config.node_config import is_owned
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.runtime.disk import flush, locked
 

@@ -40,16 +40,18 @@ def choose_device(device: Literal["auto", "cpu", "cuda"], precision: Literal["au
     if device == "cuda" and not gpu:
         raise DeviceError(
             "device is 'cuda' but PyTorch sees no GPU here: install a CUDA build of torch, give the node a "
-            "GPU (client-resources-num-gpus), or set device to 'auto' or 'cpu'"
+            "GPU (client-resources-num-gpus), or set run.device to 'auto' or 'cpu'"
         )
     chosen = torch.device("cuda" if gpu and device != "cpu" else "cpu")
     gpu_has_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "auto":
         precision = "bf16" if gpu_has_bf16 else "fp32"
     if precision == "fp16" and chosen.type == "cpu":
-        raise DeviceError("precision is 'fp16' but the device is a CPU: set precision to 'auto', 'fp32' or 'bf16'")
+        raise DeviceError(
+            "run.precision is 'fp16' but the device is a CPU: set run.precision to 'auto', 'fp32' or 'bf16'"
+        )
     if precision == "bf16" and chosen.type == "cuda" and not gpu_has_bf16:
-        raise DeviceError("precision is 'bf16' but this GPU cannot: set precision to 'auto', 'fp32' or 'fp16'")
+        raise DeviceError("run.precision is 'bf16' but this GPU cannot: set run.precision to 'auto', 'fp32' or 'fp16'")
     return Device(chosen, _DTYPES[precision])
 
 

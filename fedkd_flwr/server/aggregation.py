@@ -55,31 +55,35 @@ class Aggregated:
 
 def weights(config: RunConfig, examples: Sequence[int]) -> list[float]:
     """The weights in a mean of nodes with so many examples, none above its share of the sum; see `capped`."""
-    return [1.0] * len(examples) if config.aggregation == "uniform" else capped(examples, config.max_weight_share)
+    return (
+        [1.0] * len(examples)
+        if config.federation.aggregation == "uniform"
+        else capped(examples, config.federation.max_weight_share)
+    )
 
 
 def aggregate(config: RunConfig, sent: Sequence[Sent]) -> Aggregated:
     """The update of a round; the order of those sent decides its last bits.
 
-    None counts as longer than `max-update-norm` times the median L2 norm (Sun et al., arXiv:1911.07963). Each mean
-    decodes one update after the other and holds their sum alone; a median holds all.
+    None counts as longer than `federation.max-update-norm` times the median L2 norm (Sun et al., arXiv:1911.07963).
+    Each mean decodes one update after the other and holds their sum alone; a median holds all.
     """
     middle = median(one.norm for one in sent)
-    longest = config.max_update_norm * middle if config.max_update_norm else float("inf")
+    longest = config.federation.max_update_norm * middle if config.federation.max_update_norm else float("inf")
     factors = [longest / one.norm if one.norm > longest else 1.0 for one in sent]
     shortened = {
         one.node: one.norm / middle if middle else float("inf")
         for one, factor in zip(sent, factors, strict=True)
         if factor < 1
     }
-    if config.aggregation == "median":
+    if config.federation.aggregation == "median":
         return Aggregated(_median([_scaled(one, factor) for one, factor in zip(sent, factors, strict=True)]), shortened)
     examples = [one.examples for one in sent]
     held = weights(config, examples)
     lightened = {
         one.node: one.examples / sum(examples)
         for one, weight in zip(sent, held, strict=True)
-        if config.aggregation == "examples" and weight < one.examples
+        if config.federation.aggregation == "examples" and weight < one.examples
     }
     mean: dict[str, Tensor] = {}
     for one, factor, weight in zip(sent, factors, held, strict=True):

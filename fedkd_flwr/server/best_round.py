@@ -26,9 +26,9 @@ class BestRound:
     """
 
     def __init__(self, config: RunConfig, history: History, run: Path) -> None:
-        """Of a run with this folder; nothing is done where its `keep-best` is empty."""
-        self.metric = config.keep_best
-        self._patience = config.early_stopping
+        """Of a run with this folder; nothing is done where its `federation.keep-best` is empty."""
+        self.metric = config.federation.keep_best
+        self._patience = config.federation.early_stopping
         self._task = config.task
         self._history = history
         self._folder = run / "best"
@@ -67,12 +67,13 @@ class BestRound:
         names = METRICS[self._task].of(classes)
         if self.metric and name not in names:
             raise ConfigError(
-                f"run-config key 'keep-best' is {self.metric!r}, which needs two labels: here there are "
+                f"run-config key 'federation.keep-best' is {self.metric!r}, which needs two labels: here there are "
                 f"{', '.join(names)}"
             )
         if who == "student-own-labels" and not adjusted:
             raise ConfigError(
-                f"run-config key 'keep-best' is {self.metric!r}, but no student is adjusted to its node's label "
+                f"run-config key 'federation.keep-best' is {self.metric!r}, but no student is adjusted to its "
+                "node's label "
                 f"frequencies, as labels differ: set it to 'student.{name}'"
             )
 

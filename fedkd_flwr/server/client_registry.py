@@ -100,7 +100,7 @@ class Membership:
             if complete:
                 refusals = dict.fromkeys(reason for node_id, reason in self._refused.items() if node_id in online)
                 raise RunError(
-                    f"{len(self._online(online))} nodes can take part, min-train-nodes is {self._minimum}"
+                    f"{len(self._online(online))} nodes can take part, federation.min-train-nodes is {self._minimum}"
                     + "".join(f"; {reason}" for reason in refusals)
                     + ("" if refusals else f" (waited {time.monotonic() - start:.0f} s: start more SuperNodes)")
                 )

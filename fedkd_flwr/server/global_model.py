@@ -49,11 +49,12 @@ class ServerModel:
         Raises:
             ConfigError: there are data to score a student on that is no more than an encoder.
         """
-        source = config.server_test_data
+        source = config.data.server_test_data
         if source and not shared_head:
             raise ConfigError(
-                "run-config key 'server-test-data' needs a head that all nodes share, here each has its own: empty it, "
-                "or set shared-head to 'always' and labels to all labels"
+                "run-config key 'data.server-test-data' needs a head that all nodes share, here each has its own: "
+                "empty it, "
+                "or set model.shared-head to 'always' and data.labels to all labels"
             )
         labels = labels or _ANY_LABELS
         self._config = config
@@ -70,9 +71,9 @@ class ServerModel:
         if self._test is None or not shared:
             return None
         self._load(shared)
-        place = choose_device("cpu" if self._config.device == "cpu" else "auto", "fp32")
+        place = choose_device("cpu" if self._config.run.device == "cpu" else "auto", "fp32")
         alone = Single(self._student, travels=True).to(place.device)
-        scores = evaluate(alone, self._task, self._test, 2 * self._config.batch_size, place)
+        scores = evaluate(alone, self._task, self._test, 2 * self._config.train.batch_size, place)
         alone.to("cpu")
         return scores["student"]
 
@@ -128,7 +129,7 @@ class ServerModel:
         if not held or self._task.link is None:
             raise ModelError(
                 "label shares cannot be given: the run does not say for which its head holds (only of one label or "
-                "several a text or image, and only with logit-adjustment and a head that all nodes share)"
+                "several a text or image, and only with train.logit-adjustment and a head that all nodes share)"
             )
         if len(asked) != len(held):
             raise ModelError(f"{len(asked)} label shares are given, expected one for each of the {len(held)} labels")

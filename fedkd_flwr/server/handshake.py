@@ -51,7 +51,8 @@ class Admission:
         if state.shared_head and info.labels != state.labels:
             raise ProtocolError(
                 f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
-                "set the run-config key 'labels' to all labels, in one order, or shared-head to 'never' and start anew"
+                "set the run-config key 'data.labels' to all labels, in one order, or model.shared-head to 'never' "
+                "and start anew"
             )
         if len(info.label_shares) not in (0, len(info.labels)):
             raise ProtocolError(f"{info.node} gives {len(info.label_shares)} label shares, expected {len(info.labels)}")
@@ -93,8 +94,8 @@ class Admission:
 
     def _decide_head(self, newcomers: Sequence[JoinReply]) -> None:
         """Whether the student's head travels; labels are the run's where it does."""
-        state, setting = self._state, self._config.shared_head
-        labels = self._config.label_names or _most_common(newcomer.labels for newcomer in newcomers)
+        state, setting = self._state, self._config.model.shared_head
+        labels = self._config.data.label_names or _most_common(newcomer.labels for newcomer in newcomers)
         state.shared_head = setting == "always" or (setting == "auto" and all(n.labels == labels for n in newcomers))
         state.labels = labels if state.shared_head else ()
         if setting == "auto" and not state.shared_head:
@@ -102,7 +103,7 @@ class Admission:
             close = sorted({kind for one in names for other in names if (kind := alike(one, other))})
             log.warning(
                 "fedkd: labels differ%s, so each node keeps a head of its own and the encoder alone is shared (%s); to "
-                "share the head, set the run-config key 'labels' to all labels",
+                "share the head, set the run-config key 'data.labels' to all labels",
                 f" (some only {' or '.join(close)})" if close else "",
                 "; ".join(f"{newcomer.node}: {', '.join(newcomer.labels)}" for newcomer in newcomers),
             )

@@ -94,7 +94,7 @@ class RunFolder:
             raise _taken(path)
         above = next(parent for parent in path.parents if parent.exists())
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-            raise StateError(f"cannot write run folder {path}: {above} refuses; set runs-dir to another folder")
+            raise StateError(f"cannot write run folder {path}: {above} refuses; set run.runs-dir to another folder")
         return cls(path)
 
     @classmethod
@@ -117,7 +117,7 @@ class RunFolder:
             StateError: another run has taken the folder meanwhile, or the disk refuses.
         """
         if self._ledger is not None:
-            write_json(self.path / CONFIG, config.as_run_config() | {"resume": ""})
+            write_json(self.path / CONFIG, config.as_run_config() | {"run.resume": ""})
             self.write_history(state, config)
             return
         hidden = RunFolder(self.path.with_name(f".{self.path.name}.new-{state.lineage}"))
@@ -132,7 +132,9 @@ class RunFolder:
             shutil.rmtree(hidden.path, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise _taken(self.path) from None
-            raise StateError(f"cannot write run folder {self.path}: {error}; set runs-dir to another folder") from None
+            raise StateError(
+                f"cannot write run folder {self.path}: {error}; set run.runs-dir to another folder"
+            ) from None
         flush(self.path.parent)
         self._ledger = Ledger.load(self.path / _TRAFFIC)
 
@@ -162,7 +164,7 @@ class RunFolder:
                 "teacher-bytes": state.teacher_bytes,
                 "partitions": state.partitions,
                 "taken": state.taken,
-                "shared-head": state.shared_head,
+                "model.shared-head": state.shared_head,
                 "label-shares": state.label_shares,
                 "history": state.history.as_dict(),
             }
@@ -174,14 +176,14 @@ class RunFolder:
             fresh.rename(parent / f"{number:08d}")
             flush(parent)
             self.write_history(state, config)
-            kept = sorted(path.parent for path in parent.glob(f"{'[0-9]' * 8}/{STATE}"))[-config.keep_checkpoints :]
+            kept = sorted(path.parent for path in parent.glob(f"{'[0-9]' * 8}/{STATE}"))[-config.run.keep_checkpoints :]
             for old in parent.glob("[0-9]" * 8):
                 if old not in kept:
                     remove_marked(old, STATE)
         except (OSError, SafetensorError) as error:
             raise StateError(
                 f"cannot write checkpoint of round {state.round} to {self.path}: {error}; "
-                f"free space, then set resume to {self.path}"
+                f"free space, then set run.resume to {self.path}"
             ) from None
 
     def finish(self, state: RunState, config: RunConfig) -> None:
@@ -190,14 +192,14 @@ class RunFolder:
 
     def write_history(self, state: RunState, config: RunConfig, finished: bool = False) -> None:
         """Replace history.json, and lead to the models of nodes on this machine."""
-        states = Path(config.state_dir).absolute() / state.lineage
+        states = Path(config.run.state_dir).absolute() / state.lineage
         link_nodes(self.path, states, {node: data["title"] for node, data in state.history.data.items()})
         body = {
             "finished": finished,
             "config": config.as_run_config(),
             "lineage": state.lineage,
             "labels": state.labels,
-            "shared-head": state.shared_head,
+            "model.shared-head": state.shared_head,
             "label-shares": state.label_shares,
             "partitions": state.partitions,
             "sizes": {
@@ -219,21 +221,21 @@ def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
         StateError, ConfigError: as `RunFolder.new` and `RunFolder.resume`; or the run to resume lies elsewhere.
     """
     owners = os.environ.get(RUNS_DIR, "")
-    if config.resume:
-        run = Path(config.resume).absolute()
+    if config.run.resume:
+        run = Path(config.run.resume).absolute()
         if owners and run.resolve().parent != Path(owners).resolve():
             raise ConfigError(
-                f"resume is {config.resume!r}, but the runs of this server lie in {owners}: name one there"
+                f"resume is {config.run.resume!r}, but the runs of this server lie in {owners}: name one there"
             )
         return RunFolder.resume(run, config)
-    name = config.run_name or fresh_run_name()
-    folder = RunFolder.new(Path(owners or config.runs_dir).absolute() / name)
-    return folder, RunState(uuid4().hex[:16], 0, config.label_names, None, History())
+    name = config.run.name or fresh_run_name()
+    folder = RunFolder.new(Path(owners or config.run.runs_dir).absolute() / name)
+    return folder, RunState(uuid4().hex[:16], 0, config.data.label_names, None, History())
 
 
 def _taken(path: Path) -> StateError:
     return StateError(
-        f"run folder {path} is there already: choose another run-name, or set resume to it to continue that run"
+        f"run folder {path} is there already: choose another run.name, or set run.resume to it to continue that run"
     )
 
 
@@ -267,7 +269,7 @@ def read_state(run: Path, round: int | None = None) -> RunState:
             teacher_bytes=body["teacher-bytes"],
             partitions=body["partitions"],
             taken=body["taken"],
-            shared_head=body["shared-head"],
+            shared_head=body["model.shared-head"],
             label_shares=tuple(body["label-shares"]),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -282,6 +284,6 @@ def _checkpoint_of(run: Path, round: int) -> Path:
     if round not in kept:
         raise StateError(
             f"{run} keeps no checkpoint of round {round}, only of {', '.join(map(str, sorted(kept))) or 'none'}: "
-            "keep-checkpoints keeps more of a run"
+            "run.keep-checkpoints keeps more of a run"
         )
     return kept[round]

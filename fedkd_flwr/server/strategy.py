@@ -65,13 +65,13 @@ class FedKD(Strategy):
         self._membership = Membership(
             state.lineage,
             self._admission,
-            config.min_train_nodes,
-            config.node_wait_seconds,
-            config.round_timeout_seconds,
+            config.federation.min_train_nodes,
+            config.federation.node_wait_seconds,
+            config.federation.round_timeout_seconds,
         )
         self._begun = False
         self._best = BestRound(config, state.history, folder.path)
-        self._asking = Asking(folder, state, self._best, config.round_timeout_seconds)
+        self._asking = Asking(folder, state, self._best, config.federation.round_timeout_seconds)
 
     def summary(self) -> None:
         """Log what is run."""
@@ -93,7 +93,7 @@ class FedKD(Strategy):
         try:
             with suppress(_EndedEarlyError):
                 rounds = self.config.num_rounds - self.state.round
-                self.start(grid, ArrayRecord(), num_rounds=rounds, timeout=self.config.round_timeout_seconds)
+                self.start(grid, ArrayRecord(), num_rounds=rounds, timeout=self.config.federation.round_timeout_seconds)
             self.finish(grid)
         finally:
             self.export()
@@ -110,7 +110,13 @@ class FedKD(Strategy):
         if self._best.ends(round - 1):
             raise _EndedEarlyError
         members = self._present(grid)
-        chosen = sample(members, self.config.fraction_train, self.config.min_train_nodes, self.config.seed, round)
+        chosen = sample(
+            members,
+            self.config.federation.fraction_train,
+            self.config.federation.min_train_nodes,
+            self.config.seed,
+            round,
+        )
         return self._asking.ask(
             chosen,
             "train",
@@ -229,7 +235,7 @@ class FedKD(Strategy):
         if self.state.history.ended_early:
             log.info(
                 "fedkd: ended early, after round %d of %d: %d evaluations without a better %s",
-                round, self.config.num_rounds, self.config.early_stopping, self._best.metric,
+                round, self.config.num_rounds, self.config.federation.early_stopping, self._best.metric,
             )  # fmt: skip
         log.info("fedkd: finished%s", self.state.history.in_words(round))
         log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
@@ -239,7 +245,9 @@ class FedKD(Strategy):
         """The last evaluation and the best round's export, where they are still lacking or a node has not exported."""
         last = self.state.history.after(self.state.round)
         if last.nodes is None or last.not_exported:
-            replies = grid.send_and_receive(self._ask_for_scores(grid), timeout=self.config.round_timeout_seconds)
+            replies = grid.send_and_receive(
+                self._ask_for_scores(grid), timeout=self.config.federation.round_timeout_seconds
+            )
             self.aggregate_evaluate(self.state.round - self._offset, replies)
         best = self.state.history.best
         if self._best.number and (best is None or best.not_exported):
@@ -270,7 +278,7 @@ class FedKD(Strategy):
         board = BestEntry.of(best, self._best.metric, history.after(best))
         if best < self.state.round:
             messages = self._ask_for_scores(grid, use_best=True)
-            replies = grid.send_and_receive(messages, timeout=self.config.round_timeout_seconds)
+            replies = grid.send_and_receive(messages, timeout=self.config.federation.round_timeout_seconds)
             good, failed = self._asking.answers(replies, EvaluateReply)
             for node, reason in failed.items():
                 log.warning("fedkd: round %d is the best, but %s keeps its newest models: %s", best, node, reason)
@@ -330,12 +338,13 @@ class FedKD(Strategy):
         for node, times in aggregated.shortened.items():
             log.warning(
                 "fedkd: round %d: the update of %s is %.1f times as long as the median one: shortened to %g times",
-                round, node, times, self.config.max_update_norm,
+                round, node, times, self.config.federation.max_update_norm,
             )  # fmt: skip
         for node, share in aggregated.lightened.items():
             log.warning(
-                "fedkd: round %d: %s has %.0f %% of the training examples: max-weight-share lets it count for %.0f %%",
-                round, node, 100 * share, 100 * self.config.max_weight_share,
+                "fedkd: round %d: %s has %.0f %% of the training examples: federation.max-weight-share lets it "
+                "count for %.0f %%",
+                round, node, 100 * share, 100 * self.config.federation.max_weight_share,
             )  # fmt: skip
 
     def _note(self, board: ScoreBoard, replies: Iterable[TrainReply | EvaluateReply]) -> None:
@@ -346,20 +355,23 @@ class FedKD(Strategy):
 
     def _require(self, round: int, good: int, failed: Mapping[str, str]) -> None:
         config = self.config
-        if good >= config.min_train_nodes and good >= config.min_success_share * len(self._asking.members):
+        if good >= config.federation.min_train_nodes and good >= config.federation.min_success_share * len(
+            self._asking.members
+        ):
             return
         self._keep()
         reasons = "; ".join(f"{node}: {reason}" for node, reason in failed.items())
         raise RunError(
             f"round {round}: {good} of {len(self._asking.members)} nodes gave a good answer, needed are "
-            f"min-train-nodes = {config.min_train_nodes} and min-success-share = {config.min_success_share}. "
+            f"federation.min-train-nodes = {config.federation.min_train_nodes} and federation.min-success-share = "
+            f"{config.federation.min_success_share}. "
             f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
         )
 
     def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep what the nodes that were asked found."""
         classes = {len(member.info.labels) for member in self._asking.members}
-        board.record(evaluations, METRICS[self.config.task].of(classes), self.config.max_weight_share)
+        board.record(evaluations, METRICS[self.config.task].of(classes), self.config.federation.max_weight_share)
 
     def _record_last(self, board: Scored, replies: Iterable[tuple[Member, EvaluateReply]]) -> None:
         """Keep what the nodes found of the models that they have exported."""
@@ -371,7 +383,7 @@ class FedKD(Strategy):
     @property
     def _feedback(self) -> bool:
         """Whether what the encodings of the mean drop is sent later."""
-        return self.config.error_feedback in ("down", "both")
+        return self.config.codec.error_feedback in ("down", "both")
 
     def _codec(self, round: int) -> CodecSettings:
         return codec_settings(self.config, round, self._student.snapshot_bytes)
@@ -380,7 +392,7 @@ class FedKD(Strategy):
         return round == self.config.num_rounds or self._best.ends(round)
 
     def _evaluates_after(self, round: int) -> bool:
-        return round % self.config.evaluate_every == 0 or round == self.config.num_rounds
+        return round % self.config.federation.evaluate_every == 0 or round == self.config.num_rounds
 
     def _keep(self) -> None:
         self._folder.checkpoint(self.state, self.config)

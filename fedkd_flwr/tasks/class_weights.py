@@ -24,7 +24,7 @@ def class_weights(setting: str, shares: Sequence[float], link: Link | None) -> T
     """What each class weighs, float32 [classes]; None: all alike.
 
     Args:
-        setting: run-config key `class-weights`.
+        setting: run-config key `train.class-weights`.
         shares: of the examples that have each class, between 0 and 1 and never either, for "balanced".
         link: sigmoid: a weight is that of an example with the class against one without it.
     """

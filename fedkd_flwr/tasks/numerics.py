@@ -42,5 +42,7 @@ def finite(loss: float) -> float:
         RunError: it is not finite.
     """
     if not math.isfinite(loss):
-        raise RunError(f"the loss on the held-out examples is {loss}: the model has diverged, lower learning-rate")
+        raise RunError(
+            f"the loss on the held-out examples is {loss}: the model has diverged, lower train.learning-rate"
+        )
     return loss

@@ -23,9 +23,11 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
     from fedkd_flwr.tasks.token_classification import TokenClassification
 
     if config.task == "image-classification":
-        return ImageClassification(load_image_processor(config.teacher), labels)
+        return ImageClassification(load_image_processor(config.model.teacher), labels)
     if config.task == "news-recommendation":
-        return NewsRecommendation(load_tokenizer(config.teacher), labels, config.max_length, config.max_history)
+        return NewsRecommendation(
+            load_tokenizer(config.model.teacher), labels, config.model.max_length, config.model.max_history
+        )
     kinds: dict[str, type[TextClassification | MultiLabel | Regression | TokenClassification]] = {
         "text-classification": TextClassification,
         "multi-label": MultiLabel,
@@ -33,10 +35,12 @@ def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
         "token-classification": TokenClassification,
     }
     words = config.task == "token-classification"
-    reference = config.teacher if config.parts.trains == {"teacher"} else config.student or config.teacher
+    reference = (
+        config.model.teacher if config.parts.trains == {"teacher"} else config.model.student or config.model.teacher
+    )
     tokenizer, teacher = load_tokenizer(reference, words), None
-    if "teacher" in config.parts.trains and config.teacher != reference:
-        other = load_tokenizer(config.teacher, words)
-        segments = bool(config.text_pair_column) and marks_segments(tokenizer) != marks_segments(other)
+    if "teacher" in config.parts.trains and config.model.teacher != reference:
+        other = load_tokenizer(config.model.teacher, words)
+        segments = bool(config.data.text_pair_column) and marks_segments(tokenizer) != marks_segments(other)
         teacher = None if read_alike(tokenizer, other) and not segments else other
-    return kinds[config.task](tokenizer, labels, config.max_length, teacher)
+    return kinds[config.task](tokenizer, labels, config.model.max_length, teacher)

@@ -97,7 +97,7 @@ def tokenised(
     least = tokenizer.num_special_tokens_to_add(pair=True) + 2
     if pairs is not None and max_length < least:
         raise ConfigError(
-            f"run-config key 'max-length' is {max_length} but a pair of texts takes {least} or more: raise it"
+            f"run-config key 'model.max-length' is {max_length} but a pair of texts takes {least} or more: raise it"
         )
     marked = pairs is not None and marks_segments(tokenizer)
     plain = {"return_attention_mask": False, "return_token_type_ids": marked, "verbose": False}

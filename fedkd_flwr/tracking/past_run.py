@@ -109,20 +109,20 @@ class PastRun:
             raise ConfigError(
                 f"{self.folder} can only be resumed as it was: {'; '.join(differences)}. Set these keys as they were"
             )
-        if config.run_name not in ("", before.run_name, self.folder.name):
+        if config.run.name not in ("", before.run.name, self.folder.name):
             raise ConfigError(
-                f"run-config key 'run-name' is {config.run_name!r} but a resumed run keeps its folder, {self.folder}: "
-                "leave run-name out"
+                f"run-config key 'run.name' is {config.run.name!r} but a resumed run keeps its folder, {self.folder}: "
+                "leave run.name out"
             )
         if config.num_rounds < self.round:
             raise ConfigError(
                 f"run-config key 'num-rounds' is {config.num_rounds} but {self.folder} has finished {self.round} "
                 "rounds: set it to more"
             )
-        if self.finished and self.ended_early and config.early_stopping == before.early_stopping:
+        if self.finished and self.ended_early and config.federation.early_stopping == before.federation.early_stopping:
             raise ConfigError(
                 f"{self.folder} is finished: it ended early, after {self.round} rounds. To train it further, set "
-                "early-stopping to another number, or to 0"
+                "federation.early-stopping to another number, or to 0"
             )
         if self.finished and config.num_rounds <= self.round:
             raise ConfigError(
@@ -139,7 +139,7 @@ def newest_checkpoint(folder: Path) -> Path:
     """
     newest = max((folder / CHECKPOINTS).glob("[0-9]" * 8), default=None)
     if newest is None:
-        raise StateError(f"resume: {folder} has no checkpoint to go on from: start a new run, under another run-name")
+        raise StateError(f"resume: {folder} has no checkpoint to go on from: start a new run, under another run.name")
     return newest
 
 

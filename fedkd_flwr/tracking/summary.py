@@ -173,7 +173,8 @@ def _which_is_exported(history: Mapping[str, Any]) -> Iterator[str]:
         yield f"best: round {best['round']}, by {best['metric']}, is exported; scores of all nodes that exported it"
     if history.get("ended-early"):
         config = history["config"]
-        yield f"ended early: {config['early-stopping']} evaluations without a better {config['keep-best']}"
+        patience, metric = config["federation.early-stopping"], config["federation.keep-best"]
+        yield f"ended early: {patience} evaluations without a better {metric}"
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:

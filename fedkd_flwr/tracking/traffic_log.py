@@ -83,7 +83,7 @@ class Ledger:
             flush(self._path)
         except OSError as error:
             raise StateError(
-                f"cannot write {self._path}: {error}; free space, then set resume to {self._path.parent}"
+                f"cannot write {self._path}: {error}; free space, then set run.resume to {self._path.parent}"
             ) from None
         for row in rows:
             self._totals[row.round, row.direction] += row.bytes

@@ -99,7 +99,7 @@ def test_models_that_cannot_do_what_a_run_asks_are_found(run_config: Config, tmp
         tmp_path
     )
     load_tokenizer("minilm-l6").save_pretrained(tmp_path)
-    raw = run_config(teacher=str(tmp_path), attention_weight=1.0)
+    raw = run_config(teacher=str(tmp_path), attention=1.0)
     (mistake,) = check(RunConfig.parse(raw), simulated_nodes(2), silent).mistakes
     assert str(tmp_path) in mistake and "attention" in mistake
 

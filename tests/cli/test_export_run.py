@@ -16,11 +16,11 @@ from fedkd_flwr.cli.main import app
 from fedkd_flwr.models.export import load_classifier
 
 SHARES = {
-    "architecture": "nested",
-    "logit-adjustment": "auto",
-    "partition": "dirichlet",
-    "shared-layers": 4,
-    "keep-checkpoints": 3,
+    "model.architecture": "nested",
+    "train.logit-adjustment": "auto",
+    "data.partition": "dirichlet",
+    "model.shared-layers": 4,
+    "run.keep-checkpoints": 3,
 }
 
 
@@ -28,7 +28,7 @@ SHARES = {
 def finished(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two rounds whose whole teacher travels, and whose labels differ between its nodes."""
     place = tmp_path_factory.mktemp("finished")
-    folders = {"runs-dir": str(place / "runs"), "state-dir": str(place / "state")}
+    folders = {"run.runs-dir": str(place / "runs"), "run.state-dir": str(place / "state")}
     return run_server(LoopbackGrid(tiny_run | SHARES | folders, nodes(2)))
 
 
@@ -69,7 +69,7 @@ def test_an_earlier_round_goes_where_it_is_asked_for(finished: Path, tmp_path: P
 
 
 def test_shares_of_a_node_make_exactly_the_model_that_it_has_exported(finished: Path, tmp_path: Path) -> None:
-    state = Path(json.loads((finished / "config.json").read_text())["state-dir"]) / history(finished)["lineage"]
+    state = Path(json.loads((finished / "config.json").read_text())["run.state-dir"]) / history(finished)["lineage"]
     mine = state / "partition-1"
     asked = json.loads((mine / "student/config.json").read_text())["head_label_shares"]
     export(finished, "--out", tmp_path / "there", "--label-shares", ",".join(map(repr, asked)))
@@ -101,7 +101,12 @@ def test_the_card_says_what_was_done_with_what_and_how_good_it_is(finished: Path
     text = (finished / "student/README.md").read_text()
     board = history(finished)["rounds"][-1]
     assert f"this student, mean over the nodes | {' | '.join(f'{v:.3f}' for v in board['student'].values())} |" in text
-    for said in ("Method: FedKD", "Rounds: 2\n", "Outputs: negative, neutral, positive", "| `shared-layers` | `4` |"):
+    for said in (
+        "Method: FedKD",
+        "Rounds: 2\n",
+        "Outputs: negative, neutral, positive",
+        "| `model.shared-layers` | `4` |",
+    ):
         assert said in text
     assert f"| `teacher` | `{tiny_bert.name}` |" in text and str(tiny_bert.parent) not in text
     assert ModelCard.load(finished / "student/README.md").data.pipeline_tag == "text-classification"

@@ -38,7 +38,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
 
     def launch(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
         jobs.append(job)
-        folder = Path(str(job.run_config["runs-dir"])) / str(job.run_config["run-name"])
+        folder = Path(str(job.run_config["run.runs-dir"])) / str(job.run_config["run.name"])
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "history.json").write_text(json.dumps(HISTORY))
         show("\x1b[92mINFO\x1b[0m: a [line] of the log")
@@ -63,11 +63,11 @@ def run(*arguments: str) -> Result:
 
 
 def test_run_launches_the_validated_config_and_prints_the_results(launched: list[Job], tmp_path: Path) -> None:
-    result = run("--nodes", "4", "-c", "num-rounds=3", "-c", 'run-name="x"', "--timeout", "60")
+    result = run("--nodes", "4", "-c", "num-rounds=3", "-c", 'run.name="x"', "--timeout", "60")
     assert result.exit_code == 0, result.output
     (job,) = launched
     assert (job.app, job.nodes, job.cpus_per_node, job.timeout) == (REPOSITORY, 4, 1, 60)
-    assert (job.run_config["num-rounds"], job.run_config["runs-dir"]) == (3, str(tmp_path / "runs"))
+    assert (job.run_config["num-rounds"], job.run_config["run.runs-dir"]) == (3, str(tmp_path / "runs"))
     assert job.silence is not None
     assert job.silence > RunConfig.parse(job.run_config).round_timeout_seconds
     assert "INFO: a [line] of the log" in result.stdout
@@ -85,7 +85,7 @@ def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
         return Verdict(False, "the run failed: too few nodes")
 
     monkeypatch.setattr(cli, "launch", fail)
-    result = run("-c", 'run-name="x"')
+    result = run("-c", 'run.name="x"')
     assert result.exit_code == 1
     assert result.stderr == "fedkd: the run failed: too few nodes\n"
     assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x\n")
@@ -102,7 +102,7 @@ def test_a_stopped_run_says_how_to_go_on_with_the_same_share_of_the_machine(
 
     monkeypatch.setattr(cli, "launch", stop)
     cpus = available_cpus()
-    result = run("-c", 'run-name="x"', "--cpus-per-node", str(cpus))
+    result = run("-c", 'run.name="x"', "--cpus-per-node", str(cpus))
     assert result.exit_code == 128 + signal.SIGTERM
     share = f" --cpus-per-node {cpus}" if cpus > 1 else ""
     assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x{share}\n")
@@ -133,9 +133,9 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
         (["-c", "num-rounds=0"], "'num-rounds' is 0 but"),
         (["-c", "num-rounds"], "is not key=value"),
         (["--resume", "runs/none"], "runs/none holds no run to resume"),
-        (["--nodes", "1"], "min-train-nodes is 2 but --nodes is 1"),
+        (["--nodes", "1"], "federation.min-train-nodes is 2 but --nodes is 1"),
         (["-c", 'dataset="csv:missing.csv"'], "missing.csv: no such file"),
-        (["-c", "student-layers=9"], "'student-layers' is 9 but"),
+        (["-c", "model.student-layers=9"], "'model.student-layers' is 9 but"),
         (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this process may use"),
         (["--gpus-per-node", "100000"], "--gpus-per-node is 100000 but this machine has"),
     ],
@@ -210,10 +210,10 @@ def test_silo_check_says_all_that_a_policy_does_not_allow(tmp_path: Path) -> Non
     run.write_text('labels = "no,yes"\n')
     allowed = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
     assert allowed.exit_code == 0 and "allowed" in allowed.stdout, allowed.output
-    run.write_text('learning-rate = 1e4\nmax-grad-norm = 1e-9\nnum-round = 1\ncodec = "dense"\n')
+    run.write_text('train.learning-rate = 1e4\nmax-grad-norm = 1e-9\nnum-round = 1\ncodec = "dense"\n')
     refused = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
     assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 4, refused.output
-    for word in ("'learning-rate'", "'max-grad-norm'", "num-round", "'codec'", "update.min-compression"):
+    for word in ("'train.learning-rate'", "'train.max-grad-norm'", "num-round", "'codec'", "update.min-compression"):
         assert word in refused.stderr
     assert fedkd("silo", "check", str(tmp_path / "none.toml"), str(run), "--app", str(REPOSITORY)).exit_code == 2
 
@@ -224,7 +224,7 @@ def test_silo_preview_prints_each_field_that_would_leave_and_leaves_nothing_behi
     monkeypatch.chdir(tmp_path)
     rows = [f"secret text {number},{'no' if number % 3 else 'yes'}" for number in range(400)]
     (tmp_path / "north.csv").write_text("\n".join(["text,label", *rows, ""]))
-    run = f'teacher="{tiny_bert}" student-layers=2 labels="yes,no" budget="1kB" num-rounds=2'
+    run = f'teacher="{tiny_bert}" model.student-layers=2 labels="yes,no" budget="1kB" num-rounds=2'
     before = sorted(tmp_path.rglob("*"))
     result = fedkd(
         "silo", "preview", run, "--app", str(REPOSITORY), "--node-config", 'name="north" data-path="north.csv"'
@@ -237,7 +237,7 @@ def test_silo_preview_prints_each_field_that_would_leave_and_leaves_nothing_behi
         assert told in result.stdout
     assert "secret" not in result.stdout and str(tmp_path) not in result.stdout
     refused = fedkd(
-        "silo", "preview", run + " local-steps=1", "--app", str(REPOSITORY),
+        "silo", "preview", run + " train.local-steps=1", "--app", str(REPOSITORY),
         "--node-config", 'name="north" data-path="north.csv"',
     )  # fmt: skip
     assert refused.exit_code == 2 and "training.min-examples" in refused.output

@@ -42,7 +42,7 @@ def test_a_run_that_can_start_passes_in_silence_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"nodes": 1}, ConfigError, "min-train-nodes is 2 but --nodes is 1"),
+        ({"nodes": 1}, ConfigError, "federation.min-train-nodes is 2 but --nodes is 1"),
         ({"cpus": 100_000}, ConfigError, "--cpus-per-node is 100000 but this process may use"),
         ({"gpus": 100_000}, ConfigError, "--gpus-per-node is 100000 but this machine has"),
         ({"device": "cuda"}, ConfigError, "given no GPU: add --gpus-per-node"),
@@ -51,11 +51,11 @@ def test_a_run_that_can_start_passes_in_silence_and_leaves_nothing(
         ({"text_column": "body"}, DataError, "expected one column 'body'"),
         ({"labels": "x,y"}, DataError, "label"),
         ({"nodes": 300}, DataError, "run fewer nodes"),
-        ({"server_test_data": "csv:/none.csv"}, DataError, "server-test-data /none.csv: no such file"),
-        ({"server_test_data": "csv:/none.csv", "text_column": "body"}, DataError, "server-test-data"),
+        ({"server_test_data": "csv:/none.csv"}, DataError, "data.server-test-data /none.csv: no such file"),
+        ({"server_test_data": "csv:/none.csv", "text_column": "body"}, DataError, "data.server-test-data"),
         ({"teacher": "/none"}, ModelError, "there is no folder /none"),
         ({"teachers": "tiny,/none"}, ModelError, "there is no folder /none"),
-        ({"student_layers": 9}, ConfigError, "'student-layers' is 9"),
+        ({"student_layers": 9}, ConfigError, "'model.student-layers' is 9"),
     ],
 )
 def test_what_would_fail_later_fails_here(

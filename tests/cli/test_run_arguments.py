@@ -47,8 +47,8 @@ def test_bad_overrides(text: str, words: str) -> None:
 def test_later_overrides_win(tmp_path: Path) -> None:
     first = gather(REPOSITORY, ["seed=3", "seed=4 num-rounds=2"])
     assert (first.config.seed, first.config.num_rounds) == (4, 2)
-    assert first.folder == tmp_path / "runs" / first.config.run_name
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-[0-9a-f]{6}", first.config.run_name)
+    assert first.folder == tmp_path / "runs" / first.config.run.name
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-[0-9a-f]{6}", first.config.run.name)
 
 
 def test_what_a_method_fixes_is_refused_also_where_it_is_the_default_of_others() -> None:
@@ -75,18 +75,18 @@ def test_runs_of_the_same_second_have_names_of_their_own() -> None:
 
 
 def test_for_a_check_wrong_keys_are_told_and_left_as_the_app_has_them(tmp_path: Path) -> None:
-    config, mistakes = gather_for_check(REPOSITORY, ['num-rounds=0 sead=1 dataset="csv:a.csv"', "batch-size=3"])
+    config, mistakes = gather_for_check(REPOSITORY, ['num-rounds=0 sead=1 dataset="csv:a.csv"', "train.batch-size=3"])
     assert config is not None
-    assert (config.dataset, config.batch_size) == (f"csv:{tmp_path}/a.csv", 3)
+    assert (config.data.dataset, config.train.batch_size) == (f"csv:{tmp_path}/a.csv", 3)
     assert config.num_rounds == gather(REPOSITORY, []).config.num_rounds
     assert len(mistakes) == 2
     assert gather_for_check(REPOSITORY, ["seed=3"])[1] == []
 
 
 def test_for_a_check_keys_that_do_not_fit_together_leave_no_config() -> None:
-    config, mistakes = gather_for_check(REPOSITORY, ["shared-layers=1"])
+    config, mistakes = gather_for_check(REPOSITORY, ["model.shared-layers=1"])
     assert config is None
-    assert len(mistakes) == 1 and "shared-layers is 1" in mistakes[0]
+    assert len(mistakes) == 1 and "model.shared-layers is 1" in mistakes[0]
 
 
 def test_relative_paths_are_the_users(tmp_path: Path) -> None:
@@ -94,27 +94,27 @@ def test_relative_paths_are_the_users(tmp_path: Path) -> None:
     config = gather(
         REPOSITORY,
         [
-            'dataset="csv:data/a.csv" server-test-data="json:t.json" state-dir="s" teacher="bert"',
+            'dataset="csv:data/a.csv" data.server-test-data="json:t.json" run.state-dir="s" teacher="bert"',
             'student="org/name" architecture="separate"',
         ],
     ).config
-    assert config.dataset == f"csv:{tmp_path}/data/a.csv"
-    assert config.server_test_data == f"json:{tmp_path}/t.json"
-    assert (config.runs_dir, config.state_dir) == (f"{tmp_path}/runs", f"{tmp_path}/s")
-    assert (config.teacher, config.student) == (f"{tmp_path}/bert", "org/name")
+    assert config.data.dataset == f"csv:{tmp_path}/data/a.csv"
+    assert config.data.server_test_data == f"json:{tmp_path}/t.json"
+    assert (config.run.runs_dir, config.run.state_dir) == (f"{tmp_path}/runs", f"{tmp_path}/s")
+    assert (config.model.teacher, config.model.student) == (f"{tmp_path}/bert", "org/name")
     assert gather(REPOSITORY, ['dataset="csv:/data/a.csv"']).config.dataset == "csv:/data/a.csv"
 
 
 def past_run(folder: Path, finished: bool = False, done: int = 1, **changes: object) -> Path:
     """A run of three rounds, `done` of them finished, shared out among four nodes."""
-    config = gather(REPOSITORY, ["num-rounds=3 seed=7", f'run-name="{folder.name}"']).config.as_run_config() | changes
+    config = gather(REPOSITORY, ["num-rounds=3 seed=7", f'run.name="{folder.name}"']).config.as_run_config() | changes
     lineage = 16 * "0"
     state = {"format": FORMAT, "lineage": lineage, "round": done, "partitions": 4, "taken": {"partition-0": 1}}
     (folder / "checkpoints" / "00000001").mkdir(parents=True)
     (folder / "checkpoints" / "00000001" / "state.json").write_text(json.dumps(state))
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "history.json").write_text(json.dumps({"finished": finished, "rounds": [{}] * done}))
-    (Path(str(config["state-dir"])) / lineage / "partition-0").mkdir(parents=True, exist_ok=True)
+    (Path(str(config["run.state-dir"])) / lineage / "partition-0").mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -122,8 +122,8 @@ def test_of_several_teachers_and_saved_data_sets_the_folders_are_the_users(tmp_p
     for folder in ("large", "reviews"):
         (tmp_path / folder).mkdir()
     config = gather(REPOSITORY, ['teachers="minilm-l6, large,org/name" dataset="hf:reviews"']).config
-    assert config.teacher_names == ("minilm-l6", str(tmp_path / "large"), "org/name")
-    assert config.dataset == f"hf:{tmp_path / 'reviews'}"
+    assert config.model.teacher_names == ("minilm-l6", str(tmp_path / "large"), "org/name")
+    assert config.data.dataset == f"hf:{tmp_path / 'reviews'}"
     assert gather(REPOSITORY, ['dataset="hf:org/name:en"']).config.dataset == "hf:org/name:en"
     assert gather(REPOSITORY, []).config.teachers == ""
 
@@ -133,23 +133,23 @@ def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -
     for overrides, resume in ((["num-rounds=8"], Path("runs/old")), (['num-rounds=8 resume="runs/old"'], None)):
         arguments = gather(REPOSITORY, overrides, resume)
         assert (arguments.config.seed, arguments.config.num_rounds, arguments.nodes) == (7, 8, 4)
-        assert arguments.config.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
+        assert arguments.config.run.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
 
 
 def test_what_changes_nothing_may_be_said_again(tmp_path: Path) -> None:
     past_run(tmp_path / "runs" / "old")
-    said = ['run-name="old" runs-dir="runs" num-rounds=3']
+    said = ['run.name="old" run.runs-dir="runs" num-rounds=3']
     assert gather(REPOSITORY, said, Path("runs/old"), 4) == gather(REPOSITORY, [], Path("runs/old"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "nodes", "words"),
     [
-        ("learning-rate=0.1", None, "learning-rate was 0.0005, is 0.1"),
-        ('run-name="new"', None, "run-name changes nothing where a run is resumed"),
+        ("train.learning-rate=0.1", None, "train.learning-rate was 0.0005, is 0.1"),
+        ('run.name="new"', None, "run.name changes nothing where a run is resumed"),
         ('resume="runs/another"', None, "but run-config key 'resume' is 'runs/another'"),
-        ('runs-dir="elsewhere"', None, "runs-dir changes nothing where a run is resumed"),
-        ('state-dir="elsewhere"', None, "elsewhere has nothing of"),
+        ('run.runs-dir="elsewhere"', None, "run.runs-dir changes nothing where a run is resumed"),
+        ('run.state-dir="elsewhere"', None, "elsewhere has nothing of"),
         ("num-rounds=1", None, "'num-rounds' is 1 but"),
         ("", 5, "--nodes is 5 but"),
     ],
@@ -208,8 +208,8 @@ def test_a_taken_run_name_comes_with_a_way_to_go_on_where_there_is_one(tmp_path:
     (tmp_path / "runs" / "mine").mkdir()
     command = f"fedkd run {REPOSITORY} --resume {tmp_path}/runs/stopped"
     for name, hint in (("stopped", f", or continue that run with: {command}"), ("over", ""), ("mine", "")):
-        with pytest.raises(ConfigError, match=rf"^run-name '{name}' is taken: choose another{re.escape(hint)}$"):
-            gather(REPOSITORY, [f'run-name="{name}"'])
+        with pytest.raises(ConfigError, match=rf"^run.name '{name}' is taken: choose another{re.escape(hint)}$"):
+            gather(REPOSITORY, [f'run.name="{name}"'])
 
 
 def test_commands_to_resume_can_be_pasted() -> None:

@@ -43,9 +43,9 @@ def test_a_list_that_is_none_is_one_line_that_names_the_key(key: str, text: str,
 
 
 def test_a_run_knows_labels_with_commas(defaults: dict[str, Any]) -> None:
-    config = RunConfig.parse(defaults | {"labels": '"yes, sure",no'})
-    assert config.label_names == ("yes, sure", "no")
-    assert RunConfig.parse(config.as_run_config()).label_names == config.label_names
+    config = RunConfig.parse(defaults | {"data.labels": '"yes, sure",no'})
+    assert config.data.label_names == ("yes, sure", "no")
+    assert RunConfig.parse(config.as_run_config()).label_names == config.data.label_names
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_run_knows_labels_with_commas(defaults: dict[str, Any]) -> None:
         ({"encoding": "base64"}, "encoding 'base64' is unknown"),
         ({"separator": ";;"}, "'separator' is ';;' but should be auto, tab, or one character"),
         ({"separator": '"'}, "'separator'"),
-        ({"task": "multi-label", "skip-unlabelled": True}, "skip-unlabelled is for texts with one label"),
+        ({"task": "multi-label", "data.skip-unlabelled": True}, "data.skip-unlabelled is for texts with one label"),
     ],
 )
 def test_keys_of_readers_are_checked(changes: dict[str, Any], message: str, defaults: dict[str, Any]) -> None:

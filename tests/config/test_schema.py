@@ -1,25 +1,42 @@
-import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedkd_flwr.config.owner import DATA_KEYS
-from fedkd_flwr.config.schema import METHODS, RunConfig
+from fedkd_flwr.config.documentation import as_markdown, as_toml
+from fedkd_flwr.config.methods import METHODS
+from fedkd_flwr.config.node_config import DATA_KEYS, config_at_node
+from fedkd_flwr.config.schema import RunConfig, documentation, flat
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.tasks.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_pyproject_declares_every_key_with_a_comment(defaults: dict[str, Any]) -> None:
-    fields = {field.alias for field in RunConfig.model_fields.values()} | {
-        name.replace("_", "-") for name in RunConfig.model_fields
-    }
-    assert set(defaults) == {name for name in fields if name}
-    text = (ROOT / "pyproject.toml").read_text().partition("[tool.flwr.app.config]")[2].partition("\n[tool")[0]
-    for key in defaults:
-        assert re.search(rf"^{key} = \S.*\s# \S", text, re.MULTILINE), f"{key} has no comment"
+def test_pyproject_and_the_docs_have_the_keys_of_the_code(defaults: dict[str, Any]) -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert as_toml("tool.flwr.app.config") in text, "run `make config`"
+    assert flat(tomllib.loads(text)["tool"]["flwr"]["app"]["config"]) == defaults
+    assert (ROOT / "docs" / "configuration.md").read_text() == as_markdown(), "run `make config`"
+    assert flat(tomllib.loads(as_toml())) == defaults
+    assert all(documentation().values())
+
+
+@given(st.data())
+def test_a_key_may_be_written_in_every_spelling(data: st.DataObject) -> None:
+    """Flat or nested, as in run-config or in Python."""
+    raw: dict[str, Any] = {}
+    for key, value in RunConfig.defaults().items():
+        group, _, name = key.rpartition(".")
+        name = data.draw(st.sampled_from([name, name.replace("-", "_")]))
+        if group and data.draw(st.booleans()):
+            raw.setdefault(group, {})[name] = value
+        else:
+            raw[f"{group}.{name}" if group else name] = value
+    assert RunConfig.parse(raw) == RunConfig()
 
 
 def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]) -> None:
@@ -35,65 +52,70 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ({"num-rounds": 0}, ["'num-rounds'", "0", "greater than or equal to 1"]),
         ({"num-rounds": "three"}, ["'num-rounds'", "'three'", "integer"]),
         ({"num-rounds": True}, ["'num-rounds'", "True", "integer"]),
-        ({"learning-rate": -1.0}, ["'learning-rate'", "greater than 0"]),
-        ({"learning-rate": float("nan")}, ["'learning-rate'", "finite"]),
+        ({"train.learning-rate": -1.0}, ["'train.learning-rate'", "greater than 0"]),
+        ({"train.learning-rate": float("nan")}, ["'train.learning-rate'", "finite"]),
         ({"method": "fedavg2"}, ["'method'", "'fedkd'"]),
-        ({"dataset": "tweet"}, ["'dataset'", "tweets", "csv"]),
-        ({"run-name": "a/b"}, ["'run-name'", "a/b"]),
-        ({"codec": "energy", "energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
-        ({"budget": "0x"}, ["'budget'", "128x"]),
-        ({"budget": "tiny"}, ["'budget'", "128x", "100kB", "5MB/run"]),
-        ({"bits": 7}, ["'bits'", "7", "6", "8"]),
-        ({"fraction-train": 1.5}, ["'fraction-train'", "less than or equal to 1"]),
-        ({"task": "regression", "logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
-        ({"batch-norm": "local"}, ["batch-norm", "models of images", "'text-classification'"]),
+        ({"data.dataset": "tweet"}, ["'data.dataset'", "tweets", "csv"]),
+        ({"run.name": "a/b"}, ["'run.name'", "a/b"]),
+        ({"codec.kind": "energy", "codec.energy-start": 0.99}, ["energy-end", "at least", "0.99"]),
+        ({"codec.budget": "0x"}, ["'budget'", "128x"]),
+        ({"codec.budget": "tiny"}, ["'budget'", "128x", "100kB", "5MB/run"]),
+        ({"codec.bits": 7}, ["'codec.bits'", "7", "6", "8"]),
+        ({"federation.fraction-train": 1.5}, ["'federation.fraction-train'", "less than or equal to 1"]),
+        ({"task": "regression", "train.logit-adjustment": "always"}, ["'regression'", "logit-adjustment"]),
+        ({"model.batch-norm": "local"}, ["batch-norm", "models of images", "'text-classification'"]),
         (
             {
                 "task": "image-classification",
-                "dataset": "imagefolder:x",
-                "partition": "iid",
-                "batch-norm": "local",
-                "server-test-data": "imagefolder:y",
+                "data.dataset": "imagefolder:x",
+                "data.partition": "iid",
+                "model.batch-norm": "local",
+                "data.server-test-data": "imagefolder:y",
             },
             ["batch-norm 'local'", "without statistics", "empty server-test-data"],
         ),
         (
             {
                 "task": "image-classification",
-                "dataset": "imagefolder:x",
-                "partition": "iid",
-                "batch-norm": "local",
-                "batch-size": 1,
+                "data.dataset": "imagefolder:x",
+                "data.partition": "iid",
+                "model.batch-norm": "local",
+                "train.batch-size": 1,
             },
             ["batch-norm 'local'", "batch-size to 2 or more"],
         ),
-        ({"text-pair-column": "text"}, ["text-pair-column and text-column are both 'text'", "second text"]),
+        ({"data.text-pair-column": "text"}, ["text-pair-column and text-column are both 'text'", "second text"]),
         (
-            {"text-pair-column": "b", "task": "token-classification", "dataset": "iob:x"},
+            {"data.text-pair-column": "b", "task": "token-classification", "data.dataset": "iob:x"},
             ["'token-classification'", "no pairs", "empty text-pair-column"],
         ),
         (
-            {"text-pair-column": "b", "task": "image-classification", "dataset": "imagefolder:x", "partition": "iid"},
+            {
+                "data.text-pair-column": "b",
+                "task": "image-classification",
+                "data.dataset": "imagefolder:x",
+                "data.partition": "iid",
+            },
             ["'image-classification'", "no pairs", "empty text-pair-column"],
         ),
         (
-            {"text-pair-column": "b", "task": "news-recommendation", "dataset": "mind:x"},
+            {"data.text-pair-column": "b", "task": "news-recommendation", "data.dataset": "mind:x"},
             ["'news-recommendation'", "no pairs", "empty text-pair-column"],
         ),
-        ({"class-weights": "0,1"}, ["'class-weights'", "a positive number for each of the labels"]),
-        ({"class-weights": "1,5"}, ["class-weights has 2 numbers and labels 0 names"]),
-        ({"class-weights": "1,5,2", "labels": "a,b"}, ["3 numbers and labels 2 names", "in the order"]),
+        ({"train.class-weights": "0,1"}, ["'train.class-weights'", "a positive number for each of the labels"]),
+        ({"train.class-weights": "1,5"}, ["class-weights has 2 numbers and labels 0 names"]),
+        ({"train.class-weights": "1,5,2", "data.labels": "a,b"}, ["3 numbers and labels 2 names", "in the order"]),
         (
-            {"class-weights": "balanced", "task": "regression"},
+            {"train.class-weights": "balanced", "task": "regression"},
             ["'regression'", "no classes", "class-weights to 'none'"],
         ),
         (
-            {"class-weights": "balanced", "task": "news-recommendation", "dataset": "mind:x"},
+            {"train.class-weights": "balanced", "task": "news-recommendation", "data.dataset": "mind:x"},
             ["'news-recommendation'", "no classes", "class-weights to 'none'"],
         ),
-        ({"architecture": "nested", "hidden-weight": 0.5}, ["hidden-weight", "nested"]),
-        ({"architecture": "nested", "pooling": "model"}, ["nested", "pooling"]),
-        ({"seed": -1, "threads": -1}, ["'seed'", "'threads'"]),
+        ({"model.architecture": "nested", "distillation.hidden": 0.5}, ["hidden-weight", "nested"]),
+        ({"model.architecture": "nested", "model.pooling": "model"}, ["nested", "pooling"]),
+        ({"seed": -1, "run.threads": -1}, ["'seed'", "'run.threads'"]),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_key_value_and_what_is_allowed(
@@ -113,7 +135,12 @@ def test_all_mistakes_are_named_at_once(defaults: dict[str, Any]) -> None:
     assert set(RunConfig.mistakes(wrong)) == {"num-rounds", "seed", "round"}
     with pytest.raises(ConfigError, match=r"'num-rounds'.*; .*'seed'.*; .*'round' is unknown"):
         RunConfig.parse(wrong)
-    unfit = defaults | {"codec": "energy", "energy-start": 0.9, "energy-end": 0.5, "shared-layers": 1}
+    unfit = defaults | {
+        "codec.kind": "energy",
+        "codec.energy-start": 0.9,
+        "codec.energy-end": 0.5,
+        "model.shared-layers": 1,
+    }
     assert set(RunConfig.mistakes(unfit)) == {""}
     with pytest.raises(ConfigError, match=r"energy-end must be at least .*; shared-layers is 1"):
         RunConfig.parse(unfit)
@@ -133,7 +160,12 @@ def test_what_a_method_fixes_is_never_overwritten_silently(defaults: dict[str, A
     fixed = RunConfig.parse(defaults | {"method": method})
     assert fixes.items() <= fixed.as_run_config().items()
     assert RunConfig.parse(fixed.as_run_config()) == fixed
-    other = {"architecture": "nested", "loss": "stable", "codec": "rotated", "error-feedback": "up"}
+    other = {
+        "model.architecture": "nested",
+        "distillation.loss": "stable",
+        "codec.kind": "rotated",
+        "codec.error-feedback": "up",
+    }
     for key, value in fixes.items():
         if isinstance(value, str):
             different = "always" if value == "never" else other[key]
@@ -148,15 +180,15 @@ def test_what_a_method_fixes_is_never_overwritten_silently(defaults: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"codec": "dense", "budget": "5kB"}, ["budget is '5kB'", "codec 'dense'", "'budget'"]),
-        ({"energy-end": 1.0}, ["energy-end is 1.0", "codec 'auto'", "'energy'"]),
-        ({"dirichlet-alpha": 0.1}, ["dirichlet-alpha is 0.1", "partition 'natural'", "'dirichlet'"]),
-        ({"local-epochs": 2}, ["local-epochs is 2", "local-steps 8", "0"]),
+        ({"codec.kind": "dense", "codec.budget": "5kB"}, ["budget is '5kB'", "codec 'dense'", "'budget'"]),
+        ({"codec.energy-end": 1.0}, ["energy-end is 1.0", "codec 'auto'", "'energy'"]),
+        ({"data.dirichlet-alpha": 0.1}, ["dirichlet-alpha is 0.1", "partition 'natural'", "'dirichlet'"]),
+        ({"train.local-epochs": 2}, ["local-epochs is 2", "local-steps 8", "0"]),
         (
-            {"architecture": "separate", "teacher-own-share": 1.0},
+            {"model.architecture": "separate", "model.teacher-own-share": 1.0},
             ["teacher-own-share is 1.0", "'separate'", "'nested'"],
         ),
-        ({"max-history": 5}, ["max-history is 5", "task 'text-classification'", "'news-recommendation'"]),
+        ({"model.max-history": 5}, ["max-history is 5", "task 'text-classification'", "'news-recommendation'"]),
     ],
 )
 def test_a_key_that_would_change_nothing_is_refused(
@@ -170,25 +202,27 @@ def test_a_key_that_would_change_nothing_is_refused(
 
 def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[str, Any]) -> None:
     config = RunConfig.parse(defaults)
-    own = config.for_node({"partition-id": 1, "num-partitions": 2, "state-dir": "/state", "threads": 3})
+    own = config_at_node(config, {"partition-id": 1, "num-partitions": 2, "run.state-dir": "/state", "run.threads": 3})
     assert (own.state_dir, own.threads) == ("/state", 3)
-    assert config.for_node({"data-path": "a.csv", "name": "north"}) == config, "the default state-dir is the node's"
+    assert config_at_node(config, {"data-path": "a.csv", "name": "north"}) == config, (
+        "the default state-dir is the node's"
+    )
     every: dict[str, Any] = dict.fromkeys(DATA_KEYS, "1,5")
-    every |= {"skip-unlabelled": True, "separator": ";", "encoding": "cp1252"}
+    every |= {"data.skip-unlabelled": True, "data.separator": ";", "data.encoding": "cp1252"}
     for task in METRICS:
-        read = RunConfig.parse(defaults | {"task": task, "dataset": "tweets"}).for_node({"data-path": "a", **every})
+        read = config_at_node(RunConfig.parse(defaults | {"task": task}), {"data-path": "a", **every})
         assert read.encoding == "cp1252" and not read.text_pair_column, "keys that a task does not read are no mistake"
     with pytest.raises(ConfigError, match=r"node-config key 'seed' is unknown: a node may set .*data-path"):
-        config.for_node({"seed": 5})
+        config_at_node(config, {"seed": 5})
     with pytest.raises(ConfigError, match="'threads' is 'many'"):
-        config.for_node({"threads": "many"})
+        config_at_node(config, {"run.threads": "many"})
 
 
 def test_differences_name_what_changes_the_result(defaults: dict[str, Any]) -> None:
     config = RunConfig.parse(defaults)
-    free = RunConfig.parse(defaults | {"num-rounds": 9, "resume": "x", "device": "cpu", "threads": 2})
+    free = RunConfig.parse(defaults | {"num-rounds": 9, "run.resume": "x", "run.device": "cpu", "run.threads": 2})
     assert config.differences(free) == []
-    assert config.differences(RunConfig.parse(defaults | {"batch-size": 8})) == [
+    assert config.differences(RunConfig.parse(defaults | {"train.batch-size": 8})) == [
         f"batch-size was {config.batch_size}, is 8"
     ]
 
@@ -197,6 +231,6 @@ def test_differences_name_what_changes_the_result(defaults: dict[str, Any]) -> N
 def test_labels_are_bounded(defaults: dict[str, Any], labels: str) -> None:
     """They travel, and stand in logs."""
     with pytest.raises(ConfigError, match=r"at most 1000 names of at most 100 printable characters") as caught:
-        RunConfig.parse(defaults | {"labels": labels})
+        RunConfig.parse(defaults | {"data.labels": labels})
     assert len(str(caught.value)) < 300
-    RunConfig.parse(defaults | {"labels": ",".join(map(str, range(1000)))})
+    RunConfig.parse(defaults | {"data.labels": ",".join(map(str, range(1000)))})

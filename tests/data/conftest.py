@@ -6,8 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
+from support.config import keys
 
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.schema import RunConfig
 
 Rows = list[dict[str, Any]]
 
@@ -17,7 +19,7 @@ def configure(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
     """The default run with some keys changed: configure(test_fraction=0.5)."""
 
     def build(**changes: Value) -> RunConfig:
-        return RunConfig.parse(defaults | {key.replace("_", "-"): value for key, value in changes.items()})
+        return RunConfig.parse(defaults | keys(**changes))
 
     return build
 

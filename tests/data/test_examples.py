@@ -40,10 +40,13 @@ def test_with_labels_keeps_rows_of_a_selection_in_order() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"body": "a", "label": 1}], "expected one column 'text' but found 0: .*'text-column' to one of body, label"),
+        (
+            [{"body": "a", "label": 1}],
+            "expected one column 'text' but found 0: .*'data.text-column' to one of body, label",
+        ),
         (
             [{"text": "a", "class": 1}],
-            "expected one column 'label' but found 0: .*'label-column' to one of text, class",
+            "expected one column 'label' but found 0: .*'data.label-column' to one of text, class",
         ),
         ([{"text": "a", "label": 1}, {"text": "", "label": 1}], "row 2 has no 'text'"),
         ([{"text": "a", "label": 1}, {"text": " \t", "label": 1}], "row 2 has no 'text'"),
@@ -89,7 +92,9 @@ def test_a_row_without_a_label_is_named_or_left_out_where_the_run_says_so(
     path = write(name, [{"text": f"t{i}", "label": label} for i, label in enumerate(labels)])
     gap = next(i for i, label in enumerate(labels) if label in (None, " ") or label != label)
     line = rf" \(line {gap + 1}\)" if name == "a.jsonl" else ""
-    with pytest.raises(DataError, match=rf"{path}: row {gap + 1}{line} has no 'label': .*'skip-unlabelled' to true"):
+    with pytest.raises(
+        DataError, match=rf"{path}: row {gap + 1}{line} has no 'label': .*'data.skip-unlabelled' to true"
+    ):
         load_examples(path, configure())
     kept = load_examples(path, configure(skip_unlabelled=True))["text"][:]
     assert kept == [f"t{i}" for i in range(3) if i != gap]

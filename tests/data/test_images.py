@@ -190,7 +190,7 @@ def test_what_systems_leave_in_folders_is_no_image_and_no_class(
         (plain / name).write_bytes(image)
     after = node(configured(plain))
     assert (after.labels, files(after.train), files(after.test)) == (
-        before.labels,
+        before.data.labels,
         files(before.train),
         files(before.test),
     )

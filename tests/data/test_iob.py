@@ -195,7 +195,7 @@ def test_a_node_without_sentences_is_told(
     [
         ({"dataset": "iob:/a"}, "dataset is 'iob:/a' but task is 'text-classification'"),
         ({"dataset": "csv:/a", "task": "token-classification"}, "dataset is 'csv:/a' .* set it to iob:PATH"),
-        ({"server_test_data": "csv:/a", "task": "token-classification"}, "server-test-data is 'csv:/a'"),
+        ({"server_test_data": "csv:/a", "task": "token-classification"}, "data.server-test-data is 'csv:/a'"),
         ({"dataset": "iob:/a", "task": "token-classification", "partition": "iid"}, "set partition to 'natural'"),
     ],
 )

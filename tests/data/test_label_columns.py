@@ -137,7 +137,7 @@ def test_labels_that_the_data_decide_on_are_few(
         assert len(load_node_data(configure(**config), place).labels) == labels
         return
     with pytest.raises(
-        DataError, match=rf"{labels} different labels in {count} rows: is .*'label-column' right"
+        DataError, match=rf"{labels} different labels in {count} rows: is .*'data.label-column' right"
     ) as caught:
         load_node_data(configure(**config), place)
     assert "l3" not in str(caught.value)

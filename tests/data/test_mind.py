@@ -42,7 +42,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configure_news(configure: Configure, folder: Path, **changes: Any) -> RunConfig:
-    return configure(**{"task": "news-recommendation", "dataset": f"mind:{folder}"} | changes)
+    return configure(**{"task": "news-recommendation", "data.dataset": f"mind:{folder}"} | changes)
 
 
 def readable(impressions: pa.Table, titles: list[str]) -> list[tuple[list[str], list[tuple[str, int]]]]:

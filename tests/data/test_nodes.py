@@ -117,7 +117,7 @@ def test_what_the_owner_of_data_should_know_is_a_sentence_each() -> None:
         "12 of 127 rows repeat an earlier one and are left out",
         "3 of 127 rows repeat an earlier one under another label and are left out: see which is right",
         "4 rows have no label and are left out",
-        "112 of 112 texts are longer than max-length (64 tokens; the longest has 900) and are cut",
+        "112 of 112 texts are longer than model.max-length (64 tokens; the longest has 900) and are cut",
     ]
     assert in_words(DataReport(rows=9, longest=7), 64) == []
 

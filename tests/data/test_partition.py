@@ -58,7 +58,9 @@ def test_more_nodes_than_owners_are_refused(configure: Configure) -> None:
 
 
 def test_a_dirichlet_share_that_cannot_be_drawn_is_refused(configure: Configure) -> None:
-    with pytest.raises(DataError, match=r"dirichlet-alpha 0.01 leaves one of 8 nodes fewer than 2 of its 20 examples"):
+    with pytest.raises(
+        DataError, match=r"data.dirichlet-alpha 0.01 leaves one of 8 nodes fewer than 2 of its 20 examples"
+    ):
         share(dataset(["a"] * 20), configure(partition="dirichlet", dirichlet_alpha=0.01), 0, 8, "data")
 
 

@@ -130,7 +130,7 @@ def test_a_data_set_is_read_as_the_same_sentences_in_a_file(
         (
             {"words": [["a"]], "tags": [["O"]]},
             {},
-            "expected a column 'tokens': set .* 'text-column' to one of words, tags",
+            "expected a column 'tokens': set .* 'data.text-column' to one of words, tags",
         ),
     ],
 )

@@ -14,7 +14,8 @@ from support.killed import killed_at
 
 from fedkd_flwr.client.client import Node
 from fedkd_flwr.client.dataset import prepare
-from fedkd_flwr.config.schema import RunConfig, Value
+from fedkd_flwr.config.groups import Value
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, data_fingerprint, load_node_data
 from fedkd_flwr.messages import JoinRequest
 from fedkd_flwr.tasks.registry import build_task
@@ -61,7 +62,7 @@ def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
 
 def tiny(run_config: Callable[..., dict[str, Any]], **changes: Any) -> RunConfig:
     """With labels, as a node with data of its own needs them."""
-    return RunConfig.parse(run_config(**{"labels": "ham,spam", **changes}))
+    return RunConfig.parse(run_config(**{"data.labels": "ham,spam", **changes}))
 
 
 def test_what_is_saved_is_loaded_for_the_same_data_only(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Federation:
         return str(self.server.wait("fed", run_id, 1200)["status"])
 
     def folder(self, settings: dict[str, Any]) -> Path:
-        return Path(settings["runs-dir"]) / settings["run-name"]
+        return Path(settings["run.runs-dir"]) / settings["run.name"]
 
     def logs(self) -> str:
         return "\n".join(machine.logs() for machine in (self.server, *self.silos.values()))

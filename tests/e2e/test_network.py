@@ -149,14 +149,16 @@ def test_what_travels_is_what_the_codec_counts(
         node = Machine(tmp_path / name, deployment.launch, network.run_in(name))
         node.start(
             "supernode", "flower-supernode", "--insecure", "--superlink", deployment.address,
-            "--node-config", f'partition-id={index} num-partitions=2 threads=1 state-dir="{tmp_path / name}"',
+            "--node-config", f'partition-id={index} num-partitions=2 threads=1 run.state-dir="{tmp_path / name}"',
         )  # fmt: skip
     config = tmp_path / "run.toml"
     config.write_text(
         as_toml(
             {
-                "dataset": f"csv:{tweets_csv}", "partition": "iid", "num-rounds": 3, "budget": "2x", "batch-size": 8,
-                "local-steps": 2, "max-test-examples": 8, "runs-dir": str(tmp_path / "runs"), "run-name": "run",
+                "data.dataset": f"csv:{tweets_csv}", "data.partition": "iid", "num-rounds": 3, "codec.budget": "2x",
+                "train.batch-size": 8,
+                "train.local-steps": 2, "data.max-test-examples": 8, "run.runs-dir": str(tmp_path / "runs"),
+                "run.name": "run",
             }
         )
     )  # fmt: skip

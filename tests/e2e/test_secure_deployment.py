@@ -68,7 +68,7 @@ def test_a_killed_supernode_comes_back_with_its_teacher(
     lineage = json.loads((folder / "history.json").read_text())["lineage"]
     (moments,) = (south.home / "state" / lineage / "south").glob("0*/moments.safetensors")
     steps = {float(tensor) for name, tensor in load_file(moments).items() if name.endswith("/step")}
-    assert steps == {3.0 * settings["local-steps"]}
+    assert steps == {3.0 * settings["train.local-steps"]}
 
 
 def test_a_key_that_is_not_registered_is_turned_away(federation: Federation, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_each_node_has_and_exports_its_own_and_the_folders_are_stock(images: Con
     assert ["without statistics" in card for card in cards] == [True, False]
     assert ["## Scores" in card for card in cards] == [False, True]  # a folder says no score but its own
     server = AutoModelForImageClassification.from_pretrained(folder / "student").state_dict()
-    initial = AutoModelForImageClassification.from_pretrained(grid.run_config["student"]).state_dict()
+    initial = AutoModelForImageClassification.from_pretrained(grid.run_config["model.student"]).state_dict()
     for name, tensor in norms_of(server, "running_mean").items():
         assert torch.equal(tensor, initial[name])
     assert all(torch.equal(server[name], tensor) for name, tensor in student(folder).items())

@@ -33,7 +33,7 @@ def test_counts_stand_in_log_and_history(run_config: Config, tmp_path: Path, cap
         "fedkd: north: 1 of 23 rows repeat an earlier one and are left out",
         "fedkd: north: 1 of 23 rows repeat an earlier one under another label and are left out: see which is right",
         "fedkd: north: 1 rows have no label and are left out",
-        "fedkd: north: 1 of 21 texts are longer than max-length (64 tokens; the longest has 122) and are cut",
+        "fedkd: north: 1 of 21 texts are longer than model.max-length (64 tokens; the longest has 122) and are cut",
         "labels differ (some only in case), so each node keeps a head of its own",
     ):
         assert sentence in caplog.text

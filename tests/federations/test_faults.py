@@ -56,7 +56,7 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
 ) -> None:
     remount(disk, "size=4m")
     places = nodes(2)
-    places[1]["state-dir"] = str(disk)
+    places[1]["run.state-dir"] = str(disk)
     grid = LoopbackGrid(run_config(num_rounds=3, min_train_nodes=1), places)
 
     def fault(message: Message, deliver: Callable[[], Message]) -> Message:
@@ -74,7 +74,7 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
     rounds = history(folder)["rounds"]
     assert [entry["trained"] for entry in rounds] == [2, 1, 2]
     reason = rounds[1]["failed"]["partition-1"]
-    assert "cannot write the node's state to" in reason and "state-dir" in reason and "\n" not in reason
+    assert "cannot write the node's state to" in reason and "run.state-dir" in reason and "\n" not in reason
     (held,) = disk.glob("*/partition-1/0*/student.safetensors")
     assert all(torch.equal(tensor, student(folder)[name]) for name, tensor in load_file(held).items())
 
@@ -146,6 +146,6 @@ def test_a_run_whose_last_evaluation_fails_ships_its_student(run_config: Config)
     grid.fault = fault
     with pytest.raises(RunError, match="0 of 2 nodes gave a good answer"):
         run_server(grid)
-    folder = Path(grid.run_config["runs-dir"], "run")
+    folder = Path(grid.run_config["run.runs-dir"], "run")
     shipped = load_file(folder / "student/model.safetensors")
     assert_same(student(folder), {name: shipped[name] for name in student(folder)})

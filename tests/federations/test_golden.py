@@ -35,7 +35,7 @@ DEFAULTS = {
 
 FEDERATIONS: dict[str, Changes] = {
     "fedkd": DEFAULTS,
-    "fedkd both ways, shared layers": DEFAULTS | {"shared_layers": 3, "teacher_kl_weight": 1.0, "fraction_train": 0.5},
+    "fedkd both ways, shared layers": DEFAULTS | {"shared_layers": 3, "teacher_kl": 1.0, "fraction_train": 0.5},
     "fedkd separate, two teachers": DEFAULTS
     | {"architecture": "separate", "teachers": "TINY,DISTILBERT", "max_length": 32},
     "fedkd-paper": {"method": "fedkd-paper"},
@@ -47,7 +47,7 @@ FEDERATIONS: dict[str, Changes] = {
     "own classification head": {"pooling": "model", "codec": "budget", "budget": "8x"},
     "tags, heads of their own": DEFAULTS | {"task": "token-classification"},
     "several labels": DEFAULTS | {"task": "multi-label"},
-    "numbers": {"task": "regression", "architecture": "separate", "hidden_weight": 1.0},
+    "numbers": {"task": "regression", "architecture": "separate", "hidden": 1.0},
     "images": DEFAULTS | {"task": "image-classification"},
     "news": DEFAULTS | {"task": "news-recommendation", "partition": "natural"},
 }

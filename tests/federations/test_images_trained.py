@@ -84,7 +84,7 @@ def test_exported_models_are_the_students_and_load_with_the_stock_classes(
     raw = images(**NESTED, server_test_data=f"imagefolder:{digits}", partition="dirichlet", dirichlet_alpha=1.0)
     folder = run_server(LoopbackGrid(raw, nodes(2)))
     found = history(folder)
-    assert found["shared-head"] and found["labels"] == [str(digit) for digit in range(10)]
+    assert found["model.shared-head"] and found["labels"] == [str(digit) for digit in range(10)]
     for entry in found["rounds"]:
         assert {"accuracy", "macro-f1", "loss"} == entry["server"].keys()
 
@@ -107,7 +107,7 @@ def test_exported_models_are_the_students_and_load_with_the_stock_classes(
     "changes",
     [
         NESTED | {"shared_layers": 4},
-        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
+        {"architecture": "separate", "hidden": 1.0, "attention": 1.0},
         {"method": "fedavg", "codec": "budget", "budget": "8x"},
         {"method": "local"},
     ],
@@ -125,7 +125,7 @@ def test_every_method_learns_from_images(images: Config, changes: dict[str, Any]
 
 
 def test_a_convolutional_student_learns_from_a_transformer(images: Config, convnext: str) -> None:
-    raw = images(architecture="separate", student=convnext, partition="iid", codec="budget", budget="4x")
+    raw = images(architecture="separate", student=convnext, partition="iid", codec_kind="budget", budget="4x")
     folder = run_server(LoopbackGrid(raw, nodes(2)))
     model = AutoModelForImageClassification.from_pretrained(folder / "student")
     assert type(model).__name__ == "ConvNextForImageClassification" and model.config.depths == [1, 1]
@@ -157,7 +157,7 @@ def test_nodes_with_folders_and_classes_of_their_own_keep_their_heads(images: Co
     ]
     folder = run_server(LoopbackGrid(images(dataset="tweets", partition="natural", **NESTED), places))
     found = history(folder)
-    assert not found["shared-head"] and not any("classifier" in name for name in student(folder))
+    assert not found["model.shared-head"] and not any("classifier" in name for name in student(folder))
     heads = [
         load_file(path)["student.classifier.weight"]
         for name in ("north", "south")
@@ -173,11 +173,11 @@ def test_the_second_message_reads_no_image(images: Config, tmp_path: Path) -> No
     run_server(LoopbackGrid(raw, nodes(2)))
     kept = sorted((tmp_path / "state" / "examples").glob("*.arrow"))
     before = [path.stat().st_mtime_ns for path in kept]
-    run_server(LoopbackGrid(raw | {"run-name": "again"}, nodes(2)))
+    run_server(LoopbackGrid(raw | {"run.name": "again"}, nodes(2)))
     assert [path.stat().st_mtime_ns for path in kept] == before and len(kept) == 2
     next((own / "3").iterdir()).write_bytes(b"no picture")
     with pytest.raises(RunError, match=r"own/3/\d+\.png: no image that can be read \(UnidentifiedImageError\)"):
-        run_server(LoopbackGrid(raw | {"run-name": "third"}, nodes(2)))
+        run_server(LoopbackGrid(raw | {"run.name": "third"}, nodes(2)))
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_the_second_message_reads_no_image(images: Config, tmp_path: Path) -> No
     [
         ({"dataset": "csv:x.csv"}, "set it to imagefolder:PATH, or the task"),
         ({"partition": "natural"}, "images have no column of owners: set partition to 'iid' or 'dirichlet'"),
-        ({"student_layers": 5}, "'student-layers' is 5 but .* has 4 layers: set it to 1 ... 4"),
-        (NESTED | {"shared_layers": 5}, "'shared-layers' is 5 but .* has 4 layers: set it to 0 ... 4"),
+        ({"student_layers": 5}, "'model.student-layers' is 5 but .* has 4 layers: set it to 1 ... 4"),
+        (NESTED | {"shared_layers": 5}, "'model.shared-layers' is 5 but .* has 4 layers: set it to 0 ... 4"),
     ],
 )
 def test_what_does_not_fit_is_one_line(images: Config, changes: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from fedkd_flwr.errors import RunError, StateError
 
 VICTIM = 101
 
-CHANGES = {"codec": "budget", "budget": "8x", "error-feedback": "both"}
+CHANGES = {"codec.kind": "budget", "codec.budget": "8x", "codec.error-feedback": "both"}
 
 NODE = {
     "reading its data": ("query", None, "fedkd_flwr.client.dataset.load_node_data", 1, 0),
@@ -63,7 +63,7 @@ entry."""
 def undisturbed(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    folders = {"runs-dir": str(folder / "runs"), "state-dir": str(folder / "state")}
+    folders = {"run.runs-dir": str(folder / "runs"), "run.state-dir": str(folder / "state")}
     return run_server(LoopbackGrid(tiny_run | CHANGES | folders, nodes(2)))
 
 
@@ -105,7 +105,7 @@ def round_held(state_dir: Path, node: str) -> int:
 
 def assert_ends_as(undisturbed: Path, run_config: Config) -> None:
     """Resume the run, or start it again under its name where no node had joined."""
-    stopped = Path(run_config()["runs-dir"], "run")
+    stopped = Path(run_config()["run.runs-dir"], "run")
     resumed = LoopbackGrid(run_config(**CHANGES, resume=str(stopped)), nodes(2))
     if stopped.exists():
         folder = run_server(resumed)

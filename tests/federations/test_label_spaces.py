@@ -69,7 +69,7 @@ def states(tmp_path: Path, folder: Path, part: str) -> list[dict[str, torch.Tens
         NESTED,
         NESTED | {"shared_layers": 4},
         {"architecture": "separate"},
-        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
+        {"architecture": "separate", "hidden": 1.0, "attention": 1.0},
         {"method": "fedavg"},
     ],
     ids=["nested", "nested, all layers", "separate", "separate, matched", "fedavg"],
@@ -91,7 +91,7 @@ def test_where_tags_differ_the_encoder_travels_and_each_head_stays(
     initial = build_pair(RunConfig.parse(tags(**changes)), ("O", "B-D", "I-D"), False).initial_private
     assert not torch.equal(heads[2], initial["student.classifier.weight"]), "a private head learns"
     found = history(folder)
-    assert (found["labels"], found["shared-head"]) == ([], False)
+    assert (found["labels"], found["model.shared-head"]) == ([], False)
     for scores in found["rounds"][-1]["nodes"].values():
         assert {"span-f1", "precision", "recall", "accuracy", "loss"} == scores["student"].keys()
 
@@ -130,8 +130,10 @@ def test_where_tags_are_the_same_the_head_travels_too(tags: Config, corpora: Pat
     assert torch.equal(model.classifier.weight, student(folder)["classifier.weight"])
     assert model.config.id2label[0] == "O"
     found = history(folder)
-    assert found["shared-head"] and all("span-f1" in entry["server"] for entry in found["rounds"])
-    never = run_server(LoopbackGrid(raw | {"run-name": "n", "shared-head": "never", "server-test-data": ""}, nodes(2)))
+    assert found["model.shared-head"] and all("span-f1" in entry["server"] for entry in found["rounds"])
+    never = run_server(
+        LoopbackGrid(raw | {"run.name": "n", "model.shared-head": "never", "data.server-test-data": ""}, nodes(2))
+    )
     assert "classifier.weight" not in sent(never)
 
 
@@ -179,7 +181,7 @@ def test_a_latecomer_with_other_tags_is_refused_by_name(
     grid.fault = arrives
     folder = run_server(grid)
     assert "late has the labels O, B-Disease, I-Disease; this run has O, B-ADR" in caplog.text
-    assert "shared-head to 'never'" in caplog.text
+    assert "model.shared-head to 'never'" in caplog.text
     assert [entry["asked"] for entry in history(folder)["rounds"]] == [2, 2, 2]
 
 
@@ -194,7 +196,7 @@ def test_nodes_that_come_one_after_the_other_decide_together(tags: Config, corpo
 
     grid.fault = next_comes
     found = history(run_server(grid))
-    assert found["shared-head"] is False and [entry["trained"] for entry in found["rounds"]] == [2, 2]
+    assert found["model.shared-head"] is False and [entry["trained"] for entry in found["rounds"]] == [2, 2]
 
 
 def test_one_head_for_all_needs_the_same_tags(tags: Config) -> None:
@@ -203,7 +205,7 @@ def test_one_head_for_all_needs_the_same_tags(tags: Config) -> None:
 
 
 def test_the_server_cannot_score_an_encoder(tags: Config, corpora: Path) -> None:
-    with pytest.raises(ConfigError, match="'server-test-data' needs a head that all nodes share"):
+    with pytest.raises(ConfigError, match=r"'data.server-test-data' needs a head that all nodes share"):
         run_server(LoopbackGrid(tags(server_test_data=f"iob:{corpora / 'ade'}"), nodes(3)))
 
 

@@ -122,7 +122,7 @@ def test_shares_of_other_labels_are_refused_by_name(run_config: Config, skewed: 
 
 def test_skewed_nodes_agree_better_on_a_student(run_config: Config, skewed: Path) -> None:
     """On its own node the student is better calibrated, and nearer to what it is for all."""
-    changes = {"architecture": "nested", "num_rounds": 3, "student_kl_weight": 0.0, "seed": 1}
+    changes = {"architecture": "nested", "num_rounds": 3, "student_kl": 0.0, "seed": 1}
     losses = {
         setting: history(run(run_config, skewed, logit_adjustment=setting, run_name=setting, **changes)[0])["rounds"]
         for setting in ("always", "never")

@@ -14,6 +14,7 @@ from support.loopback import LoopbackGrid, run_server
 
 from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import Rate, Single
 from fedkd_flwr.messages import TrainReply, TrainRequest
@@ -121,7 +122,7 @@ def test_a_teacher_scores_what_its_export_scores(
     )
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):
-        own = prepare(RunConfig.parse(raw).for_node(node_config), tuple(sorted(node_config.items())))
+        own = prepare(config_at_node(RunConfig.parse(raw), node_config), tuple(sorted(node_config.items())))
         teacher = load_classifier(tmp_path / "state" / found["lineage"] / own.name / "teacher")
         alone = Single(teacher, travels=False)
         scores = evaluate(alone, own.task, own.examples.test, 64, choose_device("cpu", "fp32"))
@@ -175,7 +176,7 @@ def test_uniform_and_weighted_means_differ_where_nodes_differ_in_size(
 def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, tiny_bert_with_dropout: Path) -> None:
     """Bit for bit, whatever the teachers do and draw beside it."""
     common = {"codec": "dense", "teacher": str(tiny_bert_with_dropout)}
-    apart = {"teacher_kl_weight": 0.0, "student_kl_weight": 0.0}
+    apart = {"teacher_kl": 0.0, "student_kl": 0.0}
     fedkd = student(run_server(LoopbackGrid(run_config(run_name="fedkd", **apart, **common), nodes(2))))
     fedavg = student(run_server(LoopbackGrid(run_config(run_name="avg", method="fedavg-student", **common), nodes(2))))
     assert fedkd.keys() == fedavg.keys()
@@ -196,7 +197,7 @@ def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, 
 def test_a_method_is_which_models_learn_which_travel_and_how(
     run_config: Config, method: str, who: set[str], layers: int
 ) -> None:
-    folder = run_server(LoopbackGrid(run_config(method=method, codec="auto", budget="8x"), nodes(2)))
+    folder = run_server(LoopbackGrid(run_config(method=method, codec_kind="auto", budget="8x"), nodes(2)))
     found = history(folder)
     for entry in found["rounds"]:
         assert {name for name in ("student", "teachers") if entry[name] is not None} == who

@@ -53,7 +53,7 @@ def news(run_config: Config, tweets_as_news: Path) -> Config:
     "changes",
     [
         NESTED,
-        {"architecture": "separate", "hidden_weight": 1.0, "attention_weight": 1.0},
+        {"architecture": "separate", "hidden": 1.0, "attention": 1.0},
         {"method": "fedavg"},
         {"shared_head": "never"},
     ],
@@ -72,7 +72,7 @@ def test_a_federation_on_impressions(
     for name in ("news.weight", "newcomer", "user_attention.keys.weight", "title_attention.query.weight"):
         assert (name in student(folder)) == shared
     assert as_table(read_summary(folder)).title.startswith("AUC and nDCG@10")  # type: ignore[union-attr]
-    assert found["shared-head"] == shared
+    assert found["model.shared-head"] == shared
 
 
 def test_nodes_with_folders_of_their_own(news: Config, tweets_as_news: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_resume_refuses_another_run(run_config: Config, tmp_path: Path) -> None:
         ({"resume": str(tmp_path / "nowhere")}, "holds no run to resume: .* where the ServerApp runs, .* are: none"),
         ({"resume": str(folder.parent / "nowhere")}, f"the last runs in {folder.parent} are: {folder.name}$"),
         ({"resume": str(folder), "seed": 5}, "seed was 0, is 5"),
-        ({"resume": str(folder), "run_name": "other"}, "'run-name' is 'other' but a resumed run keeps its folder"),
+        ({"resume": str(folder), "run_name": "other"}, "'run.name' is 'other' but a resumed run keeps its folder"),
         ({"resume": str(folder), "num_rounds": 1}, "is finished, after round 1: nothing is left to resume"),
     ):
         with pytest.raises(FedKDError, match=message):

@@ -26,7 +26,7 @@ def opinions(tweets_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def models_of(run: Path, node: str, found: dict[str, Any]) -> Iterator[tuple[Path, dict[str, float]]]:
     """The folders that a run left, and what the history says of each at a node."""
-    own = Path(found["config"]["state-dir"], found["lineage"], node)
+    own = Path(found["config"]["run.state-dir"], found["lineage"], node)
     scores = found["rounds"][-1]["nodes"][node]
     places = {
         "student": run / "student",

@@ -1,4 +1,4 @@
-"""Runs that share one state-dir, at once or one after another, take nothing from each other."""
+"""Runs that share one run.state-dir, at once or one after another, take nothing from each other."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_later_runs_take_no_teacher_of_earlier_ones(run_config: Config, tmp_path
     """Three methods compared under one state-dir: each keeps its teachers, and the last one all that training needs."""
     state_dir, found = tmp_path / "state", []
     for method in ("local", "fml", "fedkd"):
-        raw = run_config(method=method, run_name=method, num_rounds=1, codec="dense")
+        raw = run_config(method=method, run_name=method, num_rounds=1, codec_kind="dense")
         folder = run_server(LoopbackGrid(raw, nodes(2)))
         found.append((folder, teachers(folder), exported(folder, state_dir)))
         assert found[-1][1].keys() == found[-1][2].keys() == {"partition-0", "partition-1"}
@@ -58,8 +58,8 @@ def test_later_runs_take_no_teacher_of_earlier_ones(run_config: Config, tmp_path
 
 
 def test_a_run_that_waits_while_others_come_and_go_ends_as_if_alone(run_config: Config, tmp_path: Path) -> None:
-    """Between its messages other runs join under the same state-dir, train and finish."""
-    alone = {**CHANGES, "state-dir": str(tmp_path / "alone"), "run_name": "alone"}
+    """Between its messages other runs join under the same run.state-dir, train and finish."""
+    alone = {**CHANGES, "run.state-dir": str(tmp_path / "alone"), "run_name": "alone"}
     straight = run_server(LoopbackGrid(run_config(**alone), nodes(2)))
     others = {("train", 1): "b", ("train", 2): "cd", ("evaluate", None): "e"}
 

@@ -25,6 +25,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
@@ -34,7 +35,7 @@ from fedkd_flwr.models.hub import load_tokenizer
 
 NESTED = {"architecture": "nested"}
 SEPARATE = {"architecture": "separate"}
-MATCHED = SEPARATE | {"hidden_weight": 1.0, "attention_weight": 1.0}
+MATCHED = SEPARATE | {"hidden": 1.0, "attention": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_each_node_trains_its_own_teacher_and_the_student_is_the_runs(
         held = load_file(state)
         assert all(torch.equal(tensor, student(folder)[name]) for name, tensor in held.items())
     (trained,) = places(tmp_path, folder)[1].glob("0*/private.safetensors")
-    initial = build_pair(RunConfig.parse(raw).for_node(nodes(3)[1]), tuple(found["labels"])).initial_private
+    initial = build_pair(config_at_node(RunConfig.parse(raw), nodes(3)[1]), tuple(found["labels"])).initial_private
     assert load_file(trained).keys() == initial.keys()
     assert not all(torch.equal(tensor, initial[name]) for name, tensor in load_file(trained).items())
 
@@ -117,7 +118,7 @@ def test_a_node_learns_the_same_whoever_shares_its_process(
     """The pair that a process keeps is of the node that it is asked for, and as new as one that was just built."""
     raw = run_config(teachers=f"{distilled},{wide}", **MATCHED)
     together = run_server(LoopbackGrid(raw, nodes(3)))
-    grid = LoopbackGrid(raw | {"run-name": "alone"}, nodes(3))
+    grid = LoopbackGrid(raw | {"run.name": "alone"}, nodes(3))
 
     def afresh(message: Message, deliver: Callable[[], Message]) -> Message:
         build_pair.cache_clear()
@@ -141,14 +142,14 @@ def test_teachers_of_ones_own_can_be_compared_without_a_federation(
 
 def test_where_no_teacher_is_trained_ones_own_does_not_matter(run_config: Config, distilled: str) -> None:
     config = RunConfig.parse(run_config(method="fedavg"))
-    assert config.for_node({"partition-id": 0, "num-partitions": 2, "teacher": distilled}) == config
+    assert config_at_node(config, {"partition-id": 0, "num-partitions": 2, "teacher": distilled}) == config
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_a_straight_one(
     run_config: Config, tmp_path: Path, distilled: str, wide: str
 ) -> None:
     raw = run_config(teachers=f"{distilled},{wide}", energy_end=0.95, **NESTED)
-    straight = run_server(LoopbackGrid(raw | {"run-name": "straight"}, nodes(2)))
+    straight = run_server(LoopbackGrid(raw | {"run.name": "straight"}, nodes(2)))
     expected = tensors_of(tmp_path, straight)  # another run's join removes some
     folder = run_server(LoopbackGrid(raw | {"num-rounds": 1}, nodes(2)))
     run_server(LoopbackGrid(raw | {"resume": str(folder)}, nodes(2), first_id=900))
@@ -189,17 +190,19 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
         _wide(own, tiny_bert, seed=1)
         build_pair.cache_clear()
     again.nodes[100]["teacher"] = str(own)
-    again.run_config["run-name"] = "run"
+    again.run_config["run.name"] = "run"
     run_server(again)
     assert len(history(folder)["rounds"]) == 2
 
 
 def test_layers_of_the_runs_teacher_that_travel_leave_no_choice(run_config: Config, wide: str) -> None:
     config = RunConfig.parse(run_config(shared_layers=3, **NESTED))
-    with pytest.raises(ConfigError, match=rf"own teacher '{wide}' cannot take layers of the run's: .* shared-layers"):
-        config.for_node({"partition-id": 0, "teacher": wide})
+    with pytest.raises(
+        ConfigError, match=rf"own teacher '{wide}' cannot take layers of the run's: .* model.shared-layers"
+    ):
+        config_at_node(config, {"partition-id": 0, "teacher": wide})
     exact = RunConfig.parse(run_config(shared_layers=2, **NESTED))
-    assert exact.for_node({"partition-id": 0, "teacher": wide}).architecture == "separate"
+    assert config_at_node(exact, {"partition-id": 0, "teacher": wide}).architecture == "separate"
 
 
 def test_a_teacher_that_does_not_fit_is_named_with_its_node(
@@ -217,11 +220,11 @@ def test_teachers_in_turn_are_looked_at_before_anything_starts(run_config: Confi
     check_models(RunConfig.parse(run_config(teachers=distilled)))
     with pytest.raises(ModelError, match="there is no folder /none"):
         check_models(RunConfig.parse(run_config(teachers=f"{distilled},/none")))
-    with pytest.raises(ConfigError, match=rf"'student-layers' is 4 but '{distilled}' has 3 layers"):
+    with pytest.raises(ConfigError, match=rf"'model.student-layers' is 4 but '{distilled}' has 3 layers"):
         check_models(RunConfig.parse(run_config(teachers=distilled, student_layers=4)))
 
 
-HIDDEN = SEPARATE | {"hidden_weight": 1.0}
+HIDDEN = SEPARATE | {"hidden": 1.0}
 
 
 @pytest.mark.parametrize("changes", [NESTED, HIDDEN], ids=["nested", "matched"])
@@ -236,18 +239,18 @@ def test_a_teacher_may_read_tokens_of_its_own(
     model = AutoModelForSequenceClassification.from_pretrained(place / "teacher", trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(place / "teacher")
     assert model.config.model_type == "roberta" and tokenizer.get_vocab() == load_tokenizer(byte_pairs).get_vocab()
-    config = RunConfig.parse(grid.run_config).for_node(grid.nodes[101])
+    config = config_at_node(RunConfig.parse(grid.run_config), grid.nodes[101])
     test = load_node_data(config, nodes(2)[1]).test
     right = 0
     for text, label in zip(test["text"][:], test["label"][:], strict=True):
-        encoded = tokenizer(text, truncation=True, max_length=config.max_length, return_tensors="pt")
+        encoded = tokenizer(text, truncation=True, max_length=config.model.max_length, return_tensors="pt")
         with torch.inference_mode():
             logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
         right += int(logits.argmax()) == label
     scores = history(folder)["rounds"][-1]["nodes"]["partition-1"]
     assert scores["teacher"]["accuracy"] == pytest.approx(right / len(test))
     local = LoopbackGrid(
-        grid.run_config | {"method": "local", "codec": "dense", "run-name": "local"}, grid.nodes.values()
+        grid.run_config | {"method": "local", "codec.kind": "dense", "run.name": "local"}, grid.nodes.values()
     )
     assert all(entry["trained"] == 2 for entry in history(run_server(local))["rounds"])
 
@@ -271,9 +274,9 @@ def test_tags_are_learnt_from_a_teacher_that_reads_tokens_of_its_own(
 
 
 def test_attention_between_different_tokens_cannot_be_matched(run_config: Config, byte_pairs: str) -> None:
-    config = RunConfig.parse(run_config(attention_weight=1.0, student_layers=2))
+    config = RunConfig.parse(run_config(attention=1.0, student_layers=2))
     with pytest.raises(ModelError, match=r"reads other tokens than student .*attention cannot be matched"):
-        check_models(config.for_node({"partition-id": 0, "teacher": byte_pairs}))
+        check_models(config_at_node(config, {"partition-id": 0, "teacher": byte_pairs}))
 
 
 def test_a_tokenizer_of_another_model_is_refused(run_config: Config, byte_pairs: str, tmp_path: Path) -> None:
@@ -281,4 +284,4 @@ def test_a_tokenizer_of_another_model_is_refused(run_config: Config, byte_pairs:
     load_tokenizer("minilm-l6").save_pretrained(tmp_path / "mixed")
     config = RunConfig.parse(run_config())
     with pytest.raises(ModelError, match=r"mixed': its tokenizer has 30522 tokens, the model only 600"):
-        check_models(config.for_node({"partition-id": 0, "teacher": str(tmp_path / "mixed")}))
+        check_models(config_at_node(config, {"partition-id": 0, "teacher": str(tmp_path / "mixed")}))

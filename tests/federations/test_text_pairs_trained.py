@@ -126,5 +126,5 @@ def test_what_is_missing_is_named(paired: Config, tmp_path: Path) -> None:
     node = {"partition-id": 0, "num-partitions": 1}
     with pytest.raises(DataError, match=r"few.csv: row 2.* has no 'hypothesis'"):
         load_node_data(RunConfig.parse(paired(dataset=f"csv:{path}")), node)
-    with pytest.raises(DataError, match=r"one column 'second' but found 0 .*run-config key 'text-pair-column' to"):
+    with pytest.raises(DataError, match=r"one column 'second' but found 0 .*run-config key 'data.text-pair-column' to"):
         load_node_data(RunConfig.parse(paired(dataset=f"csv:{path}", text_pair_column="second")), node)

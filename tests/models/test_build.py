@@ -39,7 +39,7 @@ def test_students_and_teachers_learn_at_rates_of_their_own(
 
 
 def test_distillation_grows_over_the_first_rounds_to_its_weights(run_config: Config) -> None:
-    config = RunConfig.parse(run_config(distillation_warm_up=8, student_kl_weight=2.0, hidden_weight=1.0))
+    config = RunConfig.parse(run_config(distillation_warm_up=8, student_kl=2.0, hidden=1.0))
     grown = [warmed_up(config, round, steps=2) for round in range(1, 8)]
     assert [weights.student_kl for weights in grown] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     assert [weights.hidden for weights in grown] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

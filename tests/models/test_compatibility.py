@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from support.checkpoints import FAMILIES, WORDS, save
+from support.config import keys
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError, ModelError
@@ -14,10 +15,8 @@ from fedkd_flwr.models.hub import depth, resolve
 @pytest.fixture
 def check(defaults: dict[str, Any]) -> Callable[..., None]:
     """check_models on the default run, of two models, with some keys changed."""
-    apart = defaults | {"architecture": "separate", "max-length": 32}
-    return lambda **changes: check_models(
-        RunConfig.parse(apart | {key.replace("_", "-"): value for key, value in changes.items()})
-    )
+    apart = defaults | {"model.architecture": "separate", "model.max-length": 32}
+    return lambda **changes: check_models(RunConfig.parse(apart | keys(**changes)))
 
 
 def test_the_bundled_model_is_six_layers_deep(check: Callable[..., None]) -> None:
@@ -30,10 +29,10 @@ def test_the_bundled_model_is_six_layers_deep(check: Callable[..., None]) -> Non
 def test_a_student_deeper_than_its_teacher_is_refused(checkpoints: dict[str, str], check: Callable[..., None]) -> None:
     for names in ({"teacher": "bert"}, {"teacher": "roberta", "student": "bert"}):
         models = {role: checkpoints[family] for role, family in names.items()}
-        with pytest.raises(ConfigError, match=r"'student-layers' is 4 but .* has 3 layers: set it to 1 ... 3"):
+        with pytest.raises(ConfigError, match=r"'model.student-layers' is 4 but .* has 3 layers: set it to 1 ... 3"):
             check(student_layers=4, **models)
         check(student_layers=3, **models)
-    with pytest.raises(ConfigError, match=r"'student-layers' is 5 but .*bert.* has 3 layers"):
+    with pytest.raises(ConfigError, match=r"'model.student-layers' is 5 but .*bert.* has 3 layers"):
         check(student_layers=5, teacher=checkpoints["bert"], student="minilm-l6")
 
 
@@ -43,7 +42,7 @@ def test_attention_of_models_of_two_vocabularies_is_not_matched(
     other = save(FAMILIES["bert"](), tmp_path, [*WORDS[:-1], "z"])
     check(teacher=checkpoints["bert"], student=other)
     with pytest.raises(ModelError, match=f"teacher .* reads other tokens than student '{other}', attention cannot"):
-        check(teacher=checkpoints["bert"], student=other, attention_weight=1.0)
+        check(teacher=checkpoints["bert"], student=other, attention=1.0)
 
 
 @pytest.mark.parametrize(

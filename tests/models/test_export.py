@@ -178,7 +178,7 @@ def test_code_that_travels_needs_nothing_that_transformers_4_49_lacks(
 
 def test_a_tokenizer_is_shipped_as_the_run_used_it(checkpoints: dict[str, str], tmp_path: Path) -> None:
     tokenizer = load_tokenizer(checkpoints["distilbert"])
-    export(build(checkpoints["distilbert"]), tokenizer, tmp_path, about({"max-length": 7}))
+    export(build(checkpoints["distilbert"]), tokenizer, tmp_path, about({"model.max-length": 7}))
     found = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert found["model_max_length"] == 7 and found["model_input_names"] == ["input_ids", "attention_mask"]
     assert found["tokenizer_class"] == "BertTokenizer"
@@ -197,10 +197,10 @@ def test_no_exported_file_names_a_path(checkpoints: dict[str, str], tmp_path: Pa
         (base / name).write_text(json.dumps(kept | paths | {"task_specific_params": {"mine": "/secret/place"}}))
     labels = ("/m/01", "spam", "eggs")
     ours = {
-        "teacher": str(base),
-        "dataset": "csv:/secret/tweets.csv",
-        "runs-dir": "/secret/runs",
-        "state-dir": "/secret",
+        "model.teacher": str(base),
+        "data.dataset": "csv:/secret/tweets.csv",
+        "run.runs-dir": "/secret/runs",
+        "run.state-dir": "/secret",
     }
     told = about(ours, titles=("/secret/north.csv", "south"))
     export(build(str(base), labels=labels), load_tokenizer(str(base)), tmp_path / "out", told)

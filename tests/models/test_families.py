@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.checkpoints import save
+from support.config import keys
 from support.families import IMAGES, OFTEN, TEXT, tiny_image_model, tiny_text_model
 from support.images import save_model
 
@@ -24,7 +25,7 @@ LABELS = ("a", "b", "c")
 _ENCODER_DECODER = r"is an encoder-decoder \(.*\), of which a classifier has no use: "
 _STAGES = r"is built of stages, its first layers are no student: set run-config key 'student'"
 _OTHER_LAST_LAYERS = "the first layers of this teacher, as they are, do not make a student: set architecture to"
-_BATCH_NORM = "has batch normalisation, whose running statistics do not travel: set run-config key 'batch-norm'"
+_BATCH_NORM = "has batch normalisation, whose running statistics do not travel: set run-config key 'model.batch-norm'"
 
 REFUSED: dict[tuple[str, str], str] = {
     ("albert", "nested"): r"teacher '.*': its layers share weights: set architecture to 'separate'",
@@ -63,9 +64,9 @@ def outcome(defaults: dict[str, Any]) -> Callable[..., str]:
     """What a node says of the models of a run with some keys changed, when it joins; empty: it goes on."""
 
     def join(labels: tuple[str, ...] = LABELS, **changes: Any) -> str:
-        keys = {"student-layers": 2} | {key.replace("_", "-"): value for key, value in changes.items()}
+        changed = {"model.student-layers": 2} | keys(**changes)
         try:
-            config = RunConfig.parse(defaults | keys)
+            config = RunConfig.parse(defaults | changed)
             check_models(config)
             build_pair(config, labels)
             try_pair(config, labels, True, Device(torch.device("cpu")))
@@ -147,7 +148,9 @@ def test_a_trial_leaves_the_pair_and_the_random_state_as_they_were(
     architecture: str, defaults: dict[str, Any], tmp_path: Path
 ) -> None:
     reference = save(tiny_text_model("bert"), tmp_path)
-    config = RunConfig.parse(defaults | {"teacher": reference, "student-layers": 2, "architecture": architecture})
+    config = RunConfig.parse(
+        defaults | {"model.teacher": reference, "model.student-layers": 2, "model.architecture": architecture}
+    )
     pair = build_pair(config, LABELS).pair
     before, state = {n: p.detach().clone() for n, p in pair.state_dict().items()}, torch.get_rng_state()
     try_pair(config, LABELS, True, Device(torch.device("cpu")))

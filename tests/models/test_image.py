@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.config import keys
 from support.images import CONVNEXT, VIT, save_model, tiny_convnext, tiny_vit
 from transformers import (
     AutoModel,
@@ -62,14 +63,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def configured(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
-    own = {"task": "image-classification", "dataset": "imagefolder:digits", "partition": "iid", "student-layers": 2}
-    return lambda **changes: RunConfig.parse(
-        defaults | own | {key.replace("_", "-"): value for key, value in changes.items()}
-    )
+    own = {
+        "task": "image-classification",
+        "data.dataset": "imagefolder:digits",
+        "data.partition": "iid",
+        "model.student-layers": 2,
+    }
+    return lambda **changes: RunConfig.parse(defaults | own | keys(**changes))
 
 
 def build(reference: str, num_layers: int | None = None, **changes: Any) -> PreTrainedModel:
-    arguments = {"labels": LABELS, "attentions": False, "seed": 0} | changes
+    arguments = {"data.labels": LABELS, "attentions": False, "seed": 0} | changes
     return build_image_classifier(reference, num_layers=num_layers, **arguments)
 
 
@@ -152,8 +156,8 @@ def test_models_of_stages_need_a_student_of_their_own(
     for changes in ({}, {"architecture": "separate"}, {"method": "fedavg-student"}):
         with pytest.raises(ConfigError, match=r"is built of stages, its first layers are no student: set .* 'student'"):
             check_models(configured(teacher=staged, **changes))
-    with pytest.raises(ConfigError, match=r"is built of stages, it has no layers to match: set hidden-weight"):
-        check_models(configured(teacher=vit, student=staged, architecture="separate", hidden_weight=1.0))
+    with pytest.raises(ConfigError, match=r"is built of stages, it has no layers to match: set distillation.hidden"):
+        check_models(configured(teacher=vit, student=staged, architecture="separate", hidden=1.0))
     for teacher, student in ((vit, staged), (staged, vit), (staged, staged)):
         check_models(configured(teacher=teacher, student=student, architecture="separate"))
     for method in ("fedavg", "local"):
@@ -175,7 +179,7 @@ def test_batch_normalisation_is_refused_until_nodes_keep_theirs(
     vit = tiny_vit(tmp_path / "vit")
     for changes in ({"teacher": resnet, "method": "fedavg"}, {"teacher": vit, "student": resnet}):
         with pytest.raises(
-            ModelError, match=r"resnet' has batch normalisation, .*'batch-norm' to 'local', .*or choose a"
+            ModelError, match=r"resnet' has batch normalisation, .*'model.batch-norm' to 'local', .*or choose a"
         ):
             check_models(configured(architecture="separate", **changes))
         check_models(configured(architecture="separate", batch_norm="local", **changes))

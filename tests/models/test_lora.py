@@ -19,7 +19,7 @@ from fedkd_flwr.models.lora import merged, store_frozen_as
 LABELS = ("negative", "neutral", "positive")
 KINDS = {
     "nested": {"architecture": "nested"},
-    "separate": {"architecture": "separate", "hidden_weight": 1.0},
+    "separate": {"architecture": "separate", "hidden": 1.0},
     "local": {"method": "local"},
 }
 BATCH = {
@@ -123,20 +123,20 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
     with torch.inference_mode():
         torch.testing.assert_close(again(**BATCH).logits, teacher_logits(models))
 
-    straight = run_server(LoopbackGrid(raw | {"run-name": "straight"}, nodes(2)))
+    straight = run_server(LoopbackGrid(raw | {"run.name": "straight"}, nodes(2)))
     assert history(straight)["rounds"][-1]["nodes"] == history(folder)["rounds"][-1]["nodes"]
 
 
 def test_a_nodes_owner_chooses_adapters(run_config: Config, tmp_path: Path) -> None:
     grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
-    grid.nodes[101]["teacher-lora-rank"] = 4
+    grid.nodes[101]["model.teacher-lora-rank"] = 4
     lineage = tmp_path / "state" / history(run_server(grid))["lineage"]
     found = [load_file(path) for path in sorted(lineage.glob("partition-*/0*/private.safetensors"))]
     assert [any(".lora_" in name for name in private) for private in found] == [False, True]
 
 
 def test_adapters_are_for_layers_that_stay(run_config: Config) -> None:
-    with pytest.raises(ConfigError, match="teacher-lora-rank is for layers that stay at the node"):
+    with pytest.raises(ConfigError, match=r"model.teacher-lora-rank is for layers that stay at the node"):
         RunConfig.parse(run_config(architecture="nested", shared_layers=3, teacher_lora_rank=2))
 
 
@@ -145,5 +145,5 @@ def test_what_is_not_installed_is_named_with_the_node(run_config: Config, monkey
     build_pair.cache_clear()
     with pytest.raises(ModelError, match="needs the package peft"):
         build(run_config(teacher_lora_rank=2))
-    with pytest.raises(RunError, match=r"node partition-0: key 'teacher-lora-rank' needs .*fedkd-flwr\[lora\]"):
+    with pytest.raises(RunError, match=r"node partition-0: key 'model.teacher-lora-rank' needs .*fedkd-flwr\[lora\]"):
         run_server(LoopbackGrid(run_config(teacher_lora_rank=2), nodes(2)))

@@ -31,15 +31,13 @@ def test_the_most_tokens_are_as_many_as_the_model_reads(family: str, tmp_path: P
 
 @pytest.fixture
 def check(defaults: dict[str, Any]) -> Callable[..., None]:
-    keys = defaults | {"architecture": "separate", "student-layers": 2}
-    return lambda node=None, **changes: check_models(
-        RunConfig.parse(keys | {k.replace("_", "-"): v for k, v in changes.items()}).for_node(node or {})
-    )
+    keys = defaults | {"model.architecture": "separate", "model.student-layers": 2}
+    return lambda node=None, **changes: check_models(RunConfig.parse(keys | keys(**changes)).for_node(node or {}))
 
 
 def test_texts_longer_than_a_models_positions_are_refused(check: Callable[..., None], tmp_path: Path) -> None:
     bert, roberta = (save(tiny_text_model(name), tmp_path / name) for name in ("bert", "roberta"))
-    told = "run-config key 'max-length' is {} but '{}' has positions for {} tokens: set it to 2 ... {}"
+    told = "run-config key 'model.max-length' is {} but '{}' has positions for {} tokens: set it to 2 ... {}"
     for wanted, reference, most, keys in (
         (200, bert, 80, {"teacher": bert}),
         (79, roberta, 78, {"teacher": roberta}),
@@ -54,7 +52,7 @@ def test_texts_longer_than_a_models_positions_are_refused(check: Callable[..., N
 
 def test_each_of_several_teachers_is_asked(defaults: dict[str, Any], tmp_path: Path) -> None:
     bert, roberta = (save(tiny_text_model(name), tmp_path / name) for name in ("bert", "roberta"))
-    keys = {"teacher": bert, "teachers": f"{bert},{roberta}", "student-layers": 2}
-    check_models(RunConfig.parse(defaults | keys | {"max-length": 78}))
-    with pytest.raises(ConfigError, match=r"'max-length' is 80 but '.*roberta' has positions for 78 tokens"):
-        check_models(RunConfig.parse(defaults | keys | {"max-length": 80}))
+    keys = {"model.teacher": bert, "model.teachers": f"{bert},{roberta}", "model.student-layers": 2}
+    check_models(RunConfig.parse(defaults | keys | {"model.max-length": 78}))
+    with pytest.raises(ConfigError, match=r"'model.max-length' is 80 but '.*roberta' has positions for 78 tokens"):
+        check_models(RunConfig.parse(defaults | keys | {"model.max-length": 80}))

@@ -46,7 +46,7 @@ def claiming(kind: str, change: Callable[[Body], object], node_id: int = LIAR) -
 
 def test_a_node_that_claims_all_examples_counts_for_half(run_config: Config, tmp_path: Path) -> None:
     """The student moves by half of its update and half of the mean of the others."""
-    grid = LoopbackGrid(run_config(num_rounds=1, codec="dense", bits=32), nodes(3))
+    grid = LoopbackGrid(run_config(num_rounds=1, codec_kind="dense", bits=32), nodes(3))
     claim = claiming("JoinReply", lambda body: body.update(train_examples=ALL))
     sent: dict[str, dict[str, Tensor]] = {}
 
@@ -163,7 +163,7 @@ def test_what_a_node_says_is_no_escape_and_no_markup_in_history_and_show(run_con
     assert title.isprintable() and len(title) <= LONGEST and title.startswith("[2J fedkd: finished")
 
     found = history(folder)
-    found["config"]["keep-best"], found["ended-early"] = "[link=http://evil]x[/link]", True
+    found["config"]["federation.keep-best"], found["ended-early"] = "[link=http://evil]x[/link]", True
     (folder / "history.json").write_text(json.dumps(found))
     shown = CliRunner().invoke(app, ["show", str(folder)])
     assert shown.exit_code == 0 and "[link=http://evil]x[/link]" in shown.output

@@ -17,18 +17,18 @@ from fedkd_flwr.privacy.enforcement import require_examples, require_label_share
 # Run-config keys that break a limit, the key that is named, the policy key.
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"num-rounds": 501}, "num-rounds", "runs.max-rounds"),
-    ({"learning-rate": 1e4}, "learning-rate", "training.max-learning-rate"),
-    ({"teacher-learning-rate": 1.0}, "teacher-learning-rate", "training.max-learning-rate"),
-    ({"head-learning-rate-factor": 1e9}, "head-learning-rate-factor", "training.max-learning-rate"),
-    ({"max-grad-norm": 1e-9}, "max-grad-norm", "training.min-grad-norm"),
-    ({"batch-size": 4, "local-steps": 64}, "batch-size", "training.min-batch-size"),
-    ({"local-steps": 1}, "local-steps", "training.min-examples"),
-    ({"local-steps": 0, "local-epochs": 21}, "local-epochs", "training.max-epochs"),
-    ({"labels": "a,b", "class-weights": "0.0000001,1"}, "class-weights", "training.max-class-weight"),
+    ({"train.learning-rate": 1e4}, "train.learning-rate", "training.max-learning-rate"),
+    ({"train.teacher-learning-rate": 1.0}, "train.teacher-learning-rate", "training.max-learning-rate"),
+    ({"train.head-learning-rate-factor": 1e9}, "train.head-learning-rate-factor", "training.max-learning-rate"),
+    ({"train.max-grad-norm": 1e-9}, "train.max-grad-norm", "training.min-grad-norm"),
+    ({"train.batch-size": 4, "train.local-steps": 64}, "train.batch-size", "training.min-batch-size"),
+    ({"train.local-steps": 1}, "train.local-steps", "training.min-examples"),
+    ({"train.local-steps": 0, "train.local-epochs": 21}, "train.local-epochs", "training.max-epochs"),
+    ({"data.labels": "a,b", "train.class-weights": "0.0000001,1"}, "train.class-weights", "training.max-class-weight"),
     ({"codec": "dense"}, "codec", "update.min-compression"),
     ({"codec": "dense", "bits": 8}, "codec", "update.min-compression"),
     ({"codec": "rotated"}, "codec", "update.min-compression"),
-    ({"max-length": 16}, "max-length", "training.min-length"),
+    ({"model.max-length": 16}, "model.max-length", "training.min-length"),
     ({"method": "fedavg"}, "codec", "update.min-compression"),
     ({"budget": "2x"}, "budget", "update.min-compression"),
 ]
@@ -38,10 +38,10 @@ ALLOWED: list[dict[str, Any]] = [
     {"method": "fedavg", "codec": "budget"},
     {"method": "fedkd-paper"},
     {"budget": "5MB/run", "num-rounds": 100},
-    {"max-grad-norm": 0.0},
-    {"batch-size": 4, "gradient-accumulation": 8},
-    {"local-steps": 0, "local-epochs": 3},
-    {"labels": "a,b", "class-weights": "1,5"},
+    {"train.max-grad-norm": 0.0},
+    {"train.batch-size": 4, "train.gradient-accumulation": 8},
+    {"train.local-steps": 0, "train.local-epochs": 3},
+    {"data.labels": "a,b", "train.class-weights": "1,5"},
 ]
 OWNERS = Policy.model_validate(
     {"runs": {"tasks": ["multi-label"]}, "data": {"columns": ["note", "label"], "labels": ["yes", "no"]}}
@@ -65,26 +65,26 @@ def test_what_people_run_is_allowed(defaults: dict[str, Any], changes: dict[str,
 
 
 def test_tasks_columns_and_labels_are_the_owners(defaults: dict[str, Any]) -> None:
-    assert found(OWNERS, defaults) == ["task runs.tasks", "text-column data.columns", "labels data.labels"]
-    right = {"task": "multi-label", "text-column": "note", "labels": "no,yes"}
-    assert found(OWNERS, defaults | {"dataset": "csv:x"} | right) == []
-    assert found(OWNERS, defaults | {"dataset": "csv:x"} | right | {"text-pair-column": "name"}) == [
-        "text-pair-column data.columns"
+    assert found(OWNERS, defaults) == ["task runs.tasks", "data.text-column data.columns", "labels data.labels"]
+    right = {"task": "multi-label", "data.text-column": "note", "labels": "no,yes"}
+    assert found(OWNERS, defaults | {"data.dataset": "csv:x"} | right) == []
+    assert found(OWNERS, defaults | {"data.dataset": "csv:x"} | right | {"data.text-pair-column": "name"}) == [
+        "data.text-pair-column data.columns"
     ]
 
 
 def test_what_leaves_of_a_refusal_has_no_name_that_only_the_owner_knows(defaults: dict[str, Any]) -> None:
-    for violation in violations(OWNERS, RunConfig.parse(defaults | {"labels": "a,b"})):
+    for violation in violations(OWNERS, RunConfig.parse(defaults | {"data.labels": "a,b"})):
         assert "note" not in violation.outside and "yes" not in violation.outside
 
 
 def test_a_node_refuses_before_it_opens_its_data(run_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """All at once; the file is not there, and nobody looked for it."""
     raw = RunConfig.parse(run_config(labels="a,b", learning_rate=1e4, max_grad_norm=1e-9))
-    node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "state-dir": str(tmp_path / "north")}
+    node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "run.state-dir": str(tmp_path / "north")}
     with pytest.raises(ConfigError) as refused:
         Node(raw, node)
-    assert "'learning-rate'" in refused.value.outside and "'max-grad-norm'" in refused.value.outside
+    assert "'train.learning-rate'" in refused.value.outside and "'train.max-grad-norm'" in refused.value.outside
     assert not (tmp_path / "north").exists()
     with pytest.raises(FedKDError, match="no such file"):
         Node(raw, node | {"policy": "off"})

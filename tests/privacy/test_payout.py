@@ -40,7 +40,7 @@ def train(wide_run: Config, tmp_path: Path) -> Callable[..., TrainReply]:
 
 @pytest.fixture
 def wide_run(run_config: Config, wide_bert: Path) -> Config:
-    return lambda **changes: run_config(**{"teacher": str(wide_bert), "student_layers": 1} | changes)
+    return lambda **changes: run_config(**{"model.teacher": str(wide_bert), "student_layers": 1} | changes)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def silos(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any]) ->
 
 @pytest.fixture(scope="module")
 def run(defaults: dict[str, Any]) -> dict[str, Any]:
-    return defaults | {"threads": 1, "labels": "negative,neutral,positive"}
+    return defaults | {"run.threads": 1, "data.labels": "negative,neutral,positive"}
 
 
 def test_without_a_policy_the_texts_of_a_batch_can_be_read(
@@ -58,12 +58,12 @@ def test_the_same_run_is_refused_under_the_default_policy(
 @pytest.mark.parametrize(
     ("further", "limit"),
     [
-        ({"batch-size": 255}, "training.min-examples"),
-        ({"max-length": 31}, "training.min-length"),
+        ({"train.batch-size": 255}, "training.min-examples"),
+        ({"model.max-length": 31}, "training.min-length"),
         ({"budget": "127x"}, "update.min-compression"),
         ({"codec": "rotated", "bits": 1, "budget": "384x"}, "update.min-compression"),
-        ({"learning-rate": 0.051}, "training.max-learning-rate"),
-        ({"max-grad-norm": 0.09}, "training.min-grad-norm"),
+        ({"train.learning-rate": 0.051}, "training.max-learning-rate"),
+        ({"train.max-grad-norm": 0.09}, "training.min-grad-norm"),
     ],
 )
 def test_the_corner_is_the_most_that_the_default_policy_allows(

@@ -28,7 +28,7 @@ class Plain:
 
 @pytest.fixture(scope="module")
 def config(defaults: dict[str, Any]) -> RunConfig:
-    return RunConfig.parse(defaults | {"max-update-norm": 0.0, "max-weight-share": 1.0})
+    return RunConfig.parse(defaults | {"federation.max-update-norm": 0.0, "federation.max-weight-share": 1.0})
 
 
 def update(numbers: list[float]) -> dict[str, Tensor]:

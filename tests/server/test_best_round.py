@@ -39,7 +39,7 @@ def snapshots(grid: LoopbackGrid) -> list[tuple[bytes, ...]]:
 def exported(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     """Student and teachers that a run has left."""
     found = history(run)
-    lineage = Path(found["config"]["state-dir"], found["lineage"])
+    lineage = Path(found["config"]["run.state-dir"], found["lineage"])
     teachers = {path.parts[-3]: load_file(path) for path in lineage.glob("*/teacher/model.safetensors")}
     return teachers | {"student": load_file(run / "student" / "model.safetensors")}
 
@@ -66,14 +66,14 @@ def test_the_best_rounds_student_and_teachers_are_exported(run_config: Config, c
         assert best["nodes"][node] == scores
     for node, scores in best["nodes"].items():
         config = nodes(3)[int(node[-1])]
-        teacher = Path(raw["state-dir"], found["lineage"], node, "teacher")
+        teacher = Path(raw["run.state-dir"], found["lineage"], node, "teacher")
         assert held_out(raw, config, teacher) == pytest.approx(scores["teacher"], abs=1e-6)
         assert held_out(raw, config, run / "student") == pytest.approx(scores["student"], abs=1e-6)
     trained = {0, 1, 2} if not changes else {int(node[-1]) for node in best["nodes"]}
     assert len(trained) >= 2 and {f"partition-{node}" for node in trained} == best["nodes"].keys()
     assert any(len(payloads) > 1 for payloads in snapshots(grid)) == bool(changes)
     assert len(list(run.glob("best/*"))) == 1
-    assert all(len(list(node.glob("best/*"))) <= 1 for node in Path(raw["state-dir"], found["lineage"]).iterdir())
+    assert all(len(list(node.glob("best/*"))) <= 1 for node in Path(raw["run.state-dir"], found["lineage"]).iterdir())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_best_rounds_student_and_teachers_are_exported(run_config: Config, c
 )
 def test_a_resumed_run_exports_the_same(run_config: Config, stop: str, changes: dict[str, Any]) -> None:
     raw = run_config(**BEST_IS_THE_SECOND | changes)
-    straight = run_server(LoopbackGrid(raw | {"run-name": "straight"}, nodes(3)))
+    straight = run_server(LoopbackGrid(raw | {"run.name": "straight"}, nodes(3)))
 
     class Stop(BaseException):
         pass
@@ -106,7 +106,7 @@ def test_a_resumed_run_exports_the_same(run_config: Config, stop: str, changes: 
     grid.fault = power_cut
     with pytest.raises(Stop):
         run_server(grid)
-    run = run_server(LoopbackGrid(raw | {"resume": str(Path(raw["runs-dir"], "run"))}, nodes(3), first_id=900))
+    run = run_server(LoopbackGrid(raw | {"resume": str(Path(raw["run.runs-dir"], "run"))}, nodes(3), first_id=900))
     one, other = exported(run), exported(straight)
     assert one.keys() == other.keys()
     for name in one:
@@ -126,9 +126,11 @@ def test_a_run_without_gain_ends_early_and_can_go_on(run_config: Config, caplog:
 
     before = exported(run)
     again = run_config(**changes, early_stopping=1, resume=str(run))
-    with pytest.raises(ConfigError, match=r"it ended early, after 4 rounds\. To train it further, set early-stopping"):
+    with pytest.raises(
+        ConfigError, match=r"it ended early, after 4 rounds\. To train it further, set federation.early-stopping"
+    ):
         run_server(LoopbackGrid(again, nodes(3)))
-    run_server(LoopbackGrid(again | {"early-stopping": 0, "num-rounds": 5}, nodes(3)))
+    run_server(LoopbackGrid(again | {"federation.early-stopping": 0, "num-rounds": 5}, nodes(3)))
     assert len(history(run)["rounds"]) == 5 and not history(run)["ended-early"]
     assert history(run)["best"]["round"] == 2
     assert_same(exported(run)["student"], before["student"])
@@ -145,7 +147,7 @@ def test_a_run_without_gain_ends_early_and_can_go_on(run_config: Config, caplog:
         ({"keep_best": "server.loss"}, r"MODEL student \| teacher in this run"),
         ({"keep_best": "student.loss", "method": "local"}, "MODEL teacher in this run"),
         ({"keep_best": "student.mae"}, "SCORE accuracy"),
-        ({"early_stopping": 2}, "early-stopping needs a score to wait for: set keep-best"),
+        ({"early_stopping": 2}, "federation.early-stopping needs a score to wait for: set federation.keep-best"),
     ],
 )
 def test_a_score_that_no_run_like_this_has_is_refused(run_config: Config, changes: dict[str, Any], words: str) -> None:
@@ -171,13 +173,13 @@ def test_a_score_that_these_nodes_lack_is_refused_before_any_training(
     with pytest.raises(ConfigError, match=words):
         run_server(grid)
     assert {kind for _, kind, _ in grid.log} == {"query"}
-    assert not Path(grid.run_config["runs-dir"], "run").exists()
+    assert not Path(grid.run_config["run.runs-dir"], "run").exists()
 
 
 def best_of(
     defaults: dict[str, Any], metric: str, scores: list[dict[str, float] | None], patience: int = 1
 ) -> BestRound:
-    config = RunConfig.parse(defaults | {"keep-best": metric, "early-stopping": patience})
+    config = RunConfig.parse(defaults | {"federation.keep-best": metric, "federation.early-stopping": patience})
     rounds = [RoundEntry(round=number, student=found) for number, found in enumerate(scores, 1)]
     return BestRound(config, History(rounds=rounds), Path())
 

@@ -67,7 +67,7 @@ def test_a_student_that_differs_at_the_start_is_replaced(
 
 
 def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
-    with pytest.raises(RunError, match=r"1 nodes can take part, min-train-nodes is 3 \(waited [12] s"):
+    with pytest.raises(RunError, match=r"1 nodes can take part, federation.min-train-nodes is 3 \(waited [12] s"):
         run_server(LoopbackGrid(run_config(min_train_nodes=3), nodes(1)))
 
 
@@ -84,7 +84,9 @@ def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
     ],
 )
 def test_nodes_that_refuse_say_who_they_are_and_why(run_config: Config, wrong: dict[str, Any], problem: str) -> None:
-    with pytest.raises(RunError, match=rf"1 nodes can take part, min-train-nodes is 2; node north: {problem}"):
+    with pytest.raises(
+        RunError, match=rf"1 nodes can take part, federation.min-train-nodes is 2; node north: {problem}"
+    ):
         run_server(
             LoopbackGrid(
                 run_config(device="cpu", labels="negative,neutral,positive"),

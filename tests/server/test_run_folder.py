@@ -86,7 +86,7 @@ def test_of_two_servers_with_one_run_name_one_goes_on(run_config: Config, tmp_pa
     first, second = (RunFolder.new(path) for _ in range(2))
     first.begin(after(0), config)
     finish_round(first, 1, config)
-    with pytest.raises(StateError, match=rf"run folder {path} is there already: choose another run-name"):
+    with pytest.raises(StateError, match=rf"run folder {path} is there already: choose another run.name"):
         second.begin(replace(after(0), lineage=16 * "1"), config)
     assert RunFolder.resume(path, config)[1].round == 1
     assert [each.name for each in path.parent.iterdir()] == ["run"], "the other left nothing"

@@ -130,7 +130,7 @@ def test_a_huge_update_harms_little_where_the_run_defends_itself(
     """Held against the run in which every node is honest."""
 
     def run(name: str, huge: bool, **changes: Any) -> dict[str, torch.Tensor]:
-        grid = LoopbackGrid(run_config(num_rounds=1, codec="dense", run_name=name, **changes), nodes(4))
+        grid = LoopbackGrid(run_config(num_rounds=1, codec_kind="dense", run_name=name, **changes), nodes(4))
         if huge:
             grid.fault = tamper(103, poisoned(lambda t: {n: 1e4 * tensor for n, tensor in t.items()}))
         return student(run_server(grid))
@@ -171,7 +171,7 @@ def test_a_node_that_failed_is_asked_what_it_holds_and_goes_on(run_config: Confi
 
     grid.fault = lose
     raw = grid.run_config
-    raw["round-timeout-seconds"] = 1
+    raw["federation.round-timeout-seconds"] = 1
     folder = run_server(grid)
     assert [entry["trained"] for entry in history(folder)["rounds"]] == [2, 1, 2, 2]
     assert "no answer in time" in history(folder)["rounds"][1]["failed"]["partition-1"]
@@ -191,7 +191,9 @@ def test_a_round_fails_below_the_share_of_good_replies(run_config: Config, share
     if ok:
         run_server(grid)
     else:
-        with pytest.raises(RunError, match=r"round 1: 1 of 2 nodes.*min-success-share = 0.75.*partition-1: .*checksum"):
+        with pytest.raises(
+            RunError, match=r"round 1: 1 of 2 nodes.*federation.min-success-share = 0.75.*partition-1: .*checksum"
+        ):
             run_server(grid)
 
 

@@ -41,7 +41,7 @@ def nodes(count: int) -> list[dict[str, Any]]:
 
 def silo(name: str, data: str | Path, state_dir: Path, **own: Any) -> dict[str, Any]:
     """The node config of a node with data of its own, whose state lies where its owner says; without a policy."""
-    return {"name": name, "data-path": str(data), "state-dir": str(state_dir), "policy": "off", **own}
+    return {"name": name, "data-path": str(data), "run.state-dir": str(state_dir), "policy": "off", **own}
 
 
 def ask(raw: dict[str, Any], node: dict[str, Any], body: Request) -> Message:
@@ -77,7 +77,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def teachers(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """What the nodes of a run keep that never travels, by node."""
-    state_dir = json.loads((folder / "config.json").read_text())["state-dir"]
+    state_dir = json.loads((folder / "config.json").read_text())["run.state-dir"]
     paths = sorted(Path(state_dir, history(folder)["lineage"]).glob("*/0*/private.safetensors"))
     return {path.parts[-3]: load_file(path) for path in paths}
 

@@ -86,4 +86,4 @@ def run_server(grid: LoopbackGrid) -> Path:
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=grid.run_config)
     server_app.main(grid, context)
     config = grid.run_config
-    return Path(config["resume"] or Path(config["runs-dir"]) / config["run-name"])
+    return Path(config["run.resume"] or Path(config["run.runs-dir"]) / config["run.name"])

@@ -29,16 +29,20 @@ LINEAGE = "d" * 16
 SPECIAL = {101, 102}
 
 ISSUE: dict[str, Any] = {
-    "learning-rate-warm-up": 0, "error-feedback": "none", "linear-probe": "never", "weight-decay": 0.0,
-    "local-steps": 1, "batch-size": 4, "codec": "dense", "bits": 32, "max-grad-norm": 1e-9, "learning-rate": 1e4,
+    "train.learning-rate-warm-up": 0, "codec.error-feedback": "none", "train.linear-probe": "never",
+    "train.weight-decay": 0.0,
+    "train.local-steps": 1, "train.batch-size": 4, "codec.kind": "dense", "codec.bits": 32,
+    "train.max-grad-norm": 1e-9, "train.learning-rate": 1e4,
 }  # fmt: skip
 """What makes of AdamW a release of the gradient of four texts."""
 
 CORNER: dict[str, Any] = {
-    "learning-rate-warm-up": 0, "error-feedback": "none", "linear-probe": "never", "weight-decay": 0.0,
-    "local-steps": 1, "batch-size": 256, "codec": "budget", "budget": "128x", "max-length": 32,
-    "max-grad-norm": 0.1, "learning-rate": 0.05, "head-learning-rate-factor": 1.0,
-    "student-layers": 1, "student-kl-weight": 0.0, "num-rounds": 1,
+    "train.learning-rate-warm-up": 0, "codec.error-feedback": "none", "train.linear-probe": "never",
+    "train.weight-decay": 0.0,
+    "train.local-steps": 1, "train.batch-size": 256, "codec.kind": "budget", "codec.budget": "128x",
+    "model.max-length": 32,
+    "train.max-grad-norm": 0.1, "train.learning-rate": 0.05, "train.head-learning-rate-factor": 1.0,
+    "model.student-layers": 1, "distillation.student-kl": 0.0, "num-rounds": 1,
 }  # fmt: skip
 """The most that the default policy allows: fewest examples and tokens, least compression, one step, one layer."""
 

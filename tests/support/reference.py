@@ -26,19 +26,21 @@ class ReferenceNode:
         self.task: Any = build_task(config, data.labels)
         self.examples = self.task.encode(data.train)
         self.teacher = model(config, data.labels, None)
-        self.student = model(config, data.labels, config.student_layers)
+        self.student = model(config, data.labels, config.model.student_layers)
         width = self.teacher.config.hidden_size
-        self.maps = [torch.eye(width, requires_grad=True) for _ in range(config.student_layers)]
+        self.maps = [torch.eye(width, requires_grad=True) for _ in range(config.model.student_layers)]
         groups = []
         for network in (self.teacher, self.student):
             heads = head_parameter_names(network)
             for name, parameter in network.named_parameters():
                 if parameter.requires_grad:
-                    own = config.teacher_learning_rate if network is self.teacher else config.learning_rate
-                    rate = own * (config.head_learning_rate_factor if name in heads else 1)
-                    decay = config.weight_decay if parameter.ndim > 1 else 0.0
+                    own = config.train.teacher_learning_rate if network is self.teacher else config.train.learning_rate
+                    rate = own * (config.train.head_learning_rate_factor if name in heads else 1)
+                    decay = config.train.weight_decay if parameter.ndim > 1 else 0.0
                     groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
-        groups.append({"params": self.maps, "lr": config.learning_rate, "weight_decay": config.weight_decay})
+        groups.append(
+            {"params": self.maps, "lr": config.train.learning_rate, "weight_decay": config.train.weight_decay}
+        )
         self.optimizer = torch.optim.AdamW(groups)
 
     def train(self, round: int, student: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,14 +49,14 @@ class ReferenceNode:
         set_student(self.student, student)
         seed = np.random.SeedSequence([config.seed, round, self.partition])
         order = np.random.default_rng(seed).permutation(len(self.examples))
-        rows = [int(row) for row in order[: config.local_steps * config.batch_size]]
-        for batch in self.task.batches(self.examples, config.batch_size, rows):
+        rows = [int(row) for row in order[: config.train.local_steps * config.train.batch_size]]
+        for batch in self.task.batches(self.examples, config.train.batch_size, rows):
             self.optimizer.zero_grad()
             self.backward(batch)
             for parameters in (trainable(self.student), {**trainable(self.teacher), **dict(enumerate(self.maps))}):
                 norm = sum((p.grad**2).sum() for p in parameters.values()) ** 0.5
                 for parameter in parameters.values():
-                    parameter.grad *= min(1.0, config.max_grad_norm / (float(norm) + 1e-6))
+                    parameter.grad *= min(1.0, config.train.max_grad_norm / (float(norm) + 1e-6))
             self.optimizer.step()
         return {name: p.detach() - student[name] for name, p in trainable(self.student).items()}
 
@@ -95,7 +97,7 @@ def reference_run(config: RunConfig, partitions: int) -> tuple[dict[str, Tensor]
     total = sum(len(node.examples) for node in nodes)
     for round in range(1, config.num_rounds + 1):
         share = (round - 1) / max(1, config.num_rounds - 1)
-        energy = config.energy_start + (config.energy_end - config.energy_start) * share  # Eq 9
+        energy = config.codec.energy_start + (config.codec.energy_end - config.codec.energy_start) * share  # Eq 9
         mean = {name: torch.zeros_like(tensor) for name, tensor in student.items()}
         for node in nodes:
             for name, update in node.train(round, student).items():
@@ -119,10 +121,10 @@ def truncated(update: Tensor, energy: float) -> Tensor:
 def model(config: RunConfig, labels: Sequence[str], layers: int | None) -> Any:
     """An initial model."""
     return build_classifier(
-        config.teacher,
+        config.model.teacher,
         num_layers=layers,
         labels=labels,
-        pooling=config.pooling,
+        pooling=config.model.pooling,
         attentions=True,
         seed=config.seed,
     )

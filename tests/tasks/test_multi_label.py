@@ -97,5 +97,5 @@ def test_scores_are_scikit_learns_and_do_not_depend_on_batches(pair: tuple[Tenso
 def test_a_model_that_diverged_is_an_error() -> None:
     scores = MultiLabelScores(3)
     scores.update(torch.full((1, 3), torch.nan), torch.zeros(1, 3))
-    with pytest.raises(RunError, match="the model has diverged, lower learning-rate"):
+    with pytest.raises(RunError, match=r"the model has diverged, lower train.learning-rate"):
         scores.compute()

@@ -75,11 +75,11 @@ def shown(task: NewsRecommendation, batch: dict[str, Tensor]) -> list[tuple[list
 def test_it_is_a_task(task: NewsRecommendation, defaults: dict[str, Any], tiny_bert: Path) -> None:
     checked: Task = task
     assert checked.labels == LABELS
-    raw = defaults | {"task": "news-recommendation", "teacher": str(tiny_bert), "dataset": "mind:a"}
+    raw = defaults | {"task": "news-recommendation", "model.teacher": str(tiny_bert), "data.dataset": "mind:a"}
     built = build_task(RunConfig.parse(raw), LABELS)
     assert isinstance(built, NewsRecommendation)
-    assert built.encoding == build_task(RunConfig.parse(raw | {"max-history": 9}), LABELS).encoding
-    assert built.encoding != build_task(RunConfig.parse(raw | {"max-length": 9}), LABELS).encoding
+    assert built.encoding == build_task(RunConfig.parse(raw | {"model.max-history": 9}), LABELS).encoding
+    assert built.encoding != build_task(RunConfig.parse(raw | {"model.max-length": 9}), LABELS).encoding
 
 
 @given(batch_size=st.integers(1, 30))

@@ -61,5 +61,5 @@ def test_scores_are_those_of_the_numbers_themselves(
 def test_a_model_that_diverged_is_an_error() -> None:
     scores = RegressionScores(("0", "1"))
     scores.update(torch.tensor([[torch.inf]]), torch.zeros(1))
-    with pytest.raises(RunError, match="the model has diverged, lower learning-rate"):
+    with pytest.raises(RunError, match=r"the model has diverged, lower train.learning-rate"):
         scores.compute()

@@ -180,19 +180,19 @@ def test_a_diverged_model_is_an_error_not_a_number() -> None:
 
 
 def test_build_task_reads_the_tokenizer_of_the_teacher(defaults: dict[str, Any]) -> None:
-    task = build_task(RunConfig.parse(defaults | {"max-length": 4}), ("no", "yes"))
+    task = build_task(RunConfig.parse(defaults | {"model.max-length": 4}), ("no", "yes"))
     encoded = task.encode(Dataset.from_dict({"text": ["hello world, hello"], "label": [1]}))
     assert task.processor.decode(encoded["tokens"][0].as_py()) == "[CLS] hello world [SEP]"
 
 
 def test_the_encoding_is_that_of_the_tokenizer_and_the_length(defaults: dict[str, Any], tiny_bert: Path) -> None:
     def build(**changes: Any) -> Task:
-        return build_task(RunConfig.parse(defaults | {"teacher": str(tiny_bert)} | changes), ("no", "yes"))
+        return build_task(RunConfig.parse(defaults | {"model.teacher": str(tiny_bert)} | changes), ("no", "yes"))
 
     used = build()
     used.encode(Dataset.from_dict({"text": ["a long text"], "label": [1]}))
     assert used.encoding == build().encoding, "a tokenizer remembers its last call"
-    assert used.encoding != build(**{"max-length": 63}).encoding
+    assert used.encoding != build(**{"model.max-length": 63}).encoding
     other = build()
     other.processor.add_tokens(["fedkd"])
     assert other.encoding != used.encoding

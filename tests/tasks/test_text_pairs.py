@@ -72,7 +72,7 @@ def test_what_comes_first_matters_and_single_texts_are_read_as_before(checkpoint
 def test_a_pair_needs_room_for_both(checkpoints: dict[str, str]) -> None:
     tokenizer = load_tokenizer(checkpoints["bert"])
     assert TextClassification(tokenizer, LABELS, 5).encode(pairs())["tokens"].to_pylist()[1] == [2, 12, 3, 5, 3]
-    with pytest.raises(ConfigError, match="'max-length' is 4 but a pair of texts takes 5 or more: raise it"):
+    with pytest.raises(ConfigError, match=r"'model.max-length' is 4 but a pair of texts takes 5 or more: raise it"):
         TextClassification(tokenizer, LABELS, 4).encode(pairs())
 
 
@@ -112,7 +112,12 @@ def test_a_teacher_whose_tokenizer_names_no_segments_reads_pairs_as_it_will_be_u
     settings["model_input_names"] = ["input_ids", "attention_mask"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     BertConfig().save_pretrained(tmp_path)
-    own = {"teacher": str(tmp_path), "student": checkpoints["bert"], "architecture": "separate", "text-column": "a"}
+    own = {
+        "teacher": str(tmp_path),
+        "student": checkpoints["bert"],
+        "architecture": "separate",
+        "data.text-column": "a",
+    }
     for column, same in (("", True), ("b", False)):
-        task = build_task(RunConfig.parse(defaults | own | {"text-pair-column": column}), LABELS)
+        task = build_task(RunConfig.parse(defaults | own | {"data.text-pair-column": column}), LABELS)
         assert (task.teacher_processor is None) == same

@@ -264,10 +264,10 @@ def test_a_diverged_model_is_an_error_not_a_number() -> None:
 
 
 def test_build_task_makes_the_task_of_the_run(defaults: dict[str, Any], word_piece: str) -> None:
-    raw = defaults | {"task": "token-classification", "teacher": word_piece, "max-length": 8}
+    raw = defaults | {"task": "token-classification", "model.teacher": word_piece, "model.max-length": 8}
     task = build_task(RunConfig.parse(raw), TAGS)
     assert isinstance(task, TokenClassification)
-    assert task.encoding == build_task(RunConfig.parse(raw | {"max-length": 9}), TAGS).encoding
+    assert task.encoding == build_task(RunConfig.parse(raw | {"model.max-length": 9}), TAGS).encoding
     assert task.encoding != build_task(RunConfig.parse(raw | {"task": "text-classification"}), TAGS).encoding
 
 

@@ -14,8 +14,8 @@ SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
 def round_of(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "round": number,
-        "student": SCORES,
-        "teachers": {**SCORES, "accuracy": 0.75},
+        "model.student": SCORES,
+        "model.teachers": {**SCORES, "accuracy": 0.75},
         "nodes": {},
         "trained": 2,
         "asked": 3,
@@ -111,7 +111,7 @@ def test_models_with_the_labels_of_each_node_have_columns_of_their_own_where_the
 
 def test_the_best_round_is_the_last_line_and_what_is_exported() -> None:
     best = {"round": 1, "metric": "student.accuracy", "student": SCORES, "teachers": SCORES}
-    config = {"task": "text-classification", "keep-best": "student.accuracy", "early-stopping": 3}
+    config = {"task": "text-classification", "federation.keep-best": "student.accuracy", "federation.early-stopping": 3}
     lines = printed(history_of(round_of(1), round_of(2)) | {"best": best, "ended-early": True, "config": config}, 80)
     assert "best 1 0.500 0.400 0.500 0.400" in lines
     words = " ".join(lines)

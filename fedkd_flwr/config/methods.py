@@ -1,0 +1,66 @@
+"""The methods: each a preset of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedkd_flwr.config.groups import Value
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes:
+        trains: the models that a node trains; the student's parameters are the shared ones.
+        whole: the student is the whole teacher checkpoint, whatever `model.student-layers` says.
+        adjusts: the meaning of `train.logit-adjustment = "auto"`.
+        probes: the meaning of `train.linear-probe = "auto"`.
+        codec: the meaning of `codec.kind = "auto"`.
+        fixes: run-config keys that are not the user's, with their values.
+    """
+
+    trains: frozenset[str] = frozenset({"teacher", "student"})
+    whole: bool = False
+    adjusts: bool = False
+    probes: bool = False
+    codec: str = "dense"
+    fixes: Mapping[str, Value] = field(default_factory=dict)
+
+
+METHODS = {
+    "fedkd": Method(adjusts=True, probes=True, codec="budget"),
+    "fedkd-paper": Method(
+        codec="energy",
+        fixes={
+            "model.architecture": "separate",
+            "model.shared-layers": 0,
+            "train.logit-adjustment": "never",
+            "train.linear-probe": "never",
+            "distillation.loss": "paper",
+            "distillation.warm-up": 0,
+            "distillation.teacher-kl": 1.0,
+            "distillation.student-kl": 1.0,
+            "distillation.hidden": 1.0,
+            "distillation.attention": 1.0,
+            "codec.kind": "energy",
+            "codec.energy-start": 0.95,
+            "codec.energy-end": 0.98,
+            "codec.bits": 32,
+            "codec.error-feedback": "none",
+        },
+    ),
+    "fml": Method(fixes={"distillation.warm-up": 0, "distillation.teacher-kl": 1.0, "distillation.student-kl": 1.0}),
+    "fedavg": Method(trains=frozenset({"student"}), whole=True),
+    "fedavg-student": Method(trains=frozenset({"student"})),
+    "local": Method(trains=frozenset({"teacher"}), fixes={"codec.kind": "dense"}),
+}
+
+
+def fixed_otherwise(method: str, given: Mapping[str, Any]) -> list[str]:
+    """A line for each key that is given and that the method fixes to another value."""
+    return [
+        f"{key} is {given[key]!r} but method {method!r} fixes it to {value!r}: leave it out, or choose another method"
+        for key, value in METHODS.get(method, Method()).fixes.items()
+        if key in given and given[key] != value
+    ]
