@@ -100,7 +100,11 @@ def main() -> None:
     teacher = arguments.out / f"llama-{arguments.layers}"
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         numbers = pool.submit(llama, teacher, arguments.layers).result()
-    settings = {"teacher": str(teacher), "model.teacher-lora-rank": arguments.rank, "precision": arguments.precision}
+    settings = {
+        "model.teacher": str(teacher),
+        "model.teacher-lora-rank": arguments.rank,
+        "run.precision": arguments.precision,
+    }
     print(f"a teacher of {numbers:,} numbers, rank {arguments.rank}, {arguments.precision}")
     for what, size in federate(arguments.out, settings).items():
         print(f"{what:44}{size / 1e9:8.3f} GB")

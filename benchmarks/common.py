@@ -80,7 +80,7 @@ def scenarios(adr: Path | None) -> dict[str, Scenario]:
     if adr is not None:
         data = {"data.dataset": f"csv:{adr.resolve() / 'train.csv'}", "model.max-length": 64}
         metrics = ("average-precision", "f1", "accuracy", "loss")
-        found["adr-iid"] = Scenario(4, data | {"partition": "iid"}, metrics)
+        found["adr-iid"] = Scenario(4, data | {"data.partition": "iid"}, metrics)
         found["adr-dirichlet"] = Scenario(
             4, data | {"data.partition": "dirichlet", "data.dirichlet-alpha": 0.5}, metrics
         )
@@ -233,8 +233,8 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
         if found.get("finished"):
             return found
         if any(checkpoints.glob("0*")):
-            places["resume"] = str(folder)
-    if folder.exists() and not places["resume"]:
+            places["run.resume"] = str(folder)
+    if folder.exists() and not places["run.resume"]:
         shutil.rmtree(folder)
     run_server(in_one_process({**settings, **places}, place.nodes))
     shutil.rmtree(checkpoints)
@@ -247,7 +247,7 @@ def _made_with(folder: Path, config: Settings) -> bool:
     if not (folder / "config.json").exists():
         return False
     stored = json.loads((folder / "config.json").read_text())
-    return all(stored.get(key) == value for key, value in config.items() if key != "resume")
+    return all(stored.get(key) == value for key, value in config.items() if key != "run.resume")
 
 
 def summarised(history: Mapping[str, Any], place: Scenario) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ class Example:
     nodes: int
     metrics: tuple[str, ...]
     variants: Mapping[str, Settings]
-    common: Settings = field(default_factory=lambda: {"precision": "bf16"})
+    common: Settings = field(default_factory=lambda: {"run.precision": "bf16"})
 
 
 EXAMPLES = {
@@ -39,8 +39,8 @@ EXAMPLES = {
             "fedkd": {},
             "local": LOCAL,
             "local, same start": LOCAL | START,
-            "fedavg, 128x": {"method": "fedavg", "codec": "budget", "budget": "128x"},
-            "fedavg, 128x, same start": {"method": "fedavg", "codec": "budget", "budget": "128x"} | START,
+            "fedavg, 128x": {"method": "fedavg", "codec.kind": "budget", "codec.budget": "128x"},
+            "fedavg, 128x, same start": {"method": "fedavg", "codec.kind": "budget", "codec.budget": "128x"} | START,
         },
     ),
     "images": Example(
@@ -49,7 +49,7 @@ EXAMPLES = {
         {
             "fedkd": {},
             "fedkd, not adjusted": {"train.logit-adjustment": "never"},
-            "fedkd, separate": {"architecture": "separate"},
+            "fedkd, separate": {"model.architecture": "separate"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
             "fedavg": FEDAVG,

@@ -42,13 +42,13 @@ NESTED = {
     **ADJUSTED,
 }
 THREE = NESTED | {"model.student-layers": 3}
-FEDKD = THREE | START | {"budget": "55kB"}
+FEDKD = THREE | START | {"codec.budget": "55kB"}
 NO_KL = {"distillation.student-kl": 0.0}
 VARIANTS = {
-    "FedAvg on the teacher": {"method": "fedavg", "codec": "dense"},
-    "FedAvg on the teacher, adjusted": {"method": "fedavg", "codec": "dense"} | ADJUSTED,
-    "FedAvg on the teacher, adjusted, same start": {"method": "fedavg", "codec": "dense"} | ADJUSTED | START,
-    "FedAvg on the student": {"method": "fedavg-student", "codec": "dense"},
+    "FedAvg on the teacher": {"method": "fedavg", "codec.kind": "dense"},
+    "FedAvg on the teacher, adjusted": {"method": "fedavg", "codec.kind": "dense"} | ADJUSTED,
+    "FedAvg on the teacher, adjusted, same start": {"method": "fedavg", "codec.kind": "dense"} | ADJUSTED | START,
+    "FedAvg on the student": {"method": "fedavg-student", "codec.kind": "dense"},
     "FedAvg on the student, 3 layers, adjusted, same start": {
         "method": "fedavg-student",
         "codec.kind": "dense",
@@ -67,12 +67,12 @@ VARIANTS = {
     "nested, 3 layers": THREE,
     "nested, 3 layers, probed": THREE | PROBED,
     "fedkd, 111 kB, constant rates": THREE | WARMED_UP,
-    "fedkd, 111 kB": FEDKD | {"budget": "111kB"},
+    "fedkd, 111 kB": FEDKD | {"codec.budget": "111kB"},
     "fedkd": FEDKD,
     "fedkd, no KL": FEDKD | NO_KL,
     "fedkd, no feedback downwards": FEDKD | {"codec.error-feedback": "up"},
-    "fedkd, separate": FEDKD | {"architecture": "separate"},
-    "fedkd, separate, no KL": FEDKD | NO_KL | {"architecture": "separate"},
+    "fedkd, separate": FEDKD | {"model.architecture": "separate"},
+    "fedkd, separate, no KL": FEDKD | NO_KL | {"model.architecture": "separate"},
     "fedkd, five layers travel": FEDKD | {"model.shared-layers": 5},
     "fedkd, all layers travel": FEDKD | {"model.shared-layers": 6},
     "nested, all layers travel": NESTED | NO_KL | {"model.shared-layers": 6},

@@ -22,11 +22,11 @@ SHARED = (
 FEDAVG = {"method": "fedavg", **BUDGET, **ADJUSTED}
 VARIANTS = {
     **{name: METHODS[name] for name in SHARED},
-    **{f"fedkd, {kb} kB": FEDKD | {"budget": f"{kb}kB"} for kb in (222, 28)},
-    "fedkd, rotated to 1 bit": FEDKD | {"codec": "rotated", "budget": "384x", "bits": 1},
+    **{f"fedkd, {kb} kB": FEDKD | {"codec.budget": f"{kb}kB"} for kb in (222, 28)},
+    "fedkd, rotated to 1 bit": FEDKD | {"codec.kind": "rotated", "codec.budget": "384x", "codec.bits": 1},
     "FedAvg on the teacher, adjusted, 111 kB": FEDAVG,
     **{
-        f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"budget": f"{kb}kB"}
+        f"FedAvg on the teacher, adjusted, same start, {kb} kB": FEDAVG | START | {"codec.budget": f"{kb}kB"}
         for kb in (111, 55, 28)
     },
 }

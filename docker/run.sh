@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the federation of compose.yaml, which must be up, and fetch its results to runs/NAME, also those of a failed run.
-# usage: docker/run.sh [--resume] NAME [RUN-CONFIG]     as in: docker/run.sh first 'labels="negative,neutral,positive" num-rounds=3'
+# usage: docker/run.sh [--resume] NAME [RUN-CONFIG]     as in: docker/run.sh first 'data.labels="negative,neutral,positive" num-rounds=3'
 # --resume continues run NAME, with its own config, after its last finished round; RUN-CONFIG may name more rounds.
 set -euo pipefail
 usage() { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }

@@ -24,7 +24,7 @@ def config_of(name: str, overrides: str, *, resume: bool) -> RunConfig:
     """The config of run `name`, new or continued, with `overrides` as `key=value key2=value2`."""
     folder = Path("runs", name).absolute()
     changes = parse_overrides(overrides)
-    if fixed := {"run.name", "run.runs-dir", "resume"}.intersection(changes):
+    if fixed := {"run.name", "run.runs-dir", "run.resume"}.intersection(changes):
         raise ConfigError(f"run-config key {min(fixed)!r} is set by docker/run.sh: leave it out")
     if resume:
         run = PastRun.read(folder)

@@ -168,7 +168,7 @@ def run_config(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[st
 @pytest.fixture
 def past(tmp_path: Path) -> RunConfig:
     """The config of run `first` below a folder, which has finished two of its three rounds."""
-    done = run_config(tmp_path, "first", 'labels="no,yes" train.learning-rate=3e-5 num-rounds=3')
+    done = run_config(tmp_path, "first", 'data.labels="no,yes" train.learning-rate=3e-5 num-rounds=3')
     assert done.returncode == 0, done.stderr
     config = RunConfig.parse(tomllib.loads(done.stdout))
     folder = tmp_path / "runs/first"
@@ -187,7 +187,7 @@ def test_a_run_and_its_continuation_have_the_same_config(past: RunConfig, tmp_pa
         done = run_config(tmp_path, "--resume", "first", *overrides)
         assert done.returncode == 0, done.stderr
         resumed = RunConfig.parse(tomllib.loads(done.stdout))
-        assert resumed == past.model_copy(update={"num_rounds": rounds, "resume": str(tmp_path / "runs/first")})
+        assert resumed == past.changed(num_rounds=rounds, run={"resume": str(tmp_path / "runs/first")})
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_run_and_its_continuation_have_the_same_config(past: RunConfig, tmp_pa
         (["second", "num-round=3"], ["num-round"]),
         (["second", "num-rounds=0"], ["num-rounds"]),
         (["second", 'run.runs-dir="elsewhere"'], ["run.runs-dir", "docker/run.sh"]),
-        (["--resume", "first", 'resume="elsewhere"'], ["resume", "docker/run.sh"]),
+        (["--resume", "first", 'run.resume="elsewhere"'], ["resume", "docker/run.sh"]),
     ],
 )
 def test_what_the_server_would_refuse_is_refused_before_in_one_line(

@@ -37,8 +37,8 @@ def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, node
     Args:
         app: folder of the app whose pyproject.toml holds the defaults.
         overrides: `key=value key2=value2` texts or the paths of TOML files, as `flwr run` takes them.
-        resume: folder of a run to continue, as the key `resume` may name it, too; its config then takes the place of
-            the defaults.
+        resume: folder of a run to continue, as the key `run.resume` may name it, too; its config then takes the
+            place of the defaults.
         nodes: how many; None: those of the resumed run, or else 6.
 
     Raises:

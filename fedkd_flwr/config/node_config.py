@@ -134,6 +134,6 @@ def require_named_labels(config: "RunConfig", node_config: Mapping[str, Any]) ->
     )
     message = (
         "no labels are named, and a node with data of its own does not tell those of its data: set run-config key "
-        f"'labels' to {what}, or let the owner set node-config key 'labels'"
+        f"'data.labels' to {what}, or let the owner set node-config key 'labels'"
     )
     raise ConfigError(message, outside=message)

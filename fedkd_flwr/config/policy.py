@@ -60,10 +60,10 @@ class TrainingLimits(_Group):
 
     Attributes:
         max_learning_rate: of any group of parameters, factors included.
-        min_grad_norm: the least `max-grad-norm`; 0, which never clips, is allowed.
+        min_grad_norm: the least `train.max-grad-norm`; 0, which never clips, is allowed.
         min_batch_size: examples of an optimiser step, all its batches together.
         min_examples: training examples that take part in one update at least.
-        min_length: tokens that a run must read of a text at least, `max-length`: fewer are easier to tell apart.
+        min_length: tokens that a run must read of a text at least, `model.max-length`: fewer are easier to tell apart.
         max_epochs: passes over the training examples in one round.
         max_class_weight: how much more an example may weigh in the loss than one of another class.
     """

@@ -1,4 +1,4 @@
-"""Which kinds of data each task reads: the prefixes of `dataset`, `data.server-test-data` and `data-path`."""
+"""Which kinds of data each task reads: the prefixes of `data.dataset`, `data.server-test-data` and `data-path`."""
 
 _TEXTS = ("csv", "json", "parquet", "hf")
 _OTHERS = {

@@ -138,7 +138,8 @@ def _require(rows: Rows, column: str, key: str, where: str) -> None:
     """A table has this column, once."""
     if (count := list(rows.names).count(column)) == 1:
         return
-    outside = f"run-config key {key!r} names no column of its data: correct it, or set that node-config key"
+    own = key.removeprefix("data.")
+    outside = f"run-config key {key!r} names no column of its data: correct it, or set node-config key {own!r}"
     if not rows.header:
         raise DataError(
             f"{where}: expected one column {column!r} but found {count}: "

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
-"""Of the tasks to which run-config key `pooling` does not matter."""
+"""Of the tasks to which run-config key `model.pooling` does not matter."""
 
 _EARLY = 48
 """Local steps of a run after which, with `train.learning-rate-decay = "staged"`, the rates of what travels begin to

@@ -102,7 +102,7 @@ def _check_image_models(config: RunConfig) -> None:
         elif not config.model.student:
             raise ConfigError(
                 f"teacher {reference!r} {_unlike_a_row(found)}, its first layers are no student: set run-config key "
-                "'student' to another checkpoint and model.architecture to 'separate'"
+                "'model.student' to another checkpoint and model.architecture to 'separate'"
             )
         elif len(config.parts.trains) == 2 and (config.distillation.hidden or config.distillation.attention):
             raise ConfigError(

@@ -39,7 +39,7 @@ def choose_device(device: Literal["auto", "cpu", "cuda"], precision: Literal["au
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
         raise DeviceError(
-            "device is 'cuda' but PyTorch sees no GPU here: install a CUDA build of torch, give the node a "
+            "run.device is 'cuda' but PyTorch sees no GPU here: install a CUDA build of torch, give the node a "
             "GPU (client-resources-num-gpus), or set run.device to 'auto' or 'cpu'"
         )
     chosen = torch.device("cuda" if gpu and device != "cpu" else "cpu")

@@ -164,7 +164,7 @@ class RunFolder:
                 "teacher-bytes": state.teacher_bytes,
                 "partitions": state.partitions,
                 "taken": state.taken,
-                "model.shared-head": state.shared_head,
+                "shared-head": state.shared_head,
                 "label-shares": state.label_shares,
                 "history": state.history.as_dict(),
             }
@@ -199,7 +199,7 @@ class RunFolder:
             "config": config.as_run_config(),
             "lineage": state.lineage,
             "labels": state.labels,
-            "model.shared-head": state.shared_head,
+            "shared-head": state.shared_head,
             "label-shares": state.label_shares,
             "partitions": state.partitions,
             "sizes": {
@@ -212,7 +212,7 @@ class RunFolder:
 
 
 def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
-    """The folder and state from which the server starts: a new run's, or the one that `resume` names.
+    """The folder and state from which the server starts: a new run's, or the one that `run.resume` names.
 
     Where the server's owner has set the environment variable FEDKD_RUNS_DIR all runs lie there, whatever a run-config
     says.
@@ -225,7 +225,7 @@ def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
         run = Path(config.run.resume).absolute()
         if owners and run.resolve().parent != Path(owners).resolve():
             raise ConfigError(
-                f"resume is {config.run.resume!r}, but the runs of this server lie in {owners}: name one there"
+                f"run.resume is {config.run.resume!r}, but the runs of this server lie in {owners}: name one there"
             )
         return RunFolder.resume(run, config)
     name = config.run.name or fresh_run_name()
@@ -269,7 +269,7 @@ def read_state(run: Path, round: int | None = None) -> RunState:
             teacher_bytes=body["teacher-bytes"],
             partitions=body["partitions"],
             taken=body["taken"],
-            shared_head=body["model.shared-head"],
+            shared_head=body["shared-head"],
             label_shares=tuple(body["label-shares"]),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -365,7 +365,7 @@ class FedKD(Strategy):
             f"round {round}: {good} of {len(self._asking.members)} nodes gave a good answer, needed are "
             f"federation.min-train-nodes = {config.federation.min_train_nodes} and federation.min-success-share = "
             f"{config.federation.min_success_share}. "
-            f'{reasons}. To go on after round {self.state.round}: set resume = "{self._folder.path}"'
+            f'{reasons}. To go on after round {self.state.round}: set run.resume = "{self._folder.path}"'
         )
 
     def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:

@@ -51,14 +51,15 @@ class PastRun:
         except StateError as error:
             runs = sorted(path.parent.name for path in folder.parent.glob(f"*/{CONFIG}") if path.parent != folder)
             raise StateError(
-                f"{error}; resume is the path of a run's folder where the ServerApp runs, the last runs in "
+                f"{error}; run.resume is the path of a run's folder where the ServerApp runs, the last runs in "
                 f"{folder.parent} are: {', '.join(runs[-5:]) or 'none'}"
             ) from None
         newest = newest_checkpoint(folder)
-        state = _read(newest / STATE, f"resume: checkpoint {newest} is damaged, remove it to go on from the one before")
+        damaged = f"run.resume: checkpoint {newest} is damaged, remove it to go on from the one before"
+        state = _read(newest / STATE, damaged)
         if state.get("format") != FORMAT:
             raise StateError(
-                f"resume: {newest} has format {state.get('format')}, this version reads {FORMAT}: "
+                f"run.resume: {newest} has format {state.get('format')}, this version reads {FORMAT}: "
                 "go on with the version of fedkd-flwr that wrote it, or start a new run"
             )
         try:
@@ -80,7 +81,7 @@ class PastRun:
             )
         except (KeyError, TypeError) as error:
             raise StateError(
-                f"resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
+                f"run.resume: checkpoint {newest} is damaged ({error}): remove it to go on from the one before"
             ) from None
 
     def parsed(self) -> RunConfig:
@@ -93,7 +94,7 @@ class PastRun:
             return RunConfig.parse(self.config)
         except ConfigError as error:
             raise StateError(
-                f"resume: {self.folder / CONFIG} is not one of this version ({error}): "
+                f"run.resume: {self.folder / CONFIG} is not one of this version ({error}): "
                 "go on with the version of fedkd-flwr that wrote it, or start a new run"
             ) from None
 
@@ -139,7 +140,9 @@ def newest_checkpoint(folder: Path) -> Path:
     """
     newest = max((folder / CHECKPOINTS).glob("[0-9]" * 8), default=None)
     if newest is None:
-        raise StateError(f"resume: {folder} has no checkpoint to go on from: start a new run, under another run.name")
+        raise StateError(
+            f"run.resume: {folder} has no checkpoint to go on from: start a new run, under another run.name"
+        )
     return newest
 
 

@@ -108,7 +108,7 @@ def test_the_card_says_what_was_done_with_what_and_how_good_it_is(finished: Path
         "| `model.shared-layers` | `4` |",
     ):
         assert said in text
-    assert f"| `teacher` | `{tiny_bert.name}` |" in text and str(tiny_bert.parent) not in text
+    assert f"| `model.teacher` | `{tiny_bert.name}` |" in text and str(tiny_bert.parent) not in text
     assert ModelCard.load(finished / "student/README.md").data.pipeline_tag == "text-classification"
     assert "Method: FedKD" in (finished / "teacher/README.md").read_text()
     titles = [data["title"] for data in history(finished)["data"].values()]

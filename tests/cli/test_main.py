@@ -59,7 +59,7 @@ def check(*arguments: str) -> Result:
 
 
 def run(*arguments: str) -> Result:
-    return fedkd("run", str(REPOSITORY), "-c", 'dataset="csv:rows.csv" partition="iid"', *arguments)
+    return fedkd("run", str(REPOSITORY), "-c", 'data.dataset="csv:rows.csv" data.partition="iid"', *arguments)
 
 
 def test_run_launches_the_validated_config_and_prints_the_results(launched: list[Job], tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_run_launches_the_validated_config_and_prints_the_results(launched: list
     assert (job.app, job.nodes, job.cpus_per_node, job.timeout) == (REPOSITORY, 4, 1, 60)
     assert (job.run_config["num-rounds"], job.run_config["run.runs-dir"]) == (3, str(tmp_path / "runs"))
     assert job.silence is not None
-    assert job.silence > RunConfig.parse(job.run_config).round_timeout_seconds
+    assert job.silence > RunConfig.parse(job.run_config).federation.round_timeout_seconds
     assert "INFO: a [line] of the log" in result.stdout
     assert "400.0" in result.stdout
     assert f"results: {tmp_path}/runs/x" in result.stdout
@@ -134,7 +134,7 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
         (["-c", "num-rounds"], "is not key=value"),
         (["--resume", "runs/none"], "runs/none holds no run to resume"),
         (["--nodes", "1"], "federation.min-train-nodes is 2 but --nodes is 1"),
-        (["-c", 'dataset="csv:missing.csv"'], "missing.csv: no such file"),
+        (["-c", 'data.dataset="csv:missing.csv"'], "missing.csv: no such file"),
         (["-c", "model.student-layers=9"], "'model.student-layers' is 9 but"),
         (["--cpus-per-node", "100000"], "--cpus-per-node is 100000 but this process may use"),
         (["--gpus-per-node", "100000"], "--gpus-per-node is 100000 but this machine has"),
@@ -166,7 +166,12 @@ def test_check_says_all_mistakes_and_exits_2(tmp_path: Path, monkeypatch: pytest
     """Of keys, data and models at once, each in a line; nothing is written."""
     monkeypatch.chdir(tmp_path)
     result = check(
-        "-c", 'num-rounds=0 sead=1 teacher="./none" dataset="csv:none.csv"', "--nodes", "1", "--held-out", "held.csv"
+        "-c",
+        'num-rounds=0 sead=1 model.teacher="./none" data.dataset="csv:none.csv"',
+        "--nodes",
+        "1",
+        "--held-out",
+        "held.csv",
     )
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
@@ -207,13 +212,19 @@ def test_show_without_a_history_is_one_line(tmp_path: Path) -> None:
 
 def test_silo_check_says_all_that_a_policy_does_not_allow(tmp_path: Path) -> None:
     policy, run = str(REPOSITORY / "docker/policy.toml"), tmp_path / "run.toml"
-    run.write_text('labels = "no,yes"\n')
+    run.write_text('data.labels = "no,yes"\n')
     allowed = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
     assert allowed.exit_code == 0 and "allowed" in allowed.stdout, allowed.output
-    run.write_text('train.learning-rate = 1e4\nmax-grad-norm = 1e-9\nnum-round = 1\ncodec = "dense"\n')
+    run.write_text('train.learning-rate = 1e4\ntrain.max-grad-norm = 1e-9\nnum-round = 1\ncodec.kind = "dense"\n')
     refused = fedkd("silo", "check", policy, str(run), "--app", str(REPOSITORY))
     assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 4, refused.output
-    for word in ("'train.learning-rate'", "'train.max-grad-norm'", "num-round", "'codec'", "update.min-compression"):
+    for word in (
+        "'train.learning-rate'",
+        "'train.max-grad-norm'",
+        "num-round",
+        "'codec.kind'",
+        "update.min-compression",
+    ):
         assert word in refused.stderr
     assert fedkd("silo", "check", str(tmp_path / "none.toml"), str(run), "--app", str(REPOSITORY)).exit_code == 2
 
@@ -224,7 +235,7 @@ def test_silo_preview_prints_each_field_that_would_leave_and_leaves_nothing_behi
     monkeypatch.chdir(tmp_path)
     rows = [f"secret text {number},{'no' if number % 3 else 'yes'}" for number in range(400)]
     (tmp_path / "north.csv").write_text("\n".join(["text,label", *rows, ""]))
-    run = f'teacher="{tiny_bert}" model.student-layers=2 labels="yes,no" budget="1kB" num-rounds=2'
+    run = f'model.teacher="{tiny_bert}" model.student-layers=2 data.labels="yes,no" codec.budget="1kB" num-rounds=2'
     before = sorted(tmp_path.rglob("*"))
     result = fedkd(
         "silo", "preview", run, "--app", str(REPOSITORY), "--node-config", 'name="north" data-path="north.csv"'

@@ -70,7 +70,7 @@ def test_what_would_fail_later_fails_here(
 def test_what_is_cheap_to_see_is_seen_before_large_libraries_are_imported() -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from fedkd_flwr.cli.main import app; "
-        f"run = CliRunner().invoke(app, ['run', {str(ROOT)!r}, '-c', 'dataset=\"csv:none.csv\"']); "
+        f"run = CliRunner().invoke(app, ['run', {str(ROOT)!r}, '-c', 'data.dataset=\"csv:none.csv\"']); "
         "print(run.exit_code, run.stderr.count('no such file'), "
         "*sorted({'torch', 'transformers', 'datasets', 'pyarrow', 'flwr', 'ray'} & set(sys.modules)))"
     )

@@ -34,7 +34,7 @@ def test_overrides_from_a_file(tmp_path: Path) -> None:
         ("num-rounds", "'num-rounds' is not key=value"),
         ("seed = 3", "is not key=value"),
         ("seed=3 rounds", "'rounds' is not key=value"),
-        ("teacher=bert", "strings need double quotes"),
+        ("model.teacher=bert", "strings need double quotes"),
         ("seed=1 seed=2", "is not TOML"),
         ("missing.toml", "cannot be read"),
     ],
@@ -53,10 +53,10 @@ def test_later_overrides_win(tmp_path: Path) -> None:
 
 def test_what_a_method_fixes_is_refused_also_where_it_is_the_default_of_others() -> None:
     """Flower's own run config does not tell a default from what a user has typed; a command line does."""
-    words = "run-config: architecture is 'nested' but method 'fedkd-paper' fixes it to 'separate': leave it out"
+    words = "run-config: model.architecture is 'nested' but method 'fedkd-paper' fixes it to 'separate': leave it out"
     with pytest.raises(ConfigError, match=words):
-        gather(REPOSITORY, ['method="fedkd-paper" architecture="nested"'])
-    assert gather(REPOSITORY, ['method="fedkd-paper" architecture="separate"']).config.bits == 32
+        gather(REPOSITORY, ['method="fedkd-paper" model.architecture="nested"'])
+    assert gather(REPOSITORY, ['method="fedkd-paper" model.architecture="separate"']).config.codec.bits == 32
 
 
 EXAMPLES = {path.parent.name: path for path in sorted(REPOSITORY.glob("examples/*/config.toml"))}
@@ -75,7 +75,9 @@ def test_runs_of_the_same_second_have_names_of_their_own() -> None:
 
 
 def test_for_a_check_wrong_keys_are_told_and_left_as_the_app_has_them(tmp_path: Path) -> None:
-    config, mistakes = gather_for_check(REPOSITORY, ['num-rounds=0 sead=1 dataset="csv:a.csv"', "train.batch-size=3"])
+    config, mistakes = gather_for_check(
+        REPOSITORY, ['num-rounds=0 sead=1 data.dataset="csv:a.csv"', "train.batch-size=3"]
+    )
     assert config is not None
     assert (config.data.dataset, config.train.batch_size) == (f"csv:{tmp_path}/a.csv", 3)
     assert config.num_rounds == gather(REPOSITORY, []).config.num_rounds
@@ -94,15 +96,15 @@ def test_relative_paths_are_the_users(tmp_path: Path) -> None:
     config = gather(
         REPOSITORY,
         [
-            'dataset="csv:data/a.csv" data.server-test-data="json:t.json" run.state-dir="s" teacher="bert"',
-            'student="org/name" architecture="separate"',
+            'data.dataset="csv:data/a.csv" data.server-test-data="json:t.json" run.state-dir="s" model.teacher="bert"',
+            'model.student="org/name" model.architecture="separate"',
         ],
     ).config
     assert config.data.dataset == f"csv:{tmp_path}/data/a.csv"
     assert config.data.server_test_data == f"json:{tmp_path}/t.json"
     assert (config.run.runs_dir, config.run.state_dir) == (f"{tmp_path}/runs", f"{tmp_path}/s")
     assert (config.model.teacher, config.model.student) == (f"{tmp_path}/bert", "org/name")
-    assert gather(REPOSITORY, ['dataset="csv:/data/a.csv"']).config.dataset == "csv:/data/a.csv"
+    assert gather(REPOSITORY, ['data.dataset="csv:/data/a.csv"']).config.data.dataset == "csv:/data/a.csv"
 
 
 def past_run(folder: Path, finished: bool = False, done: int = 1, **changes: object) -> Path:
@@ -121,16 +123,16 @@ def past_run(folder: Path, finished: bool = False, done: int = 1, **changes: obj
 def test_of_several_teachers_and_saved_data_sets_the_folders_are_the_users(tmp_path: Path) -> None:
     for folder in ("large", "reviews"):
         (tmp_path / folder).mkdir()
-    config = gather(REPOSITORY, ['teachers="minilm-l6, large,org/name" dataset="hf:reviews"']).config
+    config = gather(REPOSITORY, ['model.teachers="minilm-l6, large,org/name" data.dataset="hf:reviews"']).config
     assert config.model.teacher_names == ("minilm-l6", str(tmp_path / "large"), "org/name")
     assert config.data.dataset == f"hf:{tmp_path / 'reviews'}"
-    assert gather(REPOSITORY, ['dataset="hf:org/name:en"']).config.dataset == "hf:org/name:en"
-    assert gather(REPOSITORY, []).config.teachers == ""
+    assert gather(REPOSITORY, ['data.dataset="hf:org/name:en"']).config.data.dataset == "hf:org/name:en"
+    assert gather(REPOSITORY, []).config.model.teachers == ""
 
 
 def test_resume_takes_the_runs_config_and_lets_overrides_apply(tmp_path: Path) -> None:
     past_run(tmp_path / "runs" / "old")
-    for overrides, resume in ((["num-rounds=8"], Path("runs/old")), (['num-rounds=8 resume="runs/old"'], None)):
+    for overrides, resume in ((["num-rounds=8"], Path("runs/old")), (['num-rounds=8 run.resume="runs/old"'], None)):
         arguments = gather(REPOSITORY, overrides, resume)
         assert (arguments.config.seed, arguments.config.num_rounds, arguments.nodes) == (7, 8, 4)
         assert arguments.config.run.resume == str(arguments.folder) == f"{tmp_path}/runs/old"
@@ -147,7 +149,7 @@ def test_what_changes_nothing_may_be_said_again(tmp_path: Path) -> None:
     [
         ("train.learning-rate=0.1", None, "train.learning-rate was 0.0005, is 0.1"),
         ('run.name="new"', None, "run.name changes nothing where a run is resumed"),
-        ('resume="runs/another"', None, "but run-config key 'resume' is 'runs/another'"),
+        ('run.resume="runs/another"', None, "but run-config key 'run.resume' is 'runs/another'"),
         ('run.runs-dir="elsewhere"', None, "run.runs-dir changes nothing where a run is resumed"),
         ('run.state-dir="elsewhere"', None, "elsewhere has nothing of"),
         ("num-rounds=1", None, "'num-rounds' is 1 but"),

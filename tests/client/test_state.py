@@ -207,7 +207,7 @@ def test_a_kill_while_a_finished_state_is_slimmed_or_reopened_leaves_its_teacher
     node=st.one_of(st.just("node"), st.text(), st.sampled_from(["..", "../../evil", "ward/1", ".", "", "a\nb", "n\n"])),
 )
 def test_no_name_leads_out_of_state_dir(tmp_path_factory: pytest.TempPathFactory, lineage: str, node: str) -> None:
-    """Whatever is asked for is refused or lies two folders below run.state-dir."""
+    """Whatever is asked for is refused or lies two folders below state-dir."""
     root = tmp_path_factory.mktemp("root")
     state_dir, mine = root / "place" / "state", root / "evil"
     mine.mkdir()
@@ -232,7 +232,7 @@ def test_a_disk_that_refuses_keeps_the_old_state(store: NodeStore, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(StateError, match=r"No space left.*run.state-dir"):
+    with pytest.raises(StateError, match=r"No space left.*set state-dir to"):
         store.save(state(2))
     loaded = store.load()
     assert loaded is not None and same(loaded, state(1))

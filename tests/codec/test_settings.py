@@ -62,7 +62,10 @@ def test_every_number_may_be_sent(defaults: dict[str, Any], codec: str) -> None:
 
 @pytest.mark.parametrize(
     ("codec", "bits", "message"),
-    [("rotated", 8, "'rotated' sends 1 to 4 bits a number, not 8"), ("budget", 1, "bits 1 are for codec 'rotated'")],
+    [
+        ("rotated", 8, "'rotated' sends 1 to 4 bits a number, not 8"),
+        ("budget", 1, "codec.bits 1 is for codec.kind 'rotated'"),
+    ],
 )
 def test_bits_that_a_codec_does_not_have(defaults: dict[str, Any], codec: str, bits: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -75,7 +78,7 @@ def test_nodes_are_told_of_their_own_direction_only(defaults: dict[str, Any], fe
 
 
 def test_a_budget_of_nothing_is_refused(defaults: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="'budget' is '3B/run': that is less than a byte a round"):
+    with pytest.raises(ConfigError, match=r"'codec.budget' is '3B/run': that is less than a byte a round"):
         codec_settings(config(defaults, codec_kind="budget", budget="3B/run", num_rounds=5), 1, STUDENT)
 
 
@@ -92,7 +95,7 @@ def test_a_budget_below_the_names_is_refused_with_one_that_an_update_fits_in(
     """The budget that it names is enough, and half of that is not."""
     changes = {"codec": "budget", "num_rounds": rounds}
     least = EncodedUpdate.least_nbytes(SHARED)
-    message = f"'budget' is '{budget}'.* 8 tensors that travel alone take {least}. Set"
+    message = f"'codec.budget' is '{budget}'.* 8 tensors that travel alone take {least}. Set"
     with pytest.raises(ConfigError, match=message) as caught:
         require_budget(config(defaults, budget=budget, **changes), SHARED)
     named = str(caught.value).split()[-1]
@@ -106,7 +109,7 @@ def test_a_budget_below_the_names_is_refused_with_one_that_an_update_fits_in(
     match = re.fullmatch(r"([0-9.]+)(x|B)(/run)?", named)
     assert match is not None
     half = float(match[1]) * (2 if match[2] == "x" else 0.5)
-    with pytest.raises(ConfigError, match="'budget'"):
+    with pytest.raises(ConfigError, match=r"'codec.budget'"):
         require_budget(config(defaults, budget=f"{half:.1f}{match[2]}{match[3] or ''}", **changes), SHARED)
 
 
@@ -117,6 +120,6 @@ def test_a_budget_of_what_is_no_budget_is_not_looked_at(defaults: dict[str, Any]
 
 def test_a_budget_that_is_too_small_ends_the_run_before_anything_is_trained(run_config: Callable[..., Any]) -> None:
     grid = LoopbackGrid(run_config(codec_kind="budget", budget="5B"), nodes(2))
-    with pytest.raises(ConfigError, match=r"'budget' is '5B', which gives a round 5 bytes: .* at least "):
+    with pytest.raises(ConfigError, match=r"'codec.budget' is '5B', which gives a round 5 bytes: .* at least "):
         run_server(grid)
     assert {kind for _, kind, _ in grid.log} == {"query"}

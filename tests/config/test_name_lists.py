@@ -34,7 +34,7 @@ def test_commas_part_names_but_in_quotes(text: str, expected: tuple[str, ...]) -
     assert names(text) == expected
 
 
-@pytest.mark.parametrize("key", ["labels", "teachers"])
+@pytest.mark.parametrize("key", ["data.labels", "model.teachers"])
 @pytest.mark.parametrize("text", ['"a, b', '"a" b,c'])
 def test_a_list_that_is_none_is_one_line_that_names_the_key(key: str, text: str, defaults: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^run-config: {key} .* is no list of names: double the quotes") as caught:
@@ -45,17 +45,17 @@ def test_a_list_that_is_none_is_one_line_that_names_the_key(key: str, text: str,
 def test_a_run_knows_labels_with_commas(defaults: dict[str, Any]) -> None:
     config = RunConfig.parse(defaults | {"data.labels": '"yes, sure",no'})
     assert config.data.label_names == ("yes, sure", "no")
-    assert RunConfig.parse(config.as_run_config()).label_names == config.data.label_names
+    assert RunConfig.parse(config.as_run_config()).data.label_names == config.data.label_names
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": "a,b,a"}, "labels names a label twice"),
-        ({"encoding": "utf-9"}, "encoding 'utf-9' is unknown"),
-        ({"encoding": "base64"}, "encoding 'base64' is unknown"),
-        ({"separator": ";;"}, "'separator' is ';;' but should be auto, tab, or one character"),
-        ({"separator": '"'}, "'separator'"),
+        ({"data.labels": "a,b,a"}, "data.labels names a label twice"),
+        ({"data.encoding": "utf-9"}, "data.encoding 'utf-9' is unknown"),
+        ({"data.encoding": "base64"}, "data.encoding 'base64' is unknown"),
+        ({"data.separator": ";;"}, "'data.separator' is ';;' but should be csv: .* one character"),
+        ({"data.separator": '"'}, "'data.separator'"),
         ({"task": "multi-label", "data.skip-unlabelled": True}, "data.skip-unlabelled is for texts with one label"),
     ],
 )

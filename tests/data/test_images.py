@@ -148,8 +148,8 @@ def test_errors_name_the_folder(plain: Path, split: Path, tmp_path: Path, config
             node(configured(split), partition, 3)
     next((split / "test").rglob("*.png")).unlink()
     fails(split, "test: it has no images, expected CLASS/\\*.png: fill or remove it")
-    with pytest.raises(DataError, match="dataset 'tweets' has no images: set run-config key 'dataset'"):
-        node(configured(plain).model_copy(update={"dataset": "tweets"}))
+    with pytest.raises(DataError, match=r"data.dataset 'tweets' has no images: set run-config key 'data.dataset'"):
+        node(configured(plain).changed(data={"dataset": "tweets"}))
 
 
 @pytest.mark.parametrize("train", ["train", "Training"])
@@ -190,7 +190,7 @@ def test_what_systems_leave_in_folders_is_no_image_and_no_class(
         (plain / name).write_bytes(image)
     after = node(configured(plain))
     assert (after.labels, files(after.train), files(after.test)) == (
-        before.data.labels,
+        before.labels,
         files(before.train),
         files(before.test),
     )

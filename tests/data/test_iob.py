@@ -97,7 +97,7 @@ def test_what_is_no_iob_is_one_line_with_file_and_line_and_no_text(tmp_path: Pat
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"a\tO\n\xff\tO\n")
-    with pytest.raises(DataError, match=r"a.tsv: line 2 is no utf-8 text: .*'encoding'"):
+    with pytest.raises(DataError, match=r"a.tsv: line 2 is no utf-8 text: .*'data.encoding'"):
         read_iob(find_iob(str(tmp_path / "a.tsv")))
 
 
@@ -170,7 +170,9 @@ def test_named_labels_are_all_that_may_occur(tokens: Callable[..., RunConfig], t
     node = load_node_data(tokens(labels="O, B-Y, I-Y, B-X, I-X"), {"data-path": str(folder)})
     assert node.labels == ("O", "B-Y", "I-Y", "B-X", "I-X")
     assert {tag for tags in node.train["label"][:] for tag in tags} == {0, 3}
-    with pytest.raises(DataError, match=r"train.tsv: line 3 has a tag of a type that run-config key 'labels' does not"):
+    with pytest.raises(
+        DataError, match=r"train.tsv: line 3 has a tag of a type that run-config key 'data.labels' does not"
+    ):
         load_node_data(tokens(labels="O, B-Y, I-Y"), {"data-path": str(folder)})
 
 
@@ -196,7 +198,7 @@ def test_a_node_without_sentences_is_told(
         ({"dataset": "iob:/a"}, "dataset is 'iob:/a' but task is 'text-classification'"),
         ({"dataset": "csv:/a", "task": "token-classification"}, "dataset is 'csv:/a' .* set it to iob:PATH"),
         ({"server_test_data": "csv:/a", "task": "token-classification"}, "data.server-test-data is 'csv:/a'"),
-        ({"dataset": "iob:/a", "task": "token-classification", "partition": "iid"}, "set partition to 'natural'"),
+        ({"dataset": "iob:/a", "task": "token-classification", "partition": "iid"}, "set data.partition to 'natural'"),
     ],
 )
 def test_data_of_another_task_are_refused(

@@ -113,7 +113,9 @@ def test_two_splits_are_shared_out_as_one(configure: Configure) -> None:
 def test_a_share_that_would_be_too_small_is_refused_at_every_node(
     kind: str, rows: int, nodes: int, configure: Configure
 ) -> None:
-    message = rf"data: partition '{kind}' leaves one of {nodes} nodes fewer than 2 of its {rows} examples: run fewer"
+    message = (
+        rf"data: data.partition '{kind}' leaves one of {nodes} nodes fewer than 2 of its {rows} examples: run fewer"
+    )
     for i in range(nodes):
         with pytest.raises(DataError, match=message):
             share(dataset(["a"] * rows), configure(partition=kind), i, nodes, "data")

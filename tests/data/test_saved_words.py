@@ -114,7 +114,9 @@ def test_a_data_set_is_read_as_the_same_sentences_in_a_file(
     )
     columns = {"tokens": [[word for word, _ in s] for s in found], "tags": [[tag for _, tag in s] for s in found]}
     source = save(folder, alone=Dataset.from_dict(columns))
-    config = RunConfig.model_construct(text_column="tokens", label_column="tags", labels="")
+    config = RunConfig(
+        task="token-classification", data={"dataset": "iob:x", "text_column": "tokens", "label_column": "tags"}
+    )
     assert read_saved_words(find_saved(source), config) == read_iob(find_iob(str(folder / "a.tsv")))
 
 

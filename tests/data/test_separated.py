@@ -111,5 +111,5 @@ def test_lines_are_those_of_the_file() -> None:
 
 
 def test_a_separator_that_two_headers_fit_is_asked_for() -> None:
-    with pytest.raises(DataError, match=r"a.csv: its header could be separated by ',' or ';': set .* 'separator'"):
+    with pytest.raises(DataError, match=r"a.csv: its header could be separated by ',' or ';': set .* 'data.separator'"):
         read_separated("x;text;y,text,z\n", "a.csv", "", ("text",), "label")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 from support.federation import silo
 from support.killed import killed_at
 
@@ -205,12 +206,15 @@ def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure:
     looked_up: set[str] = set()
 
     class Watched:
-        def __init__(self, config: RunConfig) -> None:
-            self._config = config
+        def __init__(self, group: BaseModel, prefix: str = "") -> None:
+            self._group, self._prefix = group, prefix
 
-        def __getattr__(self, key: str) -> Any:
-            looked_up.add(key)
-            return getattr(self._config, key)
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(self._group, name)
+            if isinstance(value, BaseModel):
+                return Watched(value, f"{name}.")
+            looked_up.add(f"{self._prefix}{name}".replace("_", "-"))
+            return value
 
     place = {"partition-id": 0, "num-partitions": 2}
     own = f"csv:{write('a.csv', [row | {'source': row['label']} for row in rows(20)])}"
@@ -218,15 +222,16 @@ def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure:
         watched: Any = Watched(configure(dataset=dataset, partition=partition, test_fraction=0.11))
         data = load_node_data(watched, place)
         build_task(watched, data.labels)
-    in_encoding, in_place = {"teacher", "student", "parts", "max_length"}, {"dataset", "task"}
+    elsewhere = {"parts", "task", "data.dataset", "data.label-names"}
     others = {"natural": "iid", "text": "body", "label": "class", "source": "owner", "auto": ";", "utf-8": "cp1252"}
     others |= {"": "a,b", False: True}
-    needed = {"dirichlet_alpha": {"partition": "dirichlet"}, "shards_per_node": {"partition": "shard"}}
-    needed |= {"label_separator": {"task": "multi-label", "dataset": own, "partition": "iid"}}
-    for key in looked_up - in_encoding - in_place - {"label_names"}:
-        value = getattr(configure(), key)
+    needed = {"data.dirichlet-alpha": {"partition": "dirichlet"}, "data.shards-per-node": {"partition": "shard"}}
+    needed |= {"data.label-separator": {"task": "multi-label", "dataset": own, "partition": "iid"}}
+    for key in (key for key in looked_up - elsewhere if not key.startswith("model.")):
+        before = configure(**needed.get(key, {}))
+        value = before.as_run_config()[key]
         changed = others[value] if isinstance(value, bool | str) else value * 2 + 1 if isinstance(value, int) else 0.25
-        need = needed.get(key, {})
-        assert data_fingerprint(configure(**need | {key: changed}), place) != data_fingerprint(configure(**need), place)
-    assert {"seed", "partition", "dirichlet_alpha", "partition_column", "test_fraction"} <= looked_up
-    assert {"separator", "encoding", "skip_unlabelled"} <= looked_up
+        after = RunConfig.parse(before.as_run_config() | {key: changed})
+        assert data_fingerprint(after, place) != data_fingerprint(before, place), key
+    drawn = {"data.partition", "data.dirichlet-alpha", "data.partition-column", "data.test-fraction"}
+    assert drawn | {"seed", "data.separator", "data.encoding", "data.skip-unlabelled"} <= looked_up

@@ -89,7 +89,7 @@ def config(federation: Federation, run_config: Callable[..., dict[str, Any]]) ->
         settings = {"labels": "negative,neutral,positive", "local_steps": 3, "node_wait_seconds": 120}
         settings |= {"batch_size": 32, "codec": "budget", "budget": "16x", "test_fraction": 0.2}
         built = run_config(runs_dir=str(federation.server.home / "runs"), **(settings | changes))
-        return {key: value for key, value in built.items() if key not in ("dataset", "run.state-dir")}
+        return {key: value for key, value in built.items() if key not in ("data.dataset", "run.state-dir")}
 
     return build
 
@@ -107,7 +107,7 @@ def in_one_process(
             shutil.copy(silo.home / "state" / "secret", tmp_path / name)
             place = {"data-path": silo.home / f"{name}.csv", "policy": silo.home / "etc" / "policy.toml"}
             nodes.append(
-                {"name": name} | {key: str(path) for key, path in (place | {"run.state-dir": tmp_path / name}).items()}
+                {"name": name} | {key: str(path) for key, path in (place | {"state-dir": tmp_path / name}).items()}
             )
         grid = LoopbackGrid(defaults | settings | {"run.runs-dir": str(tmp_path)}, nodes)
         grid.fault = fault

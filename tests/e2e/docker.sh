@@ -47,7 +47,7 @@ chmod 644 data/west/examples.csv
 up
 
 echo "--- a silo killed in the second round"
-config='labels="negative,neutral,positive" num-rounds=4 local-steps=8 batch-size=32 max-test-examples=32'
+config='data.labels="negative,neutral,positive" num-rounds=4 train.local-steps=8 train.batch-size=32 data.max-test-examples=32'
 "$root/docker/run.sh" $run "$config" &
 runner=$!
 until_trains west 2 $runner

@@ -98,7 +98,7 @@ def test_a_killed_serverapp_is_resumed(
         server.kill()
     assert run.wait(1200) == 1, "the run was over before the ServerApp was killed"
 
-    assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
+    assert federation.federate(settings | {"run.resume": str(folder)}).wait(1200) == 0, federation.logs()
     assert [entry["trained"] for entry in history(federation.folder(settings))["rounds"]] == [2, 2, 2]
     assert_same(student(federation, settings), in_one_process(settings))
 

@@ -49,9 +49,7 @@ def test_a_clock_that_lags_is_borne_for_five_minutes_and_one_that_is_ahead_is_no
     environment = dict(deployment.env)
     for index, (name, lag) in enumerate(LAGS.items()):
         deployment.env = environment | lagging(lag, tmp_path)
-        deployment.supernode(
-            name, f'partition-id={index % 2} num-partitions=2 threads=1 run.state-dir="{tmp_path / name}"'
-        )
+        deployment.supernode(name, f'partition-id={index % 2} num-partitions=2 threads=1 state-dir="{tmp_path / name}"')
     deployment.env = environment
     run = deployment.wait("dep", deployment.run(config_file()), seconds=300)
     assert run["status"] == "finished:completed", deployment.logs()

@@ -149,7 +149,7 @@ def test_what_travels_is_what_the_codec_counts(
         node = Machine(tmp_path / name, deployment.launch, network.run_in(name))
         node.start(
             "supernode", "flower-supernode", "--insecure", "--superlink", deployment.address,
-            "--node-config", f'partition-id={index} num-partitions=2 threads=1 run.state-dir="{tmp_path / name}"',
+            "--node-config", f'partition-id={index} num-partitions=2 threads=1 state-dir="{tmp_path / name}"',
         )  # fmt: skip
     config = tmp_path / "run.toml"
     config.write_text(

@@ -63,7 +63,7 @@ def test_a_killed_supernode_comes_back_with_its_teacher(
     south.kill("supernode")
     assert first.wait(1200) == 1, "the round was over before the node was killed"
 
-    assert federation.federate(settings | {"resume": str(folder)}).wait(1200) == 0, federation.logs()
+    assert federation.federate(settings | {"run.resume": str(folder)}).wait(1200) == 0, federation.logs()
     assert_same(load_file(folder / "student/model.safetensors"), in_one_process(settings))
     lineage = json.loads((folder / "history.json").read_text())["lineage"]
     (moments,) = (south.home / "state" / lineage / "south").glob("0*/moments.safetensors")

@@ -84,7 +84,7 @@ def test_exported_models_are_the_students_and_load_with_the_stock_classes(
     raw = images(**NESTED, server_test_data=f"imagefolder:{digits}", partition="dirichlet", dirichlet_alpha=1.0)
     folder = run_server(LoopbackGrid(raw, nodes(2)))
     found = history(folder)
-    assert found["model.shared-head"] and found["labels"] == [str(digit) for digit in range(10)]
+    assert found["shared-head"] and found["labels"] == [str(digit) for digit in range(10)]
     for entry in found["rounds"]:
         assert {"accuracy", "macro-f1", "loss"} == entry["server"].keys()
 
@@ -157,7 +157,7 @@ def test_nodes_with_folders_and_classes_of_their_own_keep_their_heads(images: Co
     ]
     folder = run_server(LoopbackGrid(images(dataset="tweets", partition="natural", **NESTED), places))
     found = history(folder)
-    assert not found["model.shared-head"] and not any("classifier" in name for name in student(folder))
+    assert not found["shared-head"] and not any("classifier" in name for name in student(folder))
     heads = [
         load_file(path)["student.classifier.weight"]
         for name in ("north", "south")

@@ -91,7 +91,7 @@ def test_where_tags_differ_the_encoder_travels_and_each_head_stays(
     initial = build_pair(RunConfig.parse(tags(**changes)), ("O", "B-D", "I-D"), False).initial_private
     assert not torch.equal(heads[2], initial["student.classifier.weight"]), "a private head learns"
     found = history(folder)
-    assert (found["labels"], found["model.shared-head"]) == ([], False)
+    assert (found["labels"], found["shared-head"]) == ([], False)
     for scores in found["rounds"][-1]["nodes"].values():
         assert {"span-f1", "precision", "recall", "accuracy", "loss"} == scores["student"].keys()
 
@@ -130,7 +130,7 @@ def test_where_tags_are_the_same_the_head_travels_too(tags: Config, corpora: Pat
     assert torch.equal(model.classifier.weight, student(folder)["classifier.weight"])
     assert model.config.id2label[0] == "O"
     found = history(folder)
-    assert found["model.shared-head"] and all("span-f1" in entry["server"] for entry in found["rounds"])
+    assert found["shared-head"] and all("span-f1" in entry["server"] for entry in found["rounds"])
     never = run_server(
         LoopbackGrid(raw | {"run.name": "n", "model.shared-head": "never", "data.server-test-data": ""}, nodes(2))
     )
@@ -196,7 +196,7 @@ def test_nodes_that_come_one_after_the_other_decide_together(tags: Config, corpo
 
     grid.fault = next_comes
     found = history(run_server(grid))
-    assert found["model.shared-head"] is False and [entry["trained"] for entry in found["rounds"]] == [2, 2]
+    assert found["shared-head"] is False and [entry["trained"] for entry in found["rounds"]] == [2, 2]
 
 
 def test_one_head_for_all_needs_the_same_tags(tags: Config) -> None:

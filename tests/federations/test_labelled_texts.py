@@ -44,7 +44,7 @@ def test_several_labels(run_config: Config, words: Path, pooling: str) -> None:
     test_data = f"csv:{words / 'all.csv'}"
     folder = run(run_config, words, "multi-label", server_test_data=test_data, **changes)
     found = history(folder)
-    assert found["labels"] == ["http", "the", "to"] and found["model.shared-head"]
+    assert found["labels"] == ["http", "the", "to"] and found["shared-head"]
     for entry in found["rounds"]:
         assert entry["server"].keys() == {"micro-f1", "macro-f1", "mean-average-precision", "loss"}
     model = AutoModelForSequenceClassification.from_pretrained(folder / "student", trust_remote_code=True)
@@ -70,7 +70,7 @@ def test_an_exported_regressor_says_the_number_itself(
     changes = {"architecture": "nested" if pooling == "mean" else "separate", "pooling": pooling}
     folder = run(run_config, words, "regression", num_rounds=4, local_steps=8, server_test_data="", **changes)
     found = history(folder)
-    assert found["model.shared-head"] and all(float(end) % 1000 == 0 for end in found["labels"])
+    assert found["shared-head"] and all(float(end) % 1000 == 0 for end in found["labels"])
     scores = found["rounds"][-1]["student"]
     assert scores.keys() == {"mae", "rmse", "r2", "spearman", "loss"}
     low, high = map(float, found["labels"])
@@ -108,7 +108,7 @@ def test_where_ranges_differ_each_node_keeps_its_head(
         for name, labels in (("north", "0,150000"), ("south", "0,200000"))
     ]
     own = run_server(LoopbackGrid(raw, places))
-    assert not history(own)["model.shared-head"] and not any("head" in name for name in student(own))
+    assert not history(own)["shared-head"] and not any("head" in name for name in student(own))
     assert "labels differ, so each node keeps a head of its own" in caplog.text
     places = [{key: value for key, value in place.items() if key != "labels"} for place in places]
     common = run_server(LoopbackGrid(raw | {"data.labels": "0,200000", "run.name": "common"}, places))

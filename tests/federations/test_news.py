@@ -72,7 +72,7 @@ def test_a_federation_on_impressions(
     for name in ("news.weight", "newcomer", "user_attention.keys.weight", "title_attention.query.weight"):
         assert (name in student(folder)) == shared
     assert as_table(read_summary(folder)).title.startswith("AUC and nDCG@10")  # type: ignore[union-attr]
-    assert found["model.shared-head"] == shared
+    assert found["shared-head"] == shared
 
 
 def test_nodes_with_folders_of_their_own(news: Config, tweets_as_news: Path, tmp_path: Path) -> None:

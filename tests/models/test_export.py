@@ -206,7 +206,9 @@ def test_no_exported_file_names_a_path(checkpoints: dict[str, str], tmp_path: Pa
     export(build(str(base), labels=labels), load_tokenizer(str(base)), tmp_path / "out", told)
     texts = {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"}
     assert [name for name, text in texts.items() if "/secret" in text or str(tmp_path) in text] == []
-    assert "| `dataset` | `csv:tweets.csv` |" in texts["README.md"] and "Data: north.csv, south" in texts["README.md"]
+    assert (
+        "| `data.dataset` | `csv:tweets.csv` |" in texts["README.md"] and "Data: north.csv, south" in texts["README.md"]
+    )
     assert load_classifier(tmp_path / "out").config.id2label[0] == "/m/01"
 
 
@@ -228,5 +230,5 @@ def test_the_licence_of_the_base_is_that_of_its_card(checkpoints: dict[str, str]
     for front, expected in (("", None), ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0")):
         if front:
             (base / "README.md").write_text(front)
-        export(build(str(base)), load_tokenizer(str(base)), tmp_path / "out", about({"teacher": str(base)}))
+        export(build(str(base)), load_tokenizer(str(base)), tmp_path / "out", about({"model.teacher": str(base)}))
         assert ModelCard.load(tmp_path / "out/README.md").data.license == expected

@@ -23,12 +23,12 @@ ROOT = Path(__file__).parent.parent.parent
 LABELS = ("a", "b", "c")
 
 _ENCODER_DECODER = r"is an encoder-decoder \(.*\), of which a classifier has no use: "
-_STAGES = r"is built of stages, its first layers are no student: set run-config key 'student'"
-_OTHER_LAST_LAYERS = "the first layers of this teacher, as they are, do not make a student: set architecture to"
+_STAGES = r"is built of stages, its first layers are no student: set run-config key 'model.student'"
+_OTHER_LAST_LAYERS = "the first layers of this teacher, as they are, do not make a student: set model.architecture to"
 _BATCH_NORM = "has batch normalisation, whose running statistics do not travel: set run-config key 'model.batch-norm'"
 
 REFUSED: dict[tuple[str, str], str] = {
-    ("albert", "nested"): r"teacher '.*': its layers share weights: set architecture to 'separate'",
+    ("albert", "nested"): r"teacher '.*': its layers share weights: set model.architecture to 'separate'",
     ("bart", "any"): _ENCODER_DECODER + "choose an encoder",
     ("mbart", "any"): _ENCODER_DECODER + "choose an encoder",
     ("t5", "any"): _ENCODER_DECODER + r"save its encoder alone, as T5EncoderModel\.from_pretrained",

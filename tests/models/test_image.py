@@ -73,7 +73,7 @@ def configured(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
 
 
 def build(reference: str, num_layers: int | None = None, **changes: Any) -> PreTrainedModel:
-    arguments = {"data.labels": LABELS, "attentions": False, "seed": 0} | changes
+    arguments = {"labels": LABELS, "attentions": False, "seed": 0} | changes
     return build_image_classifier(reference, num_layers=num_layers, **arguments)
 
 
@@ -141,7 +141,7 @@ def test_families_that_classify_by_their_first_token_nest(
 
 def test_a_family_that_classifies_otherwise_does_not_nest(tmp_path: Path, configured: Callable[..., RunConfig]) -> None:
     reference = save_model(BeitForImageClassification(BeitConfig(**_ROW)), tmp_path / "beit")
-    with pytest.raises(ModelError, match=r"teacher '.*beit'.*: set architecture to 'separate'"):
+    with pytest.raises(ModelError, match=r"teacher '.*beit'.*: set model.architecture to 'separate'"):
         build_pair(configured(teacher=reference), LABELS, True)
     apart = configured(teacher=reference, architecture="separate")
     check_models(apart)
@@ -154,7 +154,9 @@ def test_models_of_stages_need_a_student_of_their_own(
 ) -> None:
     staged, vit = checkpoints[family], checkpoints["vit"]
     for changes in ({}, {"architecture": "separate"}, {"method": "fedavg-student"}):
-        with pytest.raises(ConfigError, match=r"is built of stages, its first layers are no student: set .* 'student'"):
+        with pytest.raises(
+            ConfigError, match=r"is built of stages, its first layers are no student: set .* 'model.student'"
+        ):
             check_models(configured(teacher=staged, **changes))
     with pytest.raises(ConfigError, match=r"is built of stages, it has no layers to match: set distillation.hidden"):
         check_models(configured(teacher=vit, student=staged, architecture="separate", hidden=1.0))

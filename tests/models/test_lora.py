@@ -100,7 +100,7 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
 ) -> None:
     raw = run_config(teacher_lora_rank=2, energy_end=0.95, **KINDS[kind])
     folder = run_server(LoopbackGrid(raw | {"num-rounds": 1}, nodes(2)))
-    run_server(LoopbackGrid(raw | {"resume": str(folder)}, nodes(2), first_id=900))
+    run_server(LoopbackGrid(raw | {"run.resume": str(folder)}, nodes(2), first_id=900))
     place = tmp_path / "state" / history(folder)["lineage"] / "partition-0"
     (path,) = place.glob("0*/private.safetensors")
     private = load_file(path)
@@ -129,7 +129,7 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
 
 def test_a_nodes_owner_chooses_adapters(run_config: Config, tmp_path: Path) -> None:
     grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
-    grid.nodes[101]["model.teacher-lora-rank"] = 4
+    grid.nodes[101]["teacher-lora-rank"] = 4
     lineage = tmp_path / "state" / history(run_server(grid))["lineage"]
     found = [load_file(path) for path in sorted(lineage.glob("partition-*/0*/private.safetensors"))]
     assert [any(".lora_" in name for name in private) for private in found] == [False, True]

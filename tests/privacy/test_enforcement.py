@@ -25,19 +25,19 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"train.local-steps": 1}, "train.local-steps", "training.min-examples"),
     ({"train.local-steps": 0, "train.local-epochs": 21}, "train.local-epochs", "training.max-epochs"),
     ({"data.labels": "a,b", "train.class-weights": "0.0000001,1"}, "train.class-weights", "training.max-class-weight"),
-    ({"codec": "dense"}, "codec", "update.min-compression"),
-    ({"codec": "dense", "bits": 8}, "codec", "update.min-compression"),
-    ({"codec": "rotated"}, "codec", "update.min-compression"),
+    ({"codec.kind": "dense"}, "codec.kind", "update.min-compression"),
+    ({"codec.kind": "dense", "codec.bits": 8}, "codec.kind", "update.min-compression"),
+    ({"codec.kind": "rotated"}, "codec.kind", "update.min-compression"),
     ({"model.max-length": 16}, "model.max-length", "training.min-length"),
-    ({"method": "fedavg"}, "codec", "update.min-compression"),
-    ({"budget": "2x"}, "budget", "update.min-compression"),
+    ({"method": "fedavg"}, "codec.kind", "update.min-compression"),
+    ({"codec.budget": "2x"}, "codec.budget", "update.min-compression"),
 ]
 ALLOWED: list[dict[str, Any]] = [
     {},
     {"method": "local"},
-    {"method": "fedavg", "codec": "budget"},
+    {"method": "fedavg", "codec.kind": "budget"},
     {"method": "fedkd-paper"},
-    {"budget": "5MB/run", "num-rounds": 100},
+    {"codec.budget": "5MB/run", "num-rounds": 100},
     {"train.max-grad-norm": 0.0},
     {"train.batch-size": 4, "train.gradient-accumulation": 8},
     {"train.local-steps": 0, "train.local-epochs": 3},
@@ -65,8 +65,8 @@ def test_what_people_run_is_allowed(defaults: dict[str, Any], changes: dict[str,
 
 
 def test_tasks_columns_and_labels_are_the_owners(defaults: dict[str, Any]) -> None:
-    assert found(OWNERS, defaults) == ["task runs.tasks", "data.text-column data.columns", "labels data.labels"]
-    right = {"task": "multi-label", "data.text-column": "note", "labels": "no,yes"}
+    assert found(OWNERS, defaults) == ["task runs.tasks", "data.text-column data.columns", "data.labels data.labels"]
+    right = {"task": "multi-label", "data.text-column": "note", "data.labels": "no,yes"}
     assert found(OWNERS, defaults | {"data.dataset": "csv:x"} | right) == []
     assert found(OWNERS, defaults | {"data.dataset": "csv:x"} | right | {"data.text-pair-column": "name"}) == [
         "data.text-pair-column data.columns"
@@ -81,7 +81,7 @@ def test_what_leaves_of_a_refusal_has_no_name_that_only_the_owner_knows(defaults
 def test_a_node_refuses_before_it_opens_its_data(run_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """All at once; the file is not there, and nobody looked for it."""
     raw = RunConfig.parse(run_config(labels="a,b", learning_rate=1e4, max_grad_norm=1e-9))
-    node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "run.state-dir": str(tmp_path / "north")}
+    node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "state-dir": str(tmp_path / "north")}
     with pytest.raises(ConfigError) as refused:
         Node(raw, node)
     assert "'train.learning-rate'" in refused.value.outside and "'train.max-grad-norm'" in refused.value.outside

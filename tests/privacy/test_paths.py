@@ -53,7 +53,7 @@ def leads(place: str) -> Iterator[str]:
         yield f"../../{target}"
 
 
-@pytest.mark.parametrize("pinned", [True, False], ids=["run.state-dir of the node config", "default run.state-dir"])
+@pytest.mark.parametrize("pinned", [True, False], ids=["state-dir of the node config", "default state-dir"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_nothing_outside_the_state_dir_changes(
@@ -63,9 +63,9 @@ def test_nothing_outside_the_state_dir_changes(
     own = place / ("owner/state" if pinned else "start/state")
     node = silo("north", place / "north.csv", own)
     if not pinned:
-        del node["run.state-dir"]
+        del node["state-dir"]
     raw = run_config(labels="negative,neutral,positive", method="fedavg-student", local_steps=1)
-    raw |= {key: data.draw(texts, label=key) for key in ("run.state-dir", "run.runs-dir", "resume")}
+    raw |= {key: data.draw(texts, label=key) for key in ("run.state-dir", "run.runs-dir", "run.resume")}
     raw["run.name"] = data.draw(st.one_of(st.just("run"), texts), label="run.name")
     lineage = data.draw(st.one_of(st.just(LINEAGE), st.text("0123456789abcdef", min_size=16, max_size=16), texts))
     more: dict[str, Any] = {"lineage": lineage, "run": data.draw(st.one_of(st.just("run"), texts), label="run")}
@@ -78,7 +78,7 @@ def test_nothing_outside_the_state_dir_changes(
     body = data.draw(st.sampled_from(bodies), label="message")
     before = contents(place, own)
     reply = ask(raw, node, body)
-    assert contents(place, own).keys() - before.keys() <= {str(place / "owner")}, "above the run.state-dir, to make it"
+    assert contents(place, own).keys() - before.keys() <= {str(place / "owner")}, "above the state-dir, to make it"
     assert {path: found for path, found in contents(place, own).items() if path in before} == before
     assert reply.has_error() or is_lineage(lineage)
 
@@ -86,7 +86,7 @@ def test_nothing_outside_the_state_dir_changes(
 def test_a_run_config_moves_no_state(run_config: Config, place: Path) -> None:
     """The state lies where the owner says, or below the folder in which the node was started."""
     raw = run_config(labels="negative,neutral,positive", state_dir=str(place / "elsewhere"))
-    for own in ({"run.state-dir": str(place / "owner")}, {}):
+    for own in ({"state-dir": str(place / "owner")}, {}):
         ask(
             raw,
             {"name": "north", "data-path": str(place / "north.csv"), "policy": "off", **own},

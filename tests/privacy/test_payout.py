@@ -122,7 +122,7 @@ def test_what_is_paid_out_is_never_under_looser_settings(
     defaults: dict[str, Any], before: int, after: int, round: int, settings: tuple[str, str]
 ) -> None:
     codec, budget = settings
-    run = {"codec": codec} | ({"budget": budget} if budget else {})
+    run = {"codec.kind": codec} | ({"codec.budget": budget} if budget else {})
     old, new = (RunConfig.parse(defaults | run | {"num-rounds": rounds}) for rounds in (before, after))
     round = min(round, after)
     then, now = codec_settings(old, min(round, before), 400_000), codec_settings(new, round, 400_000)

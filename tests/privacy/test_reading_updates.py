@@ -60,8 +60,8 @@ def test_the_same_run_is_refused_under_the_default_policy(
     [
         ({"train.batch-size": 255}, "training.min-examples"),
         ({"model.max-length": 31}, "training.min-length"),
-        ({"budget": "127x"}, "update.min-compression"),
-        ({"codec": "rotated", "bits": 1, "budget": "384x"}, "update.min-compression"),
+        ({"codec.budget": "127x"}, "update.min-compression"),
+        ({"codec.kind": "rotated", "codec.bits": 1, "codec.budget": "384x"}, "update.min-compression"),
         ({"train.learning-rate": 0.051}, "training.max-learning-rate"),
         ({"train.max-grad-norm": 0.09}, "training.min-grad-norm"),
     ],

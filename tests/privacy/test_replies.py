@@ -205,9 +205,7 @@ def silos(draw: st.DrawFn) -> tuple[str, bytes, dict[str, Any], dict[str, Any]]:
         "encoding": chosen(7, "utf-8", "ascii", "utf-16"),
         "separator": chosen(8, "auto", "tab", "a"),
     }
-    own = draw(
-        st.sampled_from([{}, {"data.label-column": "label"}, {"data.text-column": unnamed}, {"encoding": "utf-8"}])
-    )
+    own = draw(st.sampled_from([{}, {"label-column": "label"}, {"text-column": unnamed}, {"encoding": "utf-8"}]))
     return chosen(9, "csv", "tsv", "json", "parquet", "txt"), content, config, own
 
 
@@ -231,7 +229,7 @@ def test_no_reply_holds_a_cell_a_column_or_a_path(
 def test_a_node_that_takes_part_tells_no_path_and_no_host(run_config: Config, ward: Path) -> None:
     """Also one without a name: it is called by what stands for its path."""
     (ward / f"{SECRET}.csv").write_text(table())
-    node = {"data-path": str(ward / f"{SECRET}.csv"), "run.state-dir": str(ward / "state"), "policy": "off"}
+    node = {"data-path": str(ward / f"{SECRET}.csv"), "state-dir": str(ward / "state"), "policy": "off"}
     raw = run_config(**LABELS)
     joined = ask(raw, node, JoinRequest(lineage=LINEAGE))
     info = from_records(JoinReply, joined.content)
@@ -299,15 +297,15 @@ def test_owners_pin_columns_and_labels(run_config: Config, ward: Path) -> None:
     north.write_text(table())
     south.write_text(table().replace("text,label", "Befund,Diagnose").replace(",yes,", ",1,").replace(",no,", ",0,"))
     pinned = {
-        "data.text-column": "Befund",
-        "data.label-column": "Diagnose",
-        "data.text-pair-column": "x",
+        "text-column": "Befund",
+        "label-column": "Diagnose",
+        "text-pair-column": "x",
         "labels": "0,1",
     }
     places = [silo("north", north, ward / "state"), silo("south", south, ward / "state", **pinned)]
     folder = run_server(LoopbackGrid(run_config(num_rounds=1, local_steps=1, **LABELS), places))
     found = history(folder)
-    assert found["rounds"][0]["trained"] == 2 and not found["model.shared-head"]
+    assert found["rounds"][0]["trained"] == 2 and not found["shared-head"]
     assert not any(word in (folder / "history.json").read_text() for word in ("Befund", "Diagnose", SECRET))
 
 

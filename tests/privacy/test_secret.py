@@ -40,7 +40,7 @@ def silos(tweets_csv: Path, tmp_path: Path) -> list[dict[str, Any]]:
     for name, part in (("east", rows[:60]), ("west", rows[60:120])):
         (tmp_path / f"{name}.csv").write_text(header + "".join(part))
         found.append({"data-path": str(tmp_path / f"{name}.csv"), "name": name, "policy": "off"})
-    return [node | {"run.state-dir": str(tmp_path / "state")} for node in found]
+    return [node | {"state-dir": str(tmp_path / "state")} for node in found]
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def owned_run(run_config: Config) -> Config:
 
 @pytest.fixture
 def train(owned_run: Config, silos: list[dict[str, Any]], tmp_path: Path) -> Callable[..., TrainReply]:
-    """The first round of a node with a run.state-dir of its own."""
+    """The first round of a node with a state-dir of its own."""
 
     def train(state: str, **changes: Any) -> TrainReply:
-        node = Node(RunConfig.parse(owned_run(**changes)), silos[0] | {"run.state-dir": str(tmp_path / state)})
+        node = Node(RunConfig.parse(owned_run(**changes)), silos[0] | {"state-dir": str(tmp_path / state)})
         refresh = Refresh.of("nothing", 0)
         return node.train(TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=refresh))
 
@@ -114,7 +114,7 @@ def test_what_is_private_starts_from_the_secret_and_what_is_shared_from_the_seed
     replies, states = [], []
     for state in ("first", "other"):
         raw = owned_run(shared_head="never")
-        node = Node(RunConfig.parse(raw), silos[0] | {"run.state-dir": str(tmp_path / state)})
+        node = Node(RunConfig.parse(raw), silos[0] | {"state-dir": str(tmp_path / state)})
         replies.append(node.join(JoinRequest(lineage=LINEAGE)))
         node.train(
             TrainRequest(lineage=LINEAGE, round=1, shared_head=False, evaluate=False, refresh=Refresh.of("nothing", 0))
@@ -141,7 +141,7 @@ def test_a_killed_node_goes_on_to_the_bit(owned_run: Config, silos: list[dict[st
     changes = {"codec": "budget", "budget": "8x", "error_feedback": "both", "linear_probe": "always"}
     undisturbed = run_server(LoopbackGrid(owned_run(**changes), silos))
     disturbed = owned_run(**changes, state_dir=str(tmp_path / "again"), run_name="disturbed")
-    silos = [node | {"run.state-dir": str(tmp_path / "again")} for node in silos]
+    silos = [node | {"state-dir": str(tmp_path / "again")} for node in silos]
     grid = LoopbackGrid(disturbed, silos)
 
     def fault(message: Message, deliver: Callable[[], Message]) -> Message:
@@ -153,6 +153,6 @@ def test_a_killed_node_goes_on_to_the_bit(owned_run: Config, silos: list[dict[st
     grid.fault = fault
     with pytest.raises(RunError, match="the node died"):
         run_server(grid)
-    resumed = run_server(LoopbackGrid(disturbed | {"resume": str(tmp_path / "runs" / "disturbed")}, silos))
+    resumed = run_server(LoopbackGrid(disturbed | {"run.resume": str(tmp_path / "runs" / "disturbed")}, silos))
 
     assert_same_models(resumed, undisturbed)

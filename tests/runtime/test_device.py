@@ -15,7 +15,7 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
 
 
 def test_fp16_on_a_cpu_is_an_error_in_words() -> None:
-    with pytest.raises(DeviceError, match="'fp16' but the device is a CPU: set precision to"):
+    with pytest.raises(DeviceError, match=r"'fp16' but the device is a CPU: set run.precision to"):
         choose_device("cpu", "fp16")
 
 
@@ -32,7 +32,9 @@ def test_auto_takes_the_gpu_and_bf16_where_it_can(monkeypatch: pytest.MonkeyPatc
 
 def test_a_gpu_that_is_not_there_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"'cuda' but PyTorch sees no GPU here: .* or set device to 'auto' or 'cpu'"):
+    with pytest.raises(
+        DeviceError, match=r"'cuda' but PyTorch sees no GPU here: .* or set run.device to 'auto' or 'cpu'"
+    ):
         choose_device("cuda", "auto")
     assert choose_device("auto", "auto").device == CPU
 

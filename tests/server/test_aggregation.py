@@ -41,7 +41,7 @@ def together(config: RunConfig, updates: list[tuple[list[float], int]], **change
         Sent(f"node-{index}", Plain(update(numbers)), examples, norm(update(numbers)))
         for index, (numbers, examples) in enumerate(updates)
     ]
-    return aggregate(config.model_copy(update=changes), sent)
+    return aggregate(config.changed(federation=changes), sent)
 
 
 def numbers_of(aggregated: Aggregated) -> Tensor:

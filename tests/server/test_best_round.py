@@ -106,7 +106,7 @@ def test_a_resumed_run_exports_the_same(run_config: Config, stop: str, changes: 
     grid.fault = power_cut
     with pytest.raises(Stop):
         run_server(grid)
-    run = run_server(LoopbackGrid(raw | {"resume": str(Path(raw["run.runs-dir"], "run"))}, nodes(3), first_id=900))
+    run = run_server(LoopbackGrid(raw | {"run.resume": str(Path(raw["run.runs-dir"], "run"))}, nodes(3), first_id=900))
     one, other = exported(run), exported(straight)
     assert one.keys() == other.keys()
     for name in one:

@@ -78,7 +78,7 @@ def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
             {"data-path": "/data/absent.csv"},
             r"there is no file at its data-path \(its own log says more",
         ),
-        ({"data-path": "/data/absent.csv", "precision": "fp16"}, "precision is 'fp16' but the device is a CPU"),
+        ({"data-path": "/data/absent.csv", "precision": "fp16"}, "run.precision is 'fp16' but the device is a CPU"),
         ({"partition-id": 1, "num-partitions": 2, "teacher": "/models/absent"}, "model '/models/absent': there is no"),
         ({"partition-id": 1, "num-partitions": 2, "seed": 3}, "node-config key 'seed' is unknown"),
     ],
@@ -109,7 +109,7 @@ def test_labels_must_be_the_same_everywhere_where_the_head_is_always_shared(run_
     node = silo("own", own, tmp_path / "own", labels="negative,neutral")
     with pytest.raises(
         RunError,
-        match=r"partition-0 has the labels .*; this run has negative, neutral: set the run-config key 'labels'",
+        match=r"partition-0 has the labels .*; this run has negative, neutral: set the run-config key 'data.labels'",
     ):
         run_server(LoopbackGrid(run_config(shared_head="always"), [*nodes(1), node]))
 

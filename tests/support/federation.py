@@ -41,7 +41,7 @@ def nodes(count: int) -> list[dict[str, Any]]:
 
 def silo(name: str, data: str | Path, state_dir: Path, **own: Any) -> dict[str, Any]:
     """The node config of a node with data of its own, whose state lies where its owner says; without a policy."""
-    return {"name": name, "data-path": str(data), "run.state-dir": str(state_dir), "policy": "off", **own}
+    return {"name": name, "data-path": str(data), "state-dir": str(state_dir), "policy": "off", **own}
 
 
 def ask(raw: dict[str, Any], node: dict[str, Any], body: Request) -> Message:

@@ -113,9 +113,9 @@ def test_a_teacher_whose_tokenizer_names_no_segments_reads_pairs_as_it_will_be_u
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     BertConfig().save_pretrained(tmp_path)
     own = {
-        "teacher": str(tmp_path),
-        "student": checkpoints["bert"],
-        "architecture": "separate",
+        "model.teacher": str(tmp_path),
+        "model.student": checkpoints["bert"],
+        "model.architecture": "separate",
         "data.text-column": "a",
     }
     for column, same in (("", True), ("b", False)):

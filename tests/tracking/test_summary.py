@@ -14,8 +14,8 @@ SCORES = {"accuracy": 0.5, "macro-f1": 0.4, "loss": 1.0}
 def round_of(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "round": number,
-        "model.student": SCORES,
-        "model.teachers": {**SCORES, "accuracy": 0.75},
+        "student": SCORES,
+        "teachers": {**SCORES, "accuracy": 0.75},
         "nodes": {},
         "trained": 2,
         "asked": 3,

@@ -75,5 +75,5 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     (tmp_path / "traffic.csv").symlink_to("/dev/full")
     row = TrafficRow(1, "north", "up", "w", "dense", 0, 32, 4, 1.0)
-    with pytest.raises(StateError, match=r"cannot write .*traffic\.csv: .*No space left.*set resume to"):
+    with pytest.raises(StateError, match=r"cannot write .*traffic\.csv: .*No space left.*set run.resume to"):
         Ledger(tmp_path / "traffic.csv").add([row])
