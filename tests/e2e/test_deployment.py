@@ -91,7 +91,7 @@ class Happened:
 
     @property
     def folder(self) -> Path:
-        return Path(self.settings["runs-dir"], "run")
+        return Path(self.settings["run.runs-dir"], "run")
 
     @property
     def history(self) -> dict[str, Any]:
@@ -147,7 +147,8 @@ def happen(deployment: Deployment, folder: Path, ward: Path, tiny_run: dict[str,
     start("mistaken")
     until(lambda: deployment.log("superlink").count("Activated node_id") == len(SILOS), 120, deployment.logs)
     settings = tiny_run | {
-        "runs-dir": str(folder / "runs"), "labels": "no,yes", "evaluate-every": 2, "node-wait-seconds": 60,
+        "run.runs-dir": str(folder / "runs"), "data.labels": "no,yes", "federation.evaluate-every": 2,
+        "federation.node-wait-seconds": 60,
     }  # fmt: skip
     (folder / "run.toml").write_text(as_toml(settings))
     second = deployment.run(folder / "run.toml")
@@ -194,7 +195,7 @@ def test_supernodes_train_as_one_process_does(happened: Happened, tiny_bert_with
 
     shutil.copy(happened.ward / "state" / "secret", tmp_path)
     nodes = [happened.node(name, tmp_path) for name in ("open", "pinned")]
-    loopback = run_server(LoopbackGrid(happened.settings | {"runs-dir": str(tmp_path / "runs")}, nodes))
+    loopback = run_server(LoopbackGrid(happened.settings | {"run.runs-dir": str(tmp_path / "runs")}, nodes))
     assert_same(*(load_file(path / "student/model.safetensors") for path in (happened.folder, loopback)))
 
 

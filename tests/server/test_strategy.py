@@ -76,7 +76,7 @@ NAME = "head.weight"
 def of_the_others(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The student of a round without the third node."""
     folder = tmp_path_factory.mktemp("others")
-    own = {"num-rounds": 1, "runs-dir": str(folder / "runs"), "state-dir": str(folder / "state")}
+    own = {"num-rounds": 1, "run.runs-dir": str(folder / "runs"), "run.state-dir": str(folder / "state")}
     return student(run_server(LoopbackGrid(tiny_run | own, nodes(3)[:2])))
 
 

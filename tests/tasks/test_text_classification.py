@@ -222,7 +222,7 @@ def test_a_teachers_own_tokenizer_reads_the_same_texts(defaults: dict[str, Any],
 
 def test_tokenizers_that_read_alike_are_one(defaults: dict[str, Any], tiny_bert: Path, tmp_path: Path) -> None:
     load_tokenizer("minilm-l6").save_pretrained(tmp_path)
-    raw = defaults | {"architecture": "separate", "student": "minilm-l6"}
+    raw = defaults | {"model.architecture": "separate", "model.student": "minilm-l6"}
     for teacher, alike in ((tmp_path, True), (tiny_bert, False)):
-        task = build_task(RunConfig.parse(raw | {"teacher": str(teacher)}), ("no", "yes"))
+        task = build_task(RunConfig.parse(raw | {"model.teacher": str(teacher)}), ("no", "yes"))
         assert (task.teacher_processor is None) == alike
