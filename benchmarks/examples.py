@@ -15,6 +15,8 @@ from statistics import mean
 from common import RESULTS, ROOT, Result, Results, Run, Scenario, Settings, mean_and_error, run_missing
 from flwr.common.config import parse_config_args
 
+from fedkd_flwr.config.schema import flat
+
 LOCAL = {"method": "local"}
 FEDAVG = {"method": "fedavg"}
 ADJUSTED = {"train.logit-adjustment": "always"}
@@ -96,7 +98,7 @@ def main() -> None:
     name, example = arguments.example, EXAMPLES[arguments.example]
     if unknown := set(arguments.variants or ()) - set(example.variants):
         parser.error(f"{name} has no variant {', '.join(sorted(unknown))}: choose from {', '.join(example.variants)}")
-    page = tomllib.loads((ROOT / "examples" / name / "config.toml").read_text())
+    page = flat(tomllib.loads((ROOT / "examples" / name / "config.toml").read_text()))
     settings = {variant: {**page, **example.common, **given} for variant, given in example.variants.items()}
     files = dict(parse_config_args(arguments.config))
     results = Results(RESULTS / "examples.jsonl")
