@@ -56,7 +56,7 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
 ) -> None:
     remount(disk, "size=4m")
     places = nodes(2)
-    places[1]["run.state-dir"] = str(disk)
+    places[1]["state-dir"] = str(disk)
     grid = LoopbackGrid(run_config(num_rounds=3, min_train_nodes=1), places)
 
     def fault(message: Message, deliver: Callable[[], Message]) -> Message:
@@ -74,7 +74,7 @@ def test_a_disk_that_refuses_costs_its_node_the_round_and_nothing_else(
     rounds = history(folder)["rounds"]
     assert [entry["trained"] for entry in rounds] == [2, 1, 2]
     reason = rounds[1]["failed"]["partition-1"]
-    assert "cannot write the node's state to" in reason and "run.state-dir" in reason and "\n" not in reason
+    assert "cannot write the node's state to" in reason and "set state-dir to" in reason and "\n" not in reason
     (held,) = disk.glob("*/partition-1/0*/student.safetensors")
     assert all(torch.equal(tensor, student(folder)[name]) for name, tensor in load_file(held).items())
 

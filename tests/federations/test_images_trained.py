@@ -184,7 +184,7 @@ def test_the_second_message_reads_no_image(images: Config, tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"dataset": "csv:x.csv"}, "set it to imagefolder:PATH, or the task"),
-        ({"partition": "natural"}, "images have no column of owners: set partition to 'iid' or 'dirichlet'"),
+        ({"partition": "natural"}, "images have no column of owners: set data.partition to 'iid' or 'dirichlet'"),
         ({"student_layers": 5}, "'model.student-layers' is 5 but .* has 4 layers: set it to 1 ... 4"),
         (NESTED | {"shared_layers": 5}, "'model.shared-layers' is 5 but .* has 4 layers: set it to 0 ... 4"),
     ],

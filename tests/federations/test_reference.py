@@ -15,7 +15,7 @@ from fedkd_flwr.config.schema import RunConfig
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_the_system_is_fedkd_in_plain_loops(run_config: Callable[..., dict[str, Any]], rounds: int) -> None:
     """Student and every teacher agree with the reference after real messages, codec bytes and states on disk."""
-    weights = {f"{term}_weight": 1.0 for term in ("teacher_kl", "student_kl", "hidden", "attention")}
+    weights = dict.fromkeys(("teacher_kl", "student_kl", "hidden", "attention"), 1.0)
     raw = run_config(
         num_rounds=rounds,
         learning_rate=1e-3,

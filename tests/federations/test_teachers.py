@@ -152,7 +152,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_a_straight_one(
     straight = run_server(LoopbackGrid(raw | {"run.name": "straight"}, nodes(2)))
     expected = tensors_of(tmp_path, straight)  # another run's join removes some
     folder = run_server(LoopbackGrid(raw | {"num-rounds": 1}, nodes(2)))
-    run_server(LoopbackGrid(raw | {"resume": str(folder)}, nodes(2), first_id=900))
+    run_server(LoopbackGrid(raw | {"run.resume": str(folder)}, nodes(2), first_id=900))
     assert all(torch.equal(tensor, student(folder)[name]) for name, tensor in student(straight).items())
     for a, b in zip(expected, tensors_of(tmp_path, folder), strict=True):
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -202,7 +202,7 @@ def test_layers_of_the_runs_teacher_that_travel_leave_no_choice(run_config: Conf
     ):
         config_at_node(config, {"partition-id": 0, "teacher": wide})
     exact = RunConfig.parse(run_config(shared_layers=2, **NESTED))
-    assert config_at_node(exact, {"partition-id": 0, "teacher": wide}).architecture == "separate"
+    assert config_at_node(exact, {"partition-id": 0, "teacher": wide}).model.architecture == "separate"
 
 
 def test_a_teacher_that_does_not_fit_is_named_with_its_node(

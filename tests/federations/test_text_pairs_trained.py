@@ -116,7 +116,7 @@ def test_a_pair_repeats_where_both_texts_do(paired: Config, tmp_path: Path) -> N
     data = load_node_data(config, node)
     found = {(row["text"], row["pair"]) for part in (data.train, data.test) for row in part}
     assert found == {("a b", "c"), ("a b", "d"), ("c", "a b"), ("e", "f")}
-    swapped = config.model_copy(update={"text_column": "hypothesis", "text_pair_column": "premise"})
+    swapped = config.changed(data={"text_column": "hypothesis", "text_pair_column": "premise"})
     assert data_fingerprint(config, node) != data_fingerprint(swapped, node)
 
 
