@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 
 import fedkd_flwr.runtime.libraries  # noqa: F401
 from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.model_cache import ModelCache
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.messages import (
     EvaluateRequest,
@@ -18,6 +19,9 @@ from fedkd_flwr.messages import (
 from fedkd_flwr.privacy.egress import leave
 
 app = ClientApp()
+models = ModelCache()
+"""What this process keeps between messages."""
+
 _Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
 
 
@@ -25,7 +29,7 @@ def _answer(
     message: Message, context: Context, kind: type[_Request], reply: Callable[[Node, _Request], Reply]
 ) -> Message:
     def by_node(request: _Request) -> Reply:
-        return reply(Node(RunConfig.parse(context.run_config), context.node_config), request)
+        return reply(Node(RunConfig.parse(context.run_config), context.node_config, models), request)
 
     return leave(message, context.node_config, kind, by_node)
 

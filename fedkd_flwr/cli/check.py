@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -19,6 +20,9 @@ from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, NodeData, load_node_data, node_name
 from fedkd_flwr.errors import ConfigError, FedKDError, in_full
 from fedkd_flwr.runtime.disk import write_text
+
+if TYPE_CHECKING:
+    from fedkd_flwr.client.model_cache import ModelCache
 
 _CHUNK = 2048
 """Examples encoded at a time."""
@@ -80,9 +84,12 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
     looks += [named(node, partial(_look_at_device, config, node)) for node in nodes]
     mistakes = _mistakes((*looks, *looks_at_nodes(config, nodes, nodes, load)))
     if not mistakes:
+        from fedkd_flwr.client.model_cache import ModelCache
+
         say("the models are tried on two made-up examples")
-        pairs = zip(nodes, found, strict=True)
-        mistakes = _mistakes([named(node, partial(_try_models, config, node, has.labels)) for node, has in pairs])
+        cache, pairs = ModelCache(), zip(nodes, found, strict=True)
+        looks = [named(node, partial(_try_models, cache, config, node, has.labels)) for node, has in pairs]
+        mistakes = _mistakes(looks)
     return Checked(tuple(found), mistakes)
 
 
@@ -139,12 +146,14 @@ def _mistakes(looks: Iterable[Look]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _try_models(config: RunConfig, node: NodeConfig, labels: tuple[str, ...]) -> None:
-    from fedkd_flwr.client.trial import try_pair
+def _try_models(cache: "ModelCache", config: RunConfig, node: NodeConfig, labels: tuple[str, ...]) -> None:
+    from fedkd_flwr.client.model_cache import PairKey
     from fedkd_flwr.runtime.device import choose_device
 
     own = config_at_node(config, node)
-    try_pair(own, labels, own.model.shared_head != "never", choose_device("cpu", "fp32"))
+    key = PairKey(own, labels, own.model.shared_head != "never", None)
+    with cache.lend(key) as models:
+        cache.try_once(key, models, choose_device("cpu", "fp32"))
 
 
 def _look_at_names(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:

@@ -1,7 +1,8 @@
 """What a node does with a message: knows data, models and state of one node, and nothing of Flower."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch.optim import AdamW
 from fedkd_flwr import tensors
 from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.client.kept_models import KeptModels
+from fedkd_flwr.client.model_cache import ModelCache, PairKey
 from fedkd_flwr.client.state import NodeState, NodeStore
-from fedkd_flwr.client.trial import try_pair
 from fedkd_flwr.codec import EncodedUpdate, ErrorFeedback
 from fedkd_flwr.codec.settings import build_codec, codec_settings
 from fedkd_flwr.config.groups import Value
@@ -48,7 +49,7 @@ from fedkd_flwr.messages import (
     TrainRequest,
     apply_refresh,
 )
-from fedkd_flwr.models.build import PairModels, build_pair, decayed, own_share, warmed_up
+from fedkd_flwr.models.build import PairModels, decayed, own_share, warmed_up
 from fedkd_flwr.models.compatibility import check_models
 from fedkd_flwr.models.export import export, require_bias
 from fedkd_flwr.models.lora import merged, store_frozen_as
@@ -77,14 +78,22 @@ _KEPT_BACK = "by its new num-rounds a round may send more than before: what the 
 class Node:
     """One node of one run while it handles one message."""
 
-    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
+    def __init__(
+        self, config: RunConfig, node_config: Mapping[str, Value], model_cache: ModelCache | None = None
+    ) -> None:
         """Prepare the node.
+
+        Args:
+            config: the run config.
+            node_config: the node config.
+            model_cache: the process's, for nodes that it serves in turn; None: the node has one of its own.
 
         Raises:
             FedKDError: node config, data, device or models are not usable; says which and why, and names the node
                 where its config does.
         """
         self._clock = Clock()
+        self._model_cache = ModelCache() if model_cache is None else model_cache
         self._clock.add("import", start_seconds())
         name = str(node_config.get("name", ""))
         with self._clock("setup"), at_node(name if is_node(name) else ""):
@@ -109,14 +118,14 @@ class Node:
 
         Of runs that have finished, this removes what only further training would need.
         """
+        key = self._pair_key(shared_head=self._config.model.shared_head != "never")
         with at_node(self.name):
             check_models(self._config)
-            self._build(shared_head=self._config.model.shared_head != "never")
-            if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
-                require_bias(self._models.student)
-            with self._clock("setup"):
-                shared_head = self._config.model.shared_head != "never"
-                try_pair(self._config, self._prepared.labels, shared_head, self._device, self._private_seed)
+            with self._built(key):
+                if self._prepared.label_shares and self._config.adjusts_logits and self._models.student is not None:
+                    require_bias(self._models.student)
+                with self._clock("setup"):
+                    self._model_cache.try_once(key, self._models, self._device)
         store = self._store(request.lineage)
         notes: tuple[str, ...] = ()
         try:
@@ -164,7 +173,10 @@ class Node:
 
         Asked again for the round that it trained last, on the same student, it repeats its answer.
         """
-        self._build(request.shared_head, request.label_shares)
+        with self._built(self._pair_key(request.shared_head), request.label_shares):
+            return self._trained(request)
+
+    def _trained(self, request: TrainRequest) -> TrainReply:
         with self._clock("state"):
             store = self._store(request.lineage)
             held = self._stored(store)
@@ -235,7 +247,10 @@ class Node:
 
         An export that fails costs no scores: the reply says why.
         """
-        self._build(request.shared_head, request.label_shares)
+        with self._built(self._pair_key(request.shared_head), request.label_shares):
+            return self._evaluated(request)
+
+    def _evaluated(self, request: EvaluateRequest) -> EvaluateReply:
         with self._clock("state"):
             store = self._store(request.lineage)
             held = self._stored(store)
@@ -266,18 +281,24 @@ class Node:
         """A reply as it may leave."""
         return bounded(reply, self._policy.scores, self._prepared.held_out) if self._policy else reply
 
-    def _build(self, shared_head: bool, label_shares: Sequence[float] = ()) -> None:
+    def _pair_key(self, shared_head: bool) -> PairKey:
+        return PairKey(self._config, self._prepared.labels, shared_head, self._private_seed)
+
+    @contextmanager
+    def _built(self, key: PairKey, label_shares: Sequence[float] = ()) -> Iterator[None]:
         require_label_shares(self._policy, self._prepared.label_shares, label_shares)
-        with self._clock("setup"):
-            self._models: PairModels = build_pair(self._config, self._prepared.labels, shared_head, self._private_seed)
-            if self._models.teacher is not None and self._device.autocast is not None:
-                store_frozen_as(self._models.teacher, self._device.autocast)
-            self._models.pair.to(self._device.device)
-            added = self._prepared.adjustment(label_shares)
-            self._models.pair.adjustment = None if added is None else added.to(self._device.device)
-            self._losses: TaskLosses = self._prepared.task
-            if (weights := self._prepared.class_weights(label_shares)) is not None:
-                self._losses = WeightedLosses(self._prepared.task, weights.to(self._device.device))
+        with ExitStack() as lent:
+            with self._clock("setup"):
+                self._models: PairModels = lent.enter_context(self._model_cache.lend(key))
+                if self._models.teacher is not None and self._device.autocast is not None:
+                    store_frozen_as(self._models.teacher, self._device.autocast)
+                self._models.pair.to(self._device.device)
+                added = self._prepared.adjustment(label_shares)
+                self._models.pair.adjustment = None if added is None else added.to(self._device.device)
+                self._losses: TaskLosses = self._prepared.task
+                if (weights := self._prepared.class_weights(label_shares)) is not None:
+                    self._losses = WeightedLosses(self._prepared.task, weights.to(self._device.device))
+            yield
 
     def _examples(self) -> EncodedData:
         with self._clock("setup"):

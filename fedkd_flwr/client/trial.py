@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import PLACES, TEACHER, TeacherStudent, fit_heads, inputs_of, pair_loss
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models.build import PairModels, build_pair, loss_weights
+from fedkd_flwr.models.build import PairModels, loss_weights
 from fedkd_flwr.models.export import export, load_classifier
 from fedkd_flwr.models.hub import reading
 from fedkd_flwr.models.lora import merged
@@ -27,23 +26,19 @@ _EXPORTED = 2**28
 """Parameters up to which a model's export is tried; that of a larger one would take long and fill the disk."""
 
 
-@lru_cache(maxsize=16)
-def try_pair(
-    config: RunConfig, labels: tuple[str, ...], shared_head: bool, place: Device, private_seed: int | None = None
-) -> None:
-    """Let a pair read, learn, be exported and be read back, on two made-up examples; once while the process lives.
+def try_pair(config: RunConfig, labels: tuple[str, ...], models: PairModels, place: Device) -> None:
+    """Let a pair read, learn, be exported and be read back, on two made-up examples.
 
     Args:
-        config: of the node.
-        labels: of the node.
-        shared_head, private_seed: as of `build_pair`, whose pair is on the device of `place`. It is left as it was
-            built.
+        config: the node's run config.
+        labels: the node's labels.
+        models: on the device of `place`; they are left as they were built.
         place: where and how precisely to compute.
 
     Raises:
         ModelError: one of the models cannot; says which, what it cannot and why.
     """
-    models, task = build_pair(config, labels, shared_head, private_seed), build_task(config, labels)
+    task = build_task(config, labels)
     with torch.random.fork_rng([place.device] if place.device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         try:

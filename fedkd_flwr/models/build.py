@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -170,11 +169,10 @@ def build_global(
     return pair
 
 
-@lru_cache(maxsize=1)
 def build_pair(
     config: RunConfig, labels: tuple[str, ...], shared_head: bool = True, private_seed: int | None = None
 ) -> PairModels:
-    """Teacher and student of a node; one pair is kept while the process lives and is refilled for each node.
+    """Teacher and student of a node, with their initial weights.
 
     Args:
         config: of the run.

@@ -25,6 +25,8 @@ from transformers import (
     RobertaTokenizer,
 )
 
+import client_app
+from fedkd_flwr.client.model_cache import ModelCache
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
@@ -113,7 +115,7 @@ def test_each_node_trains_its_own_teacher_and_the_student_is_the_runs(
 
 
 def test_a_node_learns_the_same_whoever_shares_its_process(
-    run_config: Config, distilled: str, wide: str, tmp_path: Path
+    run_config: Config, distilled: str, wide: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pair that a process keeps is of the node that it is asked for, and as new as one that was just built."""
     raw = run_config(teachers=f"{distilled},{wide}", **MATCHED)
@@ -121,7 +123,7 @@ def test_a_node_learns_the_same_whoever_shares_its_process(
     grid = LoopbackGrid(raw | {"run.name": "alone"}, nodes(3))
 
     def afresh(message: Message, deliver: Callable[[], Message]) -> Message:
-        build_pair.cache_clear()
+        monkeypatch.setattr(client_app, "models", ModelCache())
         return deliver()
 
     grid.fault = afresh
@@ -169,7 +171,7 @@ def tensors_of(tmp_path: Path, run: Path) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("other", ["family", "weights"])
 def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
-    run_config: Config, tiny_bert: Path, distilled: str, tmp_path: Path, other: str
+    run_config: Config, tiny_bert: Path, distilled: str, tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one of the same shapes at the same path: the state holds the layers of a teacher, not its embeddings."""
     own = tmp_path / "own"
@@ -180,7 +182,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     (state,) = places(tmp_path, folder)[0].glob("0*")
     if other == "weights":
         _wide(own, tiny_bert, seed=2)
-        build_pair.cache_clear()
+        monkeypatch.setattr(client_app, "models", ModelCache())
     again = LoopbackGrid(run_config(resume=str(folder)), nodes(2))
     again.nodes[100]["teacher"] = distilled if other == "family" else str(own)
     with pytest.raises(RunError, match=r"the state of node partition-0 in .*/partition-0 is of another teacher than"):
@@ -188,7 +190,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     assert state.is_dir()
     if other == "weights":
         _wide(own, tiny_bert, seed=1)
-        build_pair.cache_clear()
+        monkeypatch.setattr(client_app, "models", ModelCache())
     again.nodes[100]["teacher"] = str(own)
     again.run_config["run.name"] = "run"
     run_server(again)

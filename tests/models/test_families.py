@@ -68,8 +68,7 @@ def outcome(defaults: dict[str, Any]) -> Callable[..., str]:
         try:
             config = RunConfig.parse(defaults | changed)
             check_models(config)
-            build_pair(config, labels)
-            try_pair(config, labels, True, Device(torch.device("cpu")))
+            try_pair(config, labels, build_pair(config, labels), Device(torch.device("cpu")))
         except FedKDError as error:
             return str(error)
         return ""
@@ -151,9 +150,10 @@ def test_a_trial_leaves_the_pair_and_the_random_state_as_they_were(
     config = RunConfig.parse(
         defaults | {"model.teacher": reference, "model.student-layers": 2, "model.architecture": architecture}
     )
-    pair = build_pair(config, LABELS).pair
+    models = build_pair(config, LABELS)
+    pair = models.pair
     before, state = {n: p.detach().clone() for n, p in pair.state_dict().items()}, torch.get_rng_state()
-    try_pair(config, LABELS, True, Device(torch.device("cpu")))
+    try_pair(config, LABELS, models, Device(torch.device("cpu")))
     assert all(torch.equal(tensor, before[name]) for name, tensor in pair.state_dict().items())
     assert all(parameter.grad is None for parameter in pair.parameters())
     assert torch.equal(torch.get_rng_state(), state) and pair.adjustment is None

@@ -29,7 +29,6 @@ BATCH = {
 
 
 def build(raw: dict[str, Any]) -> PairModels:
-    build_pair.cache_clear()
     return build_pair(RunConfig.parse(raw), LABELS)
 
 
@@ -142,7 +141,6 @@ def test_adapters_are_for_layers_that_stay(run_config: Config) -> None:
 
 def test_what_is_not_installed_is_named_with_the_node(run_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    build_pair.cache_clear()
     with pytest.raises(ModelError, match="needs the package peft"):
         build(run_config(teacher_lora_rank=2))
     with pytest.raises(RunError, match=r"node partition-0: key 'model.teacher-lora-rank' needs .*fedkd-flwr\[lora\]"):
