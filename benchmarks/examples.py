@@ -17,8 +17,10 @@ from flwr.common.config import parse_config_args
 
 from fedkd_flwr.config.schema import flat
 
-LOCAL = {"method": "local"}
-FEDAVG = {"method": "fedavg"}
+PLAIN = {"train.linear-probe": "never", "train.logit-adjustment": "never"}
+LOCAL = {"method": "local"} | PLAIN
+FEDAVG = {"method": "fedavg"} | PLAIN
+THROUGH_THE_CODEC = FEDAVG | {"codec.kind": "budget", "codec.budget": "128x"}
 ADJUSTED = {"train.logit-adjustment": "always"}
 START = {"train.linear-probe": "always"}
 
@@ -41,8 +43,8 @@ EXAMPLES = {
             "fedkd": {},
             "local": LOCAL,
             "local, same start": LOCAL | START,
-            "fedavg, 128x": {"method": "fedavg", "codec.kind": "budget", "codec.budget": "128x"},
-            "fedavg, 128x, same start": {"method": "fedavg", "codec.kind": "budget", "codec.budget": "128x"} | START,
+            "fedavg, 128x": THROUGH_THE_CODEC,
+            "fedavg, 128x, same start": THROUGH_THE_CODEC | START,
         },
     ),
     "images": Example(
@@ -67,7 +69,7 @@ EXAMPLES = {
             "fedkd": {},
             "fedkd, all layers travel": {"model.shared-layers": 6, "codec.budget": "192x"},
             "local": LOCAL,
-            "fedavg-student": {"method": "fedavg-student"},
+            "fedavg-student": {"method": "fedavg-student"} | PLAIN,
             "fedavg": FEDAVG,
         },
     ),

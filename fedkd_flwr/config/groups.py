@@ -163,11 +163,11 @@ class TrainConfig(Group):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """norm to which each model's gradient is clipped; 0: never"""
     linear_probe: AutoSwitch = "auto"
-    """new heads are fitted to the encoder's outputs before it learns; auto: in method fedkd | always | never"""
+    """new heads are fitted to the encoder's outputs before it learns; auto: where there are any | always | never"""
     class_weights: str = Field(default="none", pattern=rf"^(none|balanced|{_POSITIVE}( *, *{_POSITIVE})+)$")
     """of the task loss; none | balanced: rare classes weigh more | a positive number for each of the labels: 1,5"""
     logit_adjustment: AutoSwitch = "auto"
-    """shared heads are adjusted to the label frequencies of each node; auto: in method fedkd | always | never"""
+    """shared heads are adjusted to the label frequencies of each node; auto: where they can be | always | never"""
 
 
 class DistillationConfig(Group):

@@ -14,22 +14,18 @@ class Method:
     Attributes:
         trains: the models that a node trains; the student's parameters are the shared ones.
         whole: the student is the whole teacher checkpoint, whatever `model.student-layers` says.
-        adjusts: the meaning of `train.logit-adjustment = "auto"`.
-        probes: the meaning of `train.linear-probe = "auto"`.
         codec: the meaning of `codec.kind = "auto"`.
         fixes: run-config keys that are not the user's, with their values.
     """
 
     trains: frozenset[str] = frozenset({"teacher", "student"})
     whole: bool = False
-    adjusts: bool = False
-    probes: bool = False
     codec: str = "dense"
     fixes: Mapping[str, Value] = field(default_factory=dict)
 
 
 METHODS = {
-    "fedkd": Method(adjusts=True, probes=True, codec="budget"),
+    "fedkd": Method(codec="budget"),
     "fedkd-paper": Method(
         codec="energy",
         fixes={

@@ -154,12 +154,12 @@ class RunConfig(Group):
     @property
     def adjusts_logits(self) -> bool:
         """Whether shared heads are adjusted to the label frequencies of each node."""
-        return "student" in self.parts.trains and _decided(self.train.logit_adjustment, self.parts.adjusts)
+        return "student" in self.parts.trains and self.train.logit_adjustment != "never"
 
     @property
     def fits_heads(self) -> bool:
         """Whether new heads are fitted to the encoder's outputs before it learns."""
-        return _decided(self.train.linear_probe, self.parts.probes)
+        return self.train.linear_probe != "never"
 
 
 def flat(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -199,7 +199,3 @@ def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
         elif not dot:
             found[key] = value
     return found
-
-
-def _decided(setting: Literal["auto", "always", "never"], auto: bool) -> bool:
-    return auto if setting == "auto" else setting == "always"
