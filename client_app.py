@@ -1,52 +1,5 @@
-"""What a node does with a message of the server."""
+"""The door that Flower opens at a node; it looks here for an assignment to `app`."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from fedkd_flwr.client import app as client
 
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-
-import fedkd_flwr.runtime.libraries  # noqa: F401
-from fedkd_flwr.client.client import Node
-from fedkd_flwr.client.model_cache import ModelCache
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.messages import (
-    EvaluateRequest,
-    JoinRequest,
-    Reply,
-    TrainRequest,
-)
-from fedkd_flwr.privacy.egress import leave
-
-app = ClientApp()
-models = ModelCache()
-"""What this process keeps between messages."""
-
-_Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
-
-
-def _answer(
-    message: Message, context: Context, kind: type[_Request], reply: Callable[[Node, _Request], Reply]
-) -> Message:
-    def by_node(request: _Request) -> Reply:
-        return reply(Node(RunConfig.parse(context.run_config), context.node_config, models), request)
-
-    return leave(message, context.node_config, kind, by_node)
-
-
-@app.query()
-def join(message: Message, context: Context) -> Message:
-    """Say who this node is and which version of the student it holds."""
-    return _answer(message, context, JoinRequest, Node.join)
-
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Bring the student up to date, train teacher and student together, reply with the student's update."""
-    return _answer(message, context, TrainRequest, Node.train)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Bring the student up to date, score it and the teacher on the node's held-out examples."""
-    return _answer(message, context, EvaluateRequest, Node.evaluate)
+app = client.app

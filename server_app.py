@@ -1,24 +1,5 @@
-"""What the server does with a run: run config -> strategy -> rounds -> what a run leaves."""
+"""The door that Flower opens at the server; it looks here for an assignment to `app`."""
 
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from fedkd_flwr.server import app as server
 
-import fedkd_flwr.runtime.libraries  # noqa: F401
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.models.compatibility import check_models
-from fedkd_flwr.runtime.flower_log import log_in_single_lines
-from fedkd_flwr.server.grid import ReliableGrid
-from fedkd_flwr.server.run_folder import open_run
-from fedkd_flwr.server.strategy import FedKD
-
-app = ServerApp()
-log_in_single_lines()
-
-
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    """Run, or go on with, one federated training."""
-    config = RunConfig.parse(context.run_config)
-    folder, state = open_run(config)
-    check_models(config)
-    FedKD(config, folder, state).run(ReliableGrid(grid))
+app = server.app

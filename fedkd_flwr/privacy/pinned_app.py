@@ -14,7 +14,6 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
-import fedkd_flwr
 from fedkd_flwr.errors import StateError
 from fedkd_flwr.privacy.approved import approved
 
@@ -73,11 +72,9 @@ def main(place: str) -> None:
 
 
 def _installed() -> Handler:
-    import client_app
+    from fedkd_flwr.client.app import app
 
-    if Path(client_app.__file__).parent != Path(fedkd_flwr.__file__).parents[1]:
-        raise ImportError(f"{client_app.__file__} is another app's")
-    return client_app.app
+    return app
 
 
 def _refusing(reason: str) -> Handler:

@@ -2,12 +2,14 @@
 
 import hashlib
 import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-import client_app
+from fedkd_flwr.client.app import app
 from fedkd_flwr.privacy import pinned_app
 from fedkd_flwr.privacy.approved import APPROVED, approve, install
 from fedkd_flwr.privacy.pinned_app import Gate, main
@@ -41,7 +43,7 @@ def test_only_the_bytes_of_an_approved_app_pass_and_the_installed_one_answers(fo
     gate.receive(ARCHIVE + b".", skip_prompt=True)
     assert "approved apps" in refusal(gate)
     gate.receive(ARCHIVE, skip_prompt=True)
-    assert gate.load("publisher/name", "1.0.0", HASH) is client_app.app
+    assert gate.load("publisher/name", "1.0.0", HASH) is app
 
 
 def test_a_list_that_is_missing_or_open_to_others_lets_nothing_pass(folder: Path, tmp_path: Path) -> None:
@@ -58,9 +60,18 @@ def test_a_client_app_of_somebody_else_does_not_answer(folder: Path, monkeypatch
     approve(folder, HASH)
     gate = Gate(folder / APPROVED)
     gate.receive(ARCHIVE)
-    monkeypatch.setattr(client_app, "__file__", str(folder / "client_app.py"))
-    reason = refusal(gate)
-    assert "cannot load its installed app" in reason and str(folder) not in reason
+    theirs = ModuleType("client_app")
+    theirs.app = lambda message, context: pytest.fail("it answers")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "client_app", theirs)
+    assert gate.load("publisher/name", "1.0.0", HASH) is app
+
+
+def test_an_installed_app_that_is_broken_is_not_told_of_in_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    approve(folder, HASH)
+    gate = Gate(folder / APPROVED)
+    gate.receive(ARCHIVE)
+    monkeypatch.setitem(sys.modules, "fedkd_flwr.client.app", None)
+    assert refusal(gate).endswith("cannot load its installed app: its own log says more")
 
 
 @pytest.mark.parametrize("name", ["install_from_fab", "install_app_dependencies", "get_load_client_app_fn"])
