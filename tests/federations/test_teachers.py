@@ -25,7 +25,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
-import client_app
+from fedkd_flwr.client import app as client
 from fedkd_flwr.client.model_cache import ModelCache
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
@@ -123,7 +123,7 @@ def test_a_node_learns_the_same_whoever_shares_its_process(
     grid = LoopbackGrid(raw | {"run.name": "alone"}, nodes(3))
 
     def afresh(message: Message, deliver: Callable[[], Message]) -> Message:
-        monkeypatch.setattr(client_app, "models", ModelCache())
+        monkeypatch.setattr(client, "models", ModelCache())
         return deliver()
 
     grid.fault = afresh
@@ -182,7 +182,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     (state,) = places(tmp_path, folder)[0].glob("0*")
     if other == "weights":
         _wide(own, tiny_bert, seed=2)
-        monkeypatch.setattr(client_app, "models", ModelCache())
+        monkeypatch.setattr(client, "models", ModelCache())
     again = LoopbackGrid(run_config(resume=str(folder)), nodes(2))
     again.nodes[100]["teacher"] = distilled if other == "family" else str(own)
     with pytest.raises(RunError, match=r"the state of node partition-0 in .*/partition-0 is of another teacher than"):
@@ -190,7 +190,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     assert state.is_dir()
     if other == "weights":
         _wide(own, tiny_bert, seed=1)
-        monkeypatch.setattr(client_app, "models", ModelCache())
+        monkeypatch.setattr(client, "models", ModelCache())
     again.nodes[100]["teacher"] = str(own)
     again.run_config["run.name"] = "run"
     run_server(again)
