@@ -125,7 +125,7 @@ def test_every_method_learns_from_images(images: Config, changes: dict[str, Any]
 
 
 def test_a_convolutional_student_learns_from_a_transformer(images: Config, convnext: str) -> None:
-    raw = images(architecture="separate", student=convnext, partition="iid", codec_kind="budget", budget="4x")
+    raw = images(architecture="separate", student=convnext, partition="iid", codec="budget", budget="4x")
     folder = run_server(LoopbackGrid(raw, nodes(2)))
     model = AutoModelForImageClassification.from_pretrained(folder / "student")
     assert type(model).__name__ == "ConvNextForImageClassification" and model.config.depths == [1, 1]

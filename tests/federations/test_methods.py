@@ -197,7 +197,7 @@ def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, 
 def test_a_method_is_which_models_learn_which_travel_and_how(
     run_config: Config, method: str, who: set[str], layers: int
 ) -> None:
-    folder = run_server(LoopbackGrid(run_config(method=method, codec_kind="auto", budget="8x"), nodes(2)))
+    folder = run_server(LoopbackGrid(run_config(method=method, codec="auto", budget="8x"), nodes(2)))
     found = history(folder)
     for entry in found["rounds"]:
         assert {name for name in ("student", "teachers") if entry[name] is not None} == who

@@ -43,7 +43,7 @@ def test_later_runs_take_no_teacher_of_earlier_ones(run_config: Config, tmp_path
     """Three methods compared under one state-dir: each keeps its teachers, and the last one all that training needs."""
     state_dir, found = tmp_path / "state", []
     for method in ("local", "fml", "fedkd"):
-        raw = run_config(method=method, run_name=method, num_rounds=1, codec_kind="dense")
+        raw = run_config(method=method, run_name=method, num_rounds=1, codec="dense")
         folder = run_server(LoopbackGrid(raw, nodes(2)))
         found.append((folder, teachers(folder), exported(folder, state_dir)))
         assert found[-1][1].keys() == found[-1][2].keys() == {"partition-0", "partition-1"}

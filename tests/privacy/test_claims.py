@@ -46,7 +46,7 @@ def claiming(kind: str, change: Callable[[Body], object], node_id: int = LIAR) -
 
 def test_a_node_that_claims_all_examples_counts_for_half(run_config: Config, tmp_path: Path) -> None:
     """The student moves by half of its update and half of the mean of the others."""
-    grid = LoopbackGrid(run_config(num_rounds=1, codec_kind="dense", bits=32), nodes(3))
+    grid = LoopbackGrid(run_config(num_rounds=1, codec="dense", bits=32), nodes(3))
     claim = claiming("JoinReply", lambda body: body.update(train_examples=ALL))
     sent: dict[str, dict[str, Tensor]] = {}
 

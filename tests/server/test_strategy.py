@@ -130,7 +130,7 @@ def test_a_huge_update_harms_little_where_the_run_defends_itself(
     """Held against the run in which every node is honest."""
 
     def run(name: str, huge: bool, **changes: Any) -> dict[str, torch.Tensor]:
-        grid = LoopbackGrid(run_config(num_rounds=1, codec_kind="dense", run_name=name, **changes), nodes(4))
+        grid = LoopbackGrid(run_config(num_rounds=1, codec="dense", run_name=name, **changes), nodes(4))
         if huge:
             grid.fault = tamper(103, poisoned(lambda t: {n: 1e4 * tensor for n, tensor in t.items()}))
         return student(run_server(grid))
