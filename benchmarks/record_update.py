@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.models.text import build_classifier
-from fedkd_flwr.tasks.registry import build_task
 
 ROOT = Path(__file__).parent.parent
 

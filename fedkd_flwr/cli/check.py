@@ -176,7 +176,7 @@ def _look_at_device(config: RunConfig, node: NodeConfig) -> None:
 
 def _counted(config: RunConfig, data: NodeData) -> DataReport:
     """The report with what is counted while examples are encoded: all are, and none is kept."""
-    from fedkd_flwr.tasks.registry import build_task
+    from fedkd_flwr.models.readers import build_task
     from fedkd_flwr.tasks.text import cuts
 
     task, cut, longest = build_task(config, data.labels), 0, 0

@@ -20,10 +20,11 @@ from fedkd_flwr.data import (
     load_node_data,
     node_name,
 )
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.privacy.scores import HeldOut, bounded_shares
+from fedkd_flwr.tasks.base import Task
 from fedkd_flwr.tasks.class_weights import class_weights
 from fedkd_flwr.tasks.label_priors import adjustment, label_counts
-from fedkd_flwr.tasks.registry import Task, build_task
 from fedkd_flwr.tasks.text import cuts
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Prepared:
         """`label_shares`, of counts that are told in steps of so many examples."""
         if not self._counts:
             return ()
-        return bounded_shares(self._counts, self.train_examples if self._config.task == "multi-label" else None, cell)
+        return bounded_shares(
+            self._counts, self.train_examples if self._config.task_spec.labels == "several" else None, cell
+        )
 
     @property
     def report(self) -> DataReport:

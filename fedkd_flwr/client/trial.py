@@ -16,8 +16,9 @@ from fedkd_flwr.models.export import export, load_classifier
 from fedkd_flwr.models.hub import reading
 from fedkd_flwr.models.lora import merged
 from fedkd_flwr.models.model_card import About
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.runtime.device import Device
-from fedkd_flwr.tasks.registry import Task, build_task
+from fedkd_flwr.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,9 +3,11 @@
 The docstring of a key is its documentation: `fedkd config`, pyproject.toml and docs/configuration.md are made of it.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from fedkd_flwr.config.name_lists import LONGEST, MOST, names
 from fedkd_flwr.config.sources import PREFIXES
@@ -20,6 +22,14 @@ _SOURCE = f"({'|'.join(PREFIXES)}):.+"
 def kebab(name: str) -> str:
     """The spelling of a Python name in a run-config."""
     return name.replace("_", "-")
+
+
+def one_of(known: Mapping[str, Any], value: str) -> str:
+    """The value, if a registry has it; otherwise pydantic's error of a `Literal`."""
+    if known.get(value) is None:
+        *most, last = map(repr, known)
+        raise PydanticCustomError("literal_error", "Input should be {names}", {"names": f"{', '.join(most)} or {last}"})
+    return value
 
 
 class Group(BaseModel):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedkd_flwr.config.groups import Value
+from fedkd_flwr.runtime.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Method:
     fixes: Mapping[str, Value] = field(default_factory=dict)
 
 
-METHODS = {
+_PRESETS = {
     "fedkd": Method(codec="budget"),
     "fedkd-paper": Method(
         codec="energy",
@@ -51,6 +52,9 @@ METHODS = {
     "fedavg-student": Method(trains=frozenset({"student"})),
     "local": Method(trains=frozenset({"teacher"}), fixes={"codec.kind": "dense"}),
 }
+
+METHODS = Registry("method", _PRESETS)
+"""By the value of run-config key `method`."""
 
 
 def fixed_otherwise(method: str, given: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from fedkd_flwr.config.policy import policy_of
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.names import require_identity
+from fedkd_flwr.tasks.registry import tasks_that_read
 
 DATA_KEYS = {
     "text-column", "text-pair-column", "label-column", "label-separator", "labels", "skip-unlabelled", "separator",
@@ -100,19 +101,10 @@ def _own_teacher(config: RunConfig, node_config: Mapping[str, Any]) -> dict[str,
 
 def _is_read(config: "RunConfig", key: str) -> bool:
     """Whether a run reads a key: an owner sets keys for their data once, whatever runs come."""
-    match key:
-        case "text-pair-column":
-            return bool(config.data.text_pair_column)
-        case "text-column" | "label-column":
-            return config.task not in ("image-classification", "news-recommendation")
-        case "label-separator":
-            return config.task == "multi-label"
-        case "skip-unlabelled":
-            return config.task in ("text-classification", "regression")
-        case "labels":
-            return config.task != "news-recommendation"
-        case _:
-            return True
+    if key == "text-pair-column":
+        return bool(config.data.text_pair_column)
+    readers = tasks_that_read(f"data.{key}")
+    return not readers or config.task in readers
 
 
 def require_named_labels(config: "RunConfig", node_config: Mapping[str, Any]) -> None:
@@ -125,11 +117,11 @@ def require_named_labels(config: "RunConfig", node_config: Mapping[str, Any]) ->
     Raises:
         ConfigError: they are not; says where.
     """
-    if not is_owned(node_config) or config.data.label_names or config.task == "news-recommendation":
+    if not is_owned(node_config) or config.data.label_names or config.task_spec.labels == "none":
         return
     what = (
         "the lowest and the highest number, such as '1,5'"
-        if config.task == "regression"
+        if config.task_spec.labels == "number"
         else "all of them, such as 'yes,no'"
     )
     message = (

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedkd_flwr.config.groups import (
     CodecConfig,
@@ -18,11 +18,14 @@ from fedkd_flwr.config.groups import (
     TrainConfig,
     Value,
     kebab,
+    one_of,
 )
 from fedkd_flwr.config.methods import METHODS, Method, fixed_otherwise
 from fedkd_flwr.config.mistakes import mistakes_in
 from fedkd_flwr.config.validation import broken_rules
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.tasks.registry import TASKS
+from fedkd_flwr.tasks.spec import TaskSpec
 
 # What may differ between a run and the run that resumes it: none of it changes what a round gives, but that rates,
 # energies and budgets that follow the number of rounds go by the new one.
@@ -43,16 +46,9 @@ class RunConfig(Group):
         pydantic.ValidationError: keys are wrong or do not fit together; `parse` says so in one line.
     """
 
-    method: Literal["fedkd", "fedkd-paper", "fml", "fedavg", "fedavg-student", "local"] = "fedkd"
+    method: str = "fedkd"
     """preset of the other keys, to compare with or to use (docs/concepts.md)"""
-    task: Literal[
-        "text-classification",
-        "token-classification",
-        "image-classification",
-        "multi-label",
-        "regression",
-        "news-recommendation",
-    ] = "text-classification"
+    task: str = "text-classification"
     """kind of examples, labels and scores (docs/tasks/)"""
     num_rounds: int = Field(default=6, ge=1)
     """rounds of local training and aggregation"""
@@ -66,6 +62,16 @@ class RunConfig(Group):
     codec: CodecConfig = Field(default=CodecConfig())
     federation: FederationConfig = Field(default=FederationConfig())
     run: ProcessConfig = Field(default=ProcessConfig())
+
+    @field_validator("method")
+    @classmethod
+    def _is_a_method(cls, value: str) -> str:
+        return one_of(METHODS, value)
+
+    @field_validator("task")
+    @classmethod
+    def _is_a_task(cls, value: str) -> str:
+        return one_of(TASKS, value)
 
     @model_validator(mode="before")
     @classmethod
@@ -145,6 +151,11 @@ class RunConfig(Group):
     def parts(self) -> Method:
         """The parts of the method."""
         return METHODS[self.method]
+
+    @property
+    def task_spec(self) -> TaskSpec:
+        """What the task says about itself."""
+        return TASKS[self.task]
 
     @property
     def codec_kind(self) -> str:

@@ -5,18 +5,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.config.sources import kinds_of, sources_of
-from fedkd_flwr.tasks.metrics import METRICS
+from fedkd_flwr.tasks.registry import tasks_that_read
 
 if TYPE_CHECKING:
     from fedkd_flwr.config.schema import RunConfig
 
-_BY_LABEL = {
-    "dirichlet": ("text-classification", "image-classification"),
-    "shard": ("text-classification", "image-classification", "regression"),
-}
-"""Partitions by label, and the tasks whose examples have one each: a class, or for shards a number."""
+_BY_LABEL = ("dirichlet", "shard")
+"""Partitions for which an example has one label: a class, or for shards a number."""
 
-_OF_TEXTS = ("text-classification", "multi-label", "regression")
 _READ_WITH: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "codec.budget": ("codec.kind", ("budget", "auto")),
     "codec.energy-start": ("codec.kind", ("energy",)),
@@ -25,11 +21,6 @@ _READ_WITH: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "data.shards-per-node": ("data.partition", ("shard",)),
     "train.local-epochs": ("train.local-steps", (0,)),
     "model.teacher-own-share": ("model.architecture", ("nested",)),
-    "model.pooling": ("task", _OF_TEXTS),
-    "data.label-separator": ("task", ("multi-label",)),
-    "model.max-history": ("task", ("news-recommendation",)),
-    "data.text-column": ("task", (*_OF_TEXTS, "token-classification")),
-    "data.label-column": ("task", (*_OF_TEXTS, "token-classification")),
 }
 """Keys that are read only where another key has one of these values."""
 
@@ -40,10 +31,11 @@ def _every_key_is_read(config: "RunConfig") -> None:
     But not where the method decides: methods are compared with one switch, under one budget.
     """
     values, defaults = config.as_run_config(), config.defaults()
+    of_tasks = {key: ("task", readers) for key in values if (readers := tasks_that_read(key))}
     unread = [
         f"{key} is {values[key]!r} but {other} {values[other]!r} does not read it: leave it out, or set {other} to "
         + " or ".join(map(repr, readers))
-        for key, (other, readers) in _READ_WITH.items()
+        for key, (other, readers) in {**_READ_WITH, **of_tasks}.items()
         if values[key] != defaults[key] and values[other] not in readers and other not in config.parts.fixes
     ]
     if unread:
@@ -70,18 +62,15 @@ def _codec_has_these_bits(config: "RunConfig") -> None:
 
 def _data_fit_the_task(config: "RunConfig") -> None:
     for key, source in (("data.dataset", config.data.dataset), ("data.server-test-data", config.data.server_test_data)):
-        if source not in ("", "tweets") and source.partition(":")[0] not in kinds_of(config.task):
+        if source not in ("", "tweets") and source.partition(":")[0] not in kinds_of(config.task_spec.inputs):
             raise ValueError(
-                f"{key} is {source!r} but task is {config.task!r}: set it to {sources_of(config.task)}, or the task"
+                f"{key} is {source!r} but task is {config.task!r}: set it to "
+                f"{sources_of(config.task_spec.inputs)}, or the task"
             )
 
 
 def _pairs_are_of_two_texts(config: "RunConfig") -> None:
-    if not config.data.text_pair_column:
-        return
-    if config.task not in ("text-classification", "multi-label", "regression"):
-        raise ValueError(f"task {config.task!r} reads no pairs of texts: empty data.text-pair-column")
-    if config.data.text_pair_column == config.data.text_column:
+    if config.data.text_pair_column and config.data.text_pair_column == config.data.text_column:
         raise ValueError(
             f"data.text-pair-column and data.text-column are both {config.data.text_column!r}: set it to the "
             "column of the second text"
@@ -93,7 +82,7 @@ def _partition_fits_the_data(config: "RunConfig") -> None:
         raise ValueError("a dataset of kind iob has a folder for each node: set data.partition to 'natural'")
     if config.data.dataset.startswith("imagefolder:") and config.data.partition == "natural":
         raise ValueError("images have no column of owners: set data.partition to 'iid' or 'dirichlet'")
-    if config.task not in _BY_LABEL.get(config.data.partition, (config.task,)):
+    if config.data.partition in _BY_LABEL and config.data.partition not in config.task_spec.partitions:
         raise ValueError(
             f"data.partition {config.data.partition!r} needs one class an example, task is {config.task!r}: set it "
             "to 'iid'"
@@ -101,19 +90,12 @@ def _partition_fits_the_data(config: "RunConfig") -> None:
 
 
 def _labels_are_named_once(config: "RunConfig") -> None:
-    if config.task != "regression" and len(set(config.data.label_names)) < len(config.data.label_names):
+    if config.task_spec.has_classes and len(set(config.data.label_names)) < len(config.data.label_names):
         raise ValueError("data.labels names a label twice: name each once")
 
 
-def _rows_have_one_label(config: "RunConfig") -> None:
-    if config.data.skip_unlabelled and config.task not in ("text-classification", "regression"):
-        raise ValueError(f"data.skip-unlabelled is for texts with one label, task is {config.task!r}: set it to false")
-
-
-def _labels_fit_the_task(config: "RunConfig") -> None:
-    if config.task == "news-recommendation" and config.data.labels:
-        raise ValueError("news has no labels: empty data.labels")
-    if config.task == "regression" and config.data.labels:
+def _numbers_have_a_range(config: "RunConfig") -> None:
+    if config.task_spec.labels == "number" and config.data.labels:
         try:
             low, high = map(float, config.data.label_names)
         except ValueError:
@@ -121,14 +103,14 @@ def _labels_fit_the_task(config: "RunConfig") -> None:
         if not -math.inf < low < high < math.inf:
             raise ValueError(
                 f"data.labels is {config.data.labels!r} but should be the lowest and the highest number of a "
-                "regression: '1,5'"
+                f"{config.task}: '1,5'"
             )
 
 
 def _weighted_classes_are_named(config: "RunConfig") -> None:
     if config.train.class_weights == "none":
         return
-    if config.task in ("regression", "news-recommendation"):
+    if not config.task_spec.has_classes:
         raise ValueError(f"task {config.task!r} has no classes to weigh: set train.class-weights to 'none'")
     if config.train.class_weights != "balanced" and (found := config.train.class_weights.count(",") + 1) != len(
         config.data.label_names
@@ -141,19 +123,15 @@ def _weighted_classes_are_named(config: "RunConfig") -> None:
 
 
 def _adjusted_labels_have_shares(config: "RunConfig") -> None:
-    if config.train.logit_adjustment == "always" and config.task in (
-        "token-classification",
-        "regression",
-        "news-recommendation",
-    ):
+    if config.train.logit_adjustment == "always" and not config.task_spec.adjusts:
         raise ValueError(
             f"task {config.task!r} has no logits to adjust: set train.logit-adjustment to 'auto' or 'never'"
         )
 
 
 def _probed_heads_are_linear(config: "RunConfig") -> None:
-    if config.train.linear_probe == "always" and config.task == "news-recommendation":
-        raise ValueError("news has no linear head to fit: set train.linear-probe to 'auto' or 'never'")
+    if config.train.linear_probe == "always" and not config.task_spec.linear_head:
+        raise ValueError(f"task {config.task!r} has no linear head to fit: set train.linear-probe to 'auto' or 'never'")
 
 
 def _nested_is_one_model(config: "RunConfig") -> None:
@@ -173,7 +151,7 @@ def _nested_is_one_model(config: "RunConfig") -> None:
 def _batch_norm_has_batches(config: "RunConfig") -> None:
     if config.model.batch_norm == "refuse":
         return
-    if config.task != "image-classification":
+    if config.task_spec.inputs != "images":
         raise ValueError(
             f"model.batch-norm 'local' is for models of images, task is {config.task!r}: set it to 'refuse'"
         )
@@ -225,7 +203,7 @@ def _best_is_by_a_score(config: "RunConfig") -> None:
         "server": bool(config.data.server_test_data) and "student" in trains,
     }
     models = [model for model, exists in there.items() if exists]
-    names = METRICS[config.task].names
+    names = config.task_spec.metrics.names
     model, _, name = config.federation.keep_best.partition(".")
     if model not in models or name not in names:
         raise ValueError(
@@ -243,8 +221,7 @@ _RULES: tuple[Callable[["RunConfig"], None], ...] = (
     _pairs_are_of_two_texts,
     _partition_fits_the_data,
     _labels_are_named_once,
-    _rows_have_one_label,
-    _labels_fit_the_task,
+    _numbers_have_a_range,
     _weighted_classes_are_named,
     _adjusted_labels_have_shares,
     _probed_heads_are_linear,

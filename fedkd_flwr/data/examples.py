@@ -156,8 +156,8 @@ def _require(rows: Rows, column: str, key: str, where: str) -> None:
 
 def _values(values: "pa.ChunkedArray", role: str, column: str, config: RunConfig, place: Place) -> Any:
     """The column that is a text, the label or the owner of the examples."""
-    if role == "label" and config.task == "multi-label":
+    if role == "label" and config.task_spec.labels == "several":
         return class_lists(values, config.data.label_separator, column, place)
-    if role == "label" and config.task == "regression":
+    if role == "label" and config.task_spec.labels == "number":
         return numbers(values, column, place)
     return strings(values, _KEYS[role], column, place, stripped=role in ("label", "owner"))

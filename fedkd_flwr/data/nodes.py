@@ -19,6 +19,7 @@ from fedkd_flwr.data.node_data import NodeData
 from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.tasks.spec import Inputs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,12 +54,13 @@ class _Kind:
 
 _TEXTS = _Kind(find, load_texts, load_test_texts)
 _TAGGED = _Kind(find_tagged, load_tagged, load_test_tagged, "tags")
-_KINDS = {
-    "token-classification": _TAGGED,
-    "image-classification": _Kind(find_images, load_images, load_test_images, "images"),
-    "news-recommendation": _Kind(find_mind, load_mind, load_test_mind, "clicks"),
+_KINDS: dict[Inputs, _Kind] = {
+    "texts": _TEXTS,
+    "words": _TAGGED,
+    "images": _Kind(find_images, load_images, load_test_images, "images"),
+    "news": _Kind(find_mind, load_mind, load_test_mind, "clicks"),
 }
-"""Of the tasks that read no texts with classes."""
+"""By the kind of examples that a task has."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def node_name(config: RunConfig, node_config: Mapping[str, Value]) -> str:
 
 
 def _kind(config: RunConfig) -> _Kind:
-    return _KINDS.get(config.task, _TEXTS)
+    return _KINDS[config.task_spec.inputs]
 
 
 def _drawing(config: RunConfig, node_config: Mapping[str, Value]) -> RunConfig:
@@ -167,7 +169,8 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         return _Owned(locate(config.data.dataset), partition, partitions)
     if config.data.dataset == "tweets":
         raise DataError(
-            f"data.dataset 'tweets' has no {kind.holds}: set run-config key 'data.dataset' to {sources_of(config.task)}"
+            f"data.dataset 'tweets' has no {kind.holds}: set run-config key 'data.dataset' to "
+            f"{sources_of(config.task_spec.inputs)}"
         )
     if config.data.dataset.startswith("iob:"):
         return _Owned(find_iob(str(folder_of(config.data.dataset, partition, partitions))))

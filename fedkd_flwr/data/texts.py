@@ -70,7 +70,7 @@ def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset"
     (dataset, unlabelled), where = read_examples(file, config, owned), name_of(file)
     labels = config.data.label_names or (class_names(file, config.data.label_column) if file.kind == "hf" else ())
     found = checked_labels(labels or distinct_labels(dataset), where)
-    if not labels and config.task != "regression":
+    if not labels and config.task_spec.has_classes:
         require_few(found, len(dataset), where)
         require_different(found, where)
     return _without_repeats(with_labels(dataset, found, where)), found, unlabelled

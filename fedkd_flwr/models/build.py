@@ -24,14 +24,11 @@ from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models.hub import cause, depth, reading
 from fedkd_flwr.models.image import build_image_classifier, image_head, noise
 from fedkd_flwr.models.lora import add_adapters
-from fedkd_flwr.models.text import Pooling, build_classifier, head, head_parameter_names, output_layer, probe
-from fedkd_flwr.tasks.regression import scale
+from fedkd_flwr.models.text import build_classifier, head, head_parameter_names, output_layer, probe
+from fedkd_flwr.tasks.spec import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_OWN_POOLING: Mapping[str, Pooling] = {"token-classification": "none", "news-recommendation": "news"}
-"""Of the tasks to which run-config key `model.pooling` does not matter."""
 
 _EARLY = 48
 """Local steps of a run after which, with `train.learning-rate-decay = "staged"`, the rates of what travels begin to
@@ -226,7 +223,8 @@ def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Se
 
 
 def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
-    if config.task == "image-classification":
+    spec = config.task_spec
+    if spec.inputs == "images":
         return build_image_classifier(
             reference,
             num_layers=num_layers,
@@ -237,13 +235,13 @@ def _built(config: RunConfig, reference: str, num_layers: int | None, labels: Se
     model = build_classifier(
         reference,
         num_layers=num_layers,
-        labels=(config.data.label_column,) if config.task == "regression" else labels,
-        pooling=_OWN_POOLING.get(config.task, config.model.pooling),
+        labels=(config.data.label_column,) if spec.labels == "number" else labels,
+        pooling=spec.pooling or config.model.pooling,
         attentions=config.distillation.attention > 0,
         seed=config.seed,
-        problem_type={"multi-label": "multi_label_classification", "regression": "regression"}.get(config.task),
+        problem_type=spec.problem_type,
     )
-    if config.task == "regression":
+    if spec.labels == "number":
         model.units = scale(tuple(labels))
     return model
 
@@ -288,7 +286,7 @@ def _learning_rates(
 
 
 def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedModel") -> Nested:
-    images = config.task == "image-classification"
+    images = config.task_spec.inputs == "images"
     exit_head, batch = (image_head(student), noise(student)) if images else (head(student), probe(student))
     try:
         return Nested(teacher, student, exit_head, config.model.shared_layers, batch)

@@ -31,7 +31,7 @@ def check_models(config: RunConfig) -> None:
     """
     for turn in range(len(config.model.teacher_names)):
         check_models(config_at_node(config, {"partition-id": turn}))
-    if config.task == "image-classification":
+    if config.task_spec.inputs == "images":
         _check_image_models(config)
     else:
         _check_text_models(config)
@@ -56,7 +56,7 @@ def _check_text_models(config: RunConfig) -> None:
     if read_alike(tokenizers[student], tokenizers[config.model.teacher]):
         return
     other = f"teacher {config.model.teacher!r} reads other tokens than student {student!r}"
-    if config.task == "news-recommendation":
+    if config.task_spec.inputs == "news":
         raise ModelError(f"{other}, but news are encoded once for both: choose checkpoints of one tokenizer")
     if config.distillation.attention:
         raise ModelError(

@@ -33,13 +33,11 @@ def export(
 ) -> None:
     """Write a folder for `from_pretrained`, whole or not at all: model, tokenizer or image processor, model card.
 
-    A token classifier is read by `AutoModelForTokenClassification` and `pipeline("token-classification")`, an image
-    classifier by `AutoModelForImageClassification` and `pipeline("image-classification")`.
-    A mean-pooled classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With
-    `trust_remote_code=True`, `AutoModelForSequenceClassification` and `pipeline("text-classification")` read the
-    classifier, whose code the folder carries (the pipeline logs that it does not know the class, and works); so does
-    `AutoModel` a news recommender. A regressor with `units` (middle, half range) predicts numbers from the folder, not
-    scaled ones.
+    Token and image classifiers are read by their Auto class and their pipeline of `transformers`. A mean-pooled
+    classifier keeps its family's config: `AutoModel` reads the encoder from the folder. With `trust_remote_code=True`,
+    `AutoModelForSequenceClassification` and its pipeline read the classifier, whose code the folder carries (the
+    pipeline logs that it does not know the class, and works); so does `AutoModel` a news recommender. A regressor with
+    `units` (middle, half range) predicts numbers from the folder, not scaled ones.
 
     Args:
         model, processor: what is written.

@@ -21,14 +21,6 @@ _FOLDERS = {"run.runs-dir", "run.name", "run.state-dir", "run.resume"}
 
 _PATHS = {"model.teacher", "model.teachers", "model.student", "data.dataset", "data.server-test-data"}
 
-_PIPELINES = {
-    "text-classification": "text-classification",
-    "multi-label": "text-classification",
-    "regression": "text-classification",
-    "token-classification": "token-classification",
-    "image-classification": "image-classification",
-}
-
 _METHODS = {
     "fedkd": "FedKD: each node trains a private teacher and the shared student, each teaching the other",
     "fedkd-paper": "FedKD as in the paper: each node trains a private teacher and the shared student",
@@ -84,7 +76,7 @@ def model_card(about: About, labels: tuple[str, ...], remote_code: bool) -> "Mod
     data = ModelCardData(
         license=licence_of(reference),
         library_name="transformers",
-        pipeline_tag=_PIPELINES.get(config.task) if about.model != "encoder" else None,
+        pipeline_tag=config.task_spec.pipeline if about.model != "encoder" else None,
         tags=["federated-learning", "knowledge-distillation", "flower", "fedkd-flwr"],
     )
     text = "\n".join(_lines(about, labels, remote_code, _name(reference)))
@@ -165,7 +157,7 @@ def _label_shares(
         )
         yield "```"
     else:
-        link = "torch.logit" if config.task == "multi-label" else "torch.log"
+        link = "torch.logit" if config.task_spec.labels == "several" else "torch.log"
         yield "```python"
         yield "shipped = torch.tensor(model.config.head_label_shares)"
         yield f"logits = model(**inputs).logits + {link}(your_shares) - {link}(shipped)"
@@ -173,14 +165,9 @@ def _label_shares(
 
 
 def _loading(about: About, remote_code: bool) -> Iterator[str]:
-    task = about.config.task
-    auto = {
-        "token-classification": "AutoModelForTokenClassification",
-        "image-classification": "AutoModelForImageClassification",
-        "news-recommendation": "AutoModel",
-    }.get(task, "AutoModelForSequenceClassification")
-    auto = "AutoModel" if about.model == "encoder" else auto
-    processor = "AutoImageProcessor" if task == "image-classification" else "AutoTokenizer"
+    spec = about.config.task_spec
+    auto = "AutoModel" if about.model == "encoder" else spec.auto_class
+    processor = "AutoImageProcessor" if spec.inputs == "images" else "AutoTokenizer"
     code = ", trust_remote_code=True" if remote_code else ""
     yield "\n## How to load it\n"
     yield "```python"
@@ -190,7 +177,7 @@ def _loading(about: About, remote_code: bool) -> Iterator[str]:
     yield "```"
     if remote_code:
         yield "\nThe folder carries the code of its head; without `trust_remote_code=True` there is the encoder alone."
-    if task != "image-classification":
+    if spec.inputs != "images":
         yield f"\nTexts were cut at {about.config.model.max_length} tokens."
 
 

@@ -199,7 +199,7 @@ def _of_training(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
             "training.min-examples",
             f"{training.min_examples} at least",
         )
-    if config.task != "image-classification" and config.model.max_length < training.min_length:
+    if config.task_spec.inputs != "images" and config.model.max_length < training.min_length:
         yield Violation(
             "model.max-length", str(config.model.max_length), "training.min-length", f"{training.min_length} at least"
         )

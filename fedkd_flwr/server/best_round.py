@@ -15,7 +15,7 @@ from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.runtime.disk import flush
 from fedkd_flwr.server.run_folder import RunState
-from fedkd_flwr.tasks.metrics import LOWER_IS_BETTER, METRICS
+from fedkd_flwr.tasks.spec import LOWER_IS_BETTER
 from fedkd_flwr.tracking.history import History, Scored
 
 
@@ -29,7 +29,7 @@ class BestRound:
         """Of a run with this folder; nothing is done where its `federation.keep-best` is empty."""
         self.metric = config.federation.keep_best
         self._patience = config.federation.early_stopping
-        self._task = config.task
+        self._metrics = config.task_spec.metrics
         self._history = history
         self._folder = run / "best"
 
@@ -64,7 +64,7 @@ class BestRound:
             ConfigError: they cannot; lists what they have.
         """
         who, _, name = self.metric.partition(".")
-        names = METRICS[self._task].of(classes)
+        names = self._metrics.of(classes)
         if self.metric and name not in names:
             raise ConfigError(
                 f"run-config key 'federation.keep-best' is {self.metric!r}, which needs two labels: here there are "

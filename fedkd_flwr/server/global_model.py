@@ -17,11 +17,11 @@ from fedkd_flwr.messages import Scores
 from fedkd_flwr.models.build import build_global, build_student, frozen_digest
 from fedkd_flwr.models.export import export
 from fedkd_flwr.models.model_card import About
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.runtime.device import choose_device
 from fedkd_flwr.server.run_folder import RunState
 from fedkd_flwr.tasks.evaluation import evaluate
 from fedkd_flwr.tasks.label_priors import adjustment
-from fedkd_flwr.tasks.registry import build_task
 from fedkd_flwr.tracking.history import Scored
 
 log = getLogger("flwr")

@@ -32,7 +32,6 @@ from fedkd_flwr.server.global_student import GlobalStudent
 from fedkd_flwr.server.handshake import Admission
 from fedkd_flwr.server.requests import Asking
 from fedkd_flwr.server.run_folder import RunFolder, RunState
-from fedkd_flwr.tasks.metrics import METRICS
 from fedkd_flwr.tracking.history import BestEntry, RoundEntry, ScoreBoard, Scored, mean_scores, prefixed
 from fedkd_flwr.tracking.seconds import by_part, in_words
 from fedkd_flwr.tracking.traffic_log import TrafficRow, dropped_row, traffic_rows
@@ -371,7 +370,8 @@ class FedKD(Strategy):
     def _record(self, board: Scored, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep what the nodes that were asked found."""
         classes = {len(member.info.labels) for member in self._asking.members}
-        board.record(evaluations, METRICS[self.config.task].of(classes), self.config.federation.max_weight_share)
+        names = self.config.task_spec.metrics.of(classes)
+        board.record(evaluations, names, self.config.federation.max_weight_share)
 
     def _record_last(self, board: Scored, replies: Iterable[tuple[Member, EvaluateReply]]) -> None:
         """Keep what the nodes found of the models that they have exported."""

@@ -1,16 +1,31 @@
 """What training and evaluation need of a task."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor
 
+from fedkd_flwr.config.groups import ModelConfig
 from fedkd_flwr.tasks.label_priors import Link
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads examples for models.
+
+    Attributes:
+        student: a tokenizer, or an image processor; exported models carry it.
+        teacher: a tokenizer of the teacher's own; None: the teacher reads the same tokens.
+    """
+
+    student: Any
+    teacher: Any = None
 
 
 class Scores(Protocol):
@@ -31,6 +46,10 @@ class Task(Protocol):
     """A task on examples that are encoded once, kept as Arrow tables, and then batched in any order."""
 
     labels: tuple[str, ...]
+
+    @classmethod
+    def build(cls, readers: Readers, labels: tuple[str, ...], model: ModelConfig) -> Self:
+        """The task with these readers and labels; of `model` it reads lengths."""
 
     @property
     def link(self) -> Link | None:

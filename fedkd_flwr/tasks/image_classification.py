@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd_flwr.config.groups import ModelConfig
 from fedkd_flwr.data.image_files import read_image
 from fedkd_flwr.errors import ModelError
+from fedkd_flwr.tasks.base import Readers
 from fedkd_flwr.tasks.single_label import SingleLabel
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ class ImageClassification(SingleLabel):
         self.processor = processor
         self.teacher_processor = None
         self.labels = labels
+
+    @classmethod
+    def build(cls, readers: Readers, labels: tuple[str, ...], model: ModelConfig) -> Self:
+        """See `Task.build`."""
+        return cls(readers.student, labels)
 
     @cached_property
     def encoding(self) -> str:

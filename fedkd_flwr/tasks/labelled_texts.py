@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd_flwr.config.groups import ModelConfig
 from fedkd_flwr.distillation import SEGMENTS, TEACHER
+from fedkd_flwr.tasks.base import Readers
 from fedkd_flwr.tasks.text import Rows, by_length, digest, padded, tokenised, tokens_and_mask
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ class LabelledTexts:
         self.teacher_processor = teacher_tokenizer
         self.labels = labels
         self._max_length = max_length
+
+    @classmethod
+    def build(cls, readers: Readers, labels: tuple[str, ...], model: ModelConfig) -> Self:
+        """See `Task.build`."""
+        return cls(readers.student, labels, model.max_length, readers.teacher)
 
     @cached_property
     def encoding(self) -> str:

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.config.groups import ModelConfig
+from fedkd_flwr.tasks.base import Readers
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full
 from fedkd_flwr.tasks.text import Rows, digest, padded, tokenised, tokens_and_mask
@@ -46,6 +48,11 @@ class NewsRecommendation:
         self.labels = labels
         self._max_length = max_length
         self._max_history = max_history
+
+    @classmethod
+    def build(cls, readers: Readers, labels: tuple[str, ...], model: ModelConfig) -> Self:
+        """See `Task.build`."""
+        return cls(readers.student, labels, model.max_length, model.max_history)
 
     @cached_property
     def encoding(self) -> str:

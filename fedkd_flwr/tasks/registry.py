@@ -1,46 +1,105 @@
-"""What differs between tasks: how examples become batches, the two losses, the scores."""
+"""The tasks by the value of run-config key `task`: what each says about itself. Importing this imports none of them."""
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.tasks.base import Scores, Task
+from fedkd_flwr.runtime.registry import Registry
+from fedkd_flwr.tasks.spec import OF_TEXTS, Metrics, TaskSpec
 
-__all__ = ["Scores", "Task", "build_task"]
+_ONE_LABEL = Metrics(
+    names=("accuracy", "macro-f1", "f1", "average-precision", "loss"),
+    shown=("accuracy", "macro-f1"),
+    title="Accuracy and macro-F1",
+    headings=("acc", "F1"),
+)
+_WHOLE_TEXTS = OF_TEXTS | {"data.text-pair-column", "model.pooling"}
+
+TASKS = Registry(
+    "task",
+    {
+        "text-classification": TaskSpec(
+            place="fedkd_flwr.tasks.text_classification:TextClassification",
+            inputs="texts",
+            labels="one",
+            metrics=_ONE_LABEL,
+            keys=_WHOLE_TEXTS | {"data.skip-unlabelled"},
+            partitions=frozenset({"dirichlet", "shard"}),
+            adjusts=True,
+            pipeline="text-classification",
+        ),
+        "token-classification": TaskSpec(
+            place="fedkd_flwr.tasks.token_classification:TokenClassification",
+            inputs="words",
+            labels="tags",
+            metrics=Metrics(
+                names=("span-f1", "precision", "recall", "accuracy", "loss"),
+                shown=("accuracy", "span-f1"),
+                title="Accuracy of words and F1 of spans",
+                headings=("acc", "F1"),
+            ),
+            keys=OF_TEXTS,
+            pooling="none",
+            auto_class="AutoModelForTokenClassification",
+            pipeline="token-classification",
+        ),
+        "image-classification": TaskSpec(
+            place="fedkd_flwr.tasks.image_classification:ImageClassification",
+            inputs="images",
+            labels="one",
+            metrics=_ONE_LABEL,
+            keys=frozenset({"data.labels"}),
+            partitions=frozenset({"dirichlet", "shard"}),
+            adjusts=True,
+            auto_class="AutoModelForImageClassification",
+            pipeline="image-classification",
+        ),
+        "multi-label": TaskSpec(
+            place="fedkd_flwr.tasks.multi_label:MultiLabel",
+            inputs="texts",
+            labels="several",
+            metrics=Metrics(
+                names=("micro-f1", "macro-f1", "mean-average-precision", "loss"),
+                shown=("micro-f1", "mean-average-precision"),
+                title="Micro-F1 and mean average precision",
+                headings=("F1", "mAP"),
+            ),
+            keys=_WHOLE_TEXTS | {"data.label-separator"},
+            adjusts=True,
+            problem_type="multi_label_classification",
+            pipeline="text-classification",
+        ),
+        "regression": TaskSpec(
+            place="fedkd_flwr.tasks.regression:Regression",
+            inputs="texts",
+            labels="number",
+            metrics=Metrics(
+                names=("mae", "rmse", "r2", "spearman", "loss"),
+                shown=("mae", "spearman"),
+                title="Mean absolute error and rank correlation",
+                headings=("MAE", "rho"),
+            ),
+            keys=_WHOLE_TEXTS | {"data.skip-unlabelled"},
+            partitions=frozenset({"shard"}),
+            problem_type="regression",
+            pipeline="text-classification",
+        ),
+        "news-recommendation": TaskSpec(
+            place="fedkd_flwr.tasks.news_recommendation:NewsRecommendation",
+            inputs="news",
+            labels="none",
+            metrics=Metrics(
+                names=("auc", "mrr", "ndcg@5", "ndcg@10", "loss"),
+                shown=("auc", "ndcg@10"),
+                title="AUC and nDCG@10",
+                headings=("AUC", "nDCG"),
+            ),
+            keys=frozenset({"model.max-history"}),
+            linear_head=False,
+            pooling="news",
+            auto_class="AutoModel",
+        ),
+    },
+)
+"""By name."""
 
 
-def build_task(config: RunConfig, labels: tuple[str, ...]) -> Task:
-    """The task of a run, with an image processor, or the student's tokenizer and the teacher's if that reads otherwise.
-
-    Raises:
-        ModelError: one of them cannot be loaded.
-    """
-    from fedkd_flwr.models.hub import load_tokenizer
-    from fedkd_flwr.models.image import load_image_processor
-    from fedkd_flwr.tasks.image_classification import ImageClassification
-    from fedkd_flwr.tasks.multi_label import MultiLabel
-    from fedkd_flwr.tasks.news_recommendation import NewsRecommendation
-    from fedkd_flwr.tasks.regression import Regression
-    from fedkd_flwr.tasks.text import marks_segments, read_alike
-    from fedkd_flwr.tasks.text_classification import TextClassification
-    from fedkd_flwr.tasks.token_classification import TokenClassification
-
-    if config.task == "image-classification":
-        return ImageClassification(load_image_processor(config.model.teacher), labels)
-    if config.task == "news-recommendation":
-        return NewsRecommendation(
-            load_tokenizer(config.model.teacher), labels, config.model.max_length, config.model.max_history
-        )
-    kinds: dict[str, type[TextClassification | MultiLabel | Regression | TokenClassification]] = {
-        "text-classification": TextClassification,
-        "multi-label": MultiLabel,
-        "regression": Regression,
-        "token-classification": TokenClassification,
-    }
-    words = config.task == "token-classification"
-    reference = (
-        config.model.teacher if config.parts.trains == {"teacher"} else config.model.student or config.model.teacher
-    )
-    tokenizer, teacher = load_tokenizer(reference, words), None
-    if "teacher" in config.parts.trains and config.model.teacher != reference:
-        other = load_tokenizer(config.model.teacher, words)
-        segments = bool(config.data.text_pair_column) and marks_segments(tokenizer) != marks_segments(other)
-        teacher = None if read_alike(tokenizer, other) and not segments else other
-    return kinds[config.task](tokenizer, labels, config.model.max_length, teacher)
+def tasks_that_read(key: str) -> tuple[str, ...]:
+    """Names of the tasks that read a run-config key which not all read; empty: all do."""
+    return tuple(name for name, spec in TASKS.items() if key in spec.keys)

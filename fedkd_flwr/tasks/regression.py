@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
 from fedkd_flwr.tasks.numerics import finite, full
+from fedkd_flwr.tasks.spec import scale
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,12 +60,6 @@ class Regression(LabelledTexts):
     def scores(self) -> "RegressionScores":
         """Fresh scores."""
         return RegressionScores(self.labels)
-
-
-def scale(labels: tuple[str, ...]) -> tuple[float, float]:
-    """Middle and half range of the numbers between the lowest and the highest."""
-    low, high = map(float, labels)
-    return (low + high) / 2, (high - low) / 2
 
 
 class RegressionScores:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedkd_flwr.config.groups import ModelConfig
 from fedkd_flwr.distillation import PLACES, TEACHER
+from fedkd_flwr.tasks.base import Readers
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.numerics import finite, full, softmax_divergence, weighted_cross_entropy
 from fedkd_flwr.tasks.text import CHUNK, Rows, by_length, digest, padded, tokens_and_mask
@@ -50,6 +52,11 @@ class TokenClassification:
         self.labels = labels
         self._readers = [WordReader.of(each, max_length) for each in (tokenizer, teacher_tokenizer) if each is not None]
         self._inside = np.array([label.startswith("I-") for label in labels])
+
+    @classmethod
+    def build(cls, readers: Readers, labels: tuple[str, ...], model: ModelConfig) -> Self:
+        """See `Task.build`."""
+        return cls(readers.student, labels, model.max_length, readers.teacher)
 
     @cached_property
     def encoding(self) -> str:

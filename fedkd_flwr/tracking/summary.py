@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 
 from fedkd_flwr.errors import StateError
-from fedkd_flwr.tasks.metrics import METRICS, Metrics
+from fedkd_flwr.tasks.registry import TASKS
+from fedkd_flwr.tasks.spec import Metrics
 from fedkd_flwr.tracking.seconds import in_words
 
 _MB = 1e6
@@ -86,7 +87,7 @@ def read_summary(run: Path) -> Summary:
 def summarise(history: Mapping[str, Any]) -> Summary:
     """Add up a history as history.json holds it."""
     teacher_bytes, student_bytes = (int(history["sizes"][f"{model}-bytes"]) for model in ("teacher", "student"))
-    initial, metrics = history["initial"], METRICS[history["config"]["task"]]
+    initial, metrics = history["initial"], TASKS[history["config"]["task"]].metrics
     start = Round(0, scores=_scores(initial, metrics))
     rounds = [start] if start.scores else []
     sent, exchanges = initial["bytes-down"], 0

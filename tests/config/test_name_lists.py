@@ -56,7 +56,10 @@ def test_a_run_knows_labels_with_commas(defaults: dict[str, Any]) -> None:
         ({"data.encoding": "base64"}, "data.encoding 'base64' is unknown"),
         ({"data.separator": ";;"}, "'data.separator' is ';;' but should be csv: .* one character"),
         ({"data.separator": '"'}, "'data.separator'"),
-        ({"task": "multi-label", "data.skip-unlabelled": True}, "data.skip-unlabelled is for texts with one label"),
+        (
+            {"task": "multi-label", "data.skip-unlabelled": True},
+            "skip-unlabelled is True but task 'multi-label' does not",
+        ),
     ],
 )
 def test_keys_of_readers_are_checked(changes: dict[str, Any], message: str, defaults: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.config.node_config import DATA_KEYS, config_at_node
 from fedkd_flwr.config.schema import RunConfig, documentation, flat
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.tasks.metrics import METRICS
+from fedkd_flwr.tasks.registry import TASKS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -90,7 +90,7 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
         ),
         (
             {"data.text-pair-column": "b", "task": "token-classification", "data.dataset": "iob:x"},
-            ["'token-classification'", "no pairs", "empty data.text-pair-column"],
+            ["'token-classification'", "text-pair-column is 'b'", "leave it out", "'multi-label'"],
         ),
         (
             {
@@ -99,11 +99,11 @@ def test_what_is_parsed_can_be_written_and_parsed_again(defaults: dict[str, Any]
                 "data.dataset": "imagefolder:x",
                 "data.partition": "iid",
             },
-            ["'image-classification'", "no pairs", "empty data.text-pair-column"],
+            ["'image-classification'", "text-pair-column is 'b'", "leave it out", "'multi-label'"],
         ),
         (
             {"data.text-pair-column": "b", "task": "news-recommendation", "data.dataset": "mind:x"},
-            ["'news-recommendation'", "no pairs", "empty data.text-pair-column"],
+            ["'news-recommendation'", "text-pair-column is 'b'", "leave it out", "'multi-label'"],
         ),
         ({"train.class-weights": "0,1"}, ["'train.class-weights'", "a positive number for each of the labels"]),
         ({"train.class-weights": "1,5"}, ["class-weights has 2 numbers and data.labels 0 names"]),
@@ -212,7 +212,7 @@ def test_a_nodes_owner_may_set_what_concerns_their_machine_only(defaults: dict[s
     )
     every: dict[str, Any] = dict.fromkeys(DATA_KEYS, "1,5")
     every |= {"skip-unlabelled": True, "separator": ";", "encoding": "cp1252"}
-    for task in METRICS:
+    for task in TASKS:
         read = config_at_node(RunConfig.parse(defaults | {"task": task}), {"data-path": "a", **every})
         assert read.data.encoding == "cp1252" and not read.data.text_pair_column, (
             "keys that a task does not read are no mistake"

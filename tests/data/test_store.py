@@ -19,7 +19,7 @@ from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, data_fingerprint, load_node_data
 from fedkd_flwr.messages import JoinRequest
-from fedkd_flwr.tasks.registry import build_task
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
 Configure = Callable[..., RunConfig]
@@ -222,7 +222,7 @@ def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure:
         watched: Any = Watched(configure(dataset=dataset, partition=partition, test_fraction=0.11))
         data = load_node_data(watched, place)
         build_task(watched, data.labels)
-    elsewhere = {"parts", "task", "data.dataset", "data.label-names"}
+    elsewhere = {"parts", "task", "task-spec", "data.dataset", "data.label-names"}
     others = {"natural": "iid", "text": "body", "label": "class", "source": "owner", "auto": ";", "utf-8": "cp1252"}
     others |= {"": "a,b", False: True}
     needed = {"data.dirichlet-alpha": {"partition": "dirichlet"}, "data.shards-per-node": {"partition": "shard"}}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.models.text import build_classifier, head_parameter_names
-from fedkd_flwr.tasks.registry import build_task
 
 
 class ReferenceNode:

@@ -15,8 +15,9 @@ from torch import Tensor
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.mind import LABELS, as_dataset, find_mind, read_mind
 from fedkd_flwr.errors import RunError
+from fedkd_flwr.models.readers import build_task
+from fedkd_flwr.tasks.base import Task
 from fedkd_flwr.tasks.news_recommendation import PADDING, NewsRecommendation, RankingScores
-from fedkd_flwr.tasks.registry import Task, build_task
 
 WORDS = "abcdefghi"
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.models.hub import load_tokenizer
-from fedkd_flwr.tasks.registry import Scores, Task, build_task
+from fedkd_flwr.models.readers import build_task
+from fedkd_flwr.tasks.base import Scores, Task
 from fedkd_flwr.tasks.single_label import ClassificationScores
 from fedkd_flwr.tasks.text_classification import TextClassification
 

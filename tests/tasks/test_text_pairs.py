@@ -14,8 +14,8 @@ from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import SEGMENTS, TEACHER, Nested, Single, TeacherStudent
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.models.hub import load_tokenizer
+from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.models.text import head
-from fedkd_flwr.tasks.registry import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
 TEXTS = ["a b c d e f g", "h", "a b", "c"]

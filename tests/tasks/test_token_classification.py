@@ -16,7 +16,8 @@ from seqeval.scheme import IOB2
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ModelError, RunError
 from fedkd_flwr.models.hub import load_tokenizer
-from fedkd_flwr.tasks.registry import Scores, Task, build_task
+from fedkd_flwr.models.readers import build_task
+from fedkd_flwr.tasks.base import Scores, Task
 from fedkd_flwr.tasks.token_classification import UNLABELLED, SpanScores, TokenClassification
 
 TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
