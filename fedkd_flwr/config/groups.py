@@ -6,17 +6,15 @@ The docstring of a key is its documentation: `fedkd config`, pyproject.toml and 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from fedkd_flwr.config.name_lists import LONGEST, MOST, names
-from fedkd_flwr.config.sources import PREFIXES
 
 Value = bool | int | float | str
 AutoSwitch = Literal["auto", "always", "never"]
 
 _POSITIVE = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)"
-_SOURCE = f"({'|'.join(PREFIXES)}):.+"
 
 
 def kebab(name: str) -> str:
@@ -91,7 +89,7 @@ class ModelConfig(Group):
 class DataConfig(Group):
     """Where examples come from, and how they are split."""
 
-    dataset: str = Field(default="tweets", pattern=rf"^(tweets|{_SOURCE})$")
+    dataset: str = "tweets"
     """tweets | csv:PATH | json:PATH | parquet:PATH | hf:PATH or id | iob:FOLDER | imagefolder:FOLDER | mind:FOLDER"""
     text_column: str = Field(default="text", min_length=1)
     """column of the text"""
@@ -121,8 +119,19 @@ class DataConfig(Group):
     """share of a node's examples that is held out for evaluation"""
     max_test_examples: int = Field(default=200, ge=0)
     """held-out examples of a node at most; 0: no limit"""
-    server_test_data: str = Field(default="", pattern=rf"^({_SOURCE})?$")
+    server_test_data: str = ""
     """data that the server evaluates the student on, as csv:PATH and the like; empty: none"""
+
+    @field_validator("dataset", "server_test_data")
+    @classmethod
+    def _is_a_source(cls, value: str, info: ValidationInfo) -> str:
+        from fedkd_flwr.data.sources import BUNDLED, source_of
+
+        bundled = info.field_name == "dataset"
+        known = bundled if value == BUNDLED else source_of(value) is not None and not value.endswith(":")
+        if not (known or (value == "" and not bundled)):
+            raise PydanticCustomError("string_pattern_mismatch", "Input should name data")
+        return value
 
     @field_validator("labels")
     @classmethod

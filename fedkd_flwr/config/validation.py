@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.sources import kinds_of, sources_of
 from fedkd_flwr.tasks.registry import tasks_that_read
 
 if TYPE_CHECKING:
@@ -61,11 +60,14 @@ def _codec_has_these_bits(config: "RunConfig") -> None:
 
 
 def _data_fit_the_task(config: "RunConfig") -> None:
+    from fedkd_flwr.data.sources import BUNDLED, named_for, source_of
+
+    inputs = config.task_spec.inputs
     for key, source in (("data.dataset", config.data.dataset), ("data.server-test-data", config.data.server_test_data)):
-        if source not in ("", "tweets") and source.partition(":")[0] not in kinds_of(config.task_spec.inputs):
+        found = source_of(source)
+        if found is not None and source != BUNDLED and inputs not in found.inputs:
             raise ValueError(
-                f"{key} is {source!r} but task is {config.task!r}: set it to "
-                f"{sources_of(config.task_spec.inputs)}, or the task"
+                f"{key} is {source!r} but task is {config.task!r}: set it to {named_for(inputs)}, or the task"
             )
 
 
@@ -78,10 +80,15 @@ def _pairs_are_of_two_texts(config: "RunConfig") -> None:
 
 
 def _partition_fits_the_data(config: "RunConfig") -> None:
-    if config.data.dataset.startswith("iob:") and config.data.partition != "natural":
-        raise ValueError("a dataset of kind iob has a folder for each node: set data.partition to 'natural'")
-    if config.data.dataset.startswith("imagefolder:") and config.data.partition == "natural":
-        raise ValueError("images have no column of owners: set data.partition to 'iid' or 'dirichlet'")
+    from fedkd_flwr.data.sources import source_of
+
+    source, prefix = source_of(config.data.dataset), config.data.dataset.partition(":")[0]
+    if source is not None and source.owners == "folder" and config.data.partition != "natural":
+        raise ValueError(f"a dataset of kind {prefix} has a folder for each node: set data.partition to 'natural'")
+    if source is not None and source.owners == "nothing" and config.data.partition == "natural":
+        raise ValueError(
+            f"{config.task_spec.inputs} have no column of owners: set data.partition to 'iid' or 'dirichlet'"
+        )
     if config.data.partition in _BY_LABEL and config.data.partition not in config.task_spec.partitions:
         raise ValueError(
             f"data.partition {config.data.partition!r} needs one class an example, task is {config.task!r}: set it "

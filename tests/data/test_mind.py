@@ -226,7 +226,7 @@ def test_a_changed_file_is_read_again(folder: Path) -> None:
     [
         ({"dataset": "csv:a.csv"}, "set it to mind:PATH"),
         ({"dataset": "mind:/a", "task": "text-classification"}, "set it to csv:PATH or json:PATH or parquet:PATH"),
-        ({"dataset": "mind:/a", "labels": "a,b"}, "news has no labels"),
+        ({"dataset": "mind:/a", "labels": "a,b"}, "data.labels is 'a,b' but task 'news-recommendation' does not"),
         ({"dataset": "mind:/a", "partition": "dirichlet"}, "'dirichlet' needs one class an example"),
         ({"dataset": "mind:/a", "partition": "shard"}, "'shard' needs one class an example, task is 'news-recomm"),
     ],
