@@ -1,8 +1,15 @@
 """The rules by which the tensors of an update get their bytes: an energy each, a budget together, all numbers alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from fedkd_flwr.errors import CodecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedkd_flwr.codec.update import EncodedUpdate
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,14 @@ class Uniform:
     rotated: bool = False
 
 
-Allocation = Energy | Budget | Uniform
+class OwnRule(Protocol):
+    """A rule that another package brings."""
+
+    def encode(self, update: "Mapping[str, Tensor]", bits: int | None) -> "EncodedUpdate":
+        """Encode finite float32 tensors on the CPU, in so many bits a number; None: as many as the rule thinks best."""
+
+
+Allocation = Energy | Budget | Uniform | OwnRule
 
 
 def check_share(share: float) -> None:

@@ -1,10 +1,10 @@
 """Which codec the updates of a round go through: from the run config to the codec's own types."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from math import ceil, floor
-from typing import Literal
 
 from torch import Tensor
 
@@ -19,6 +19,8 @@ from fedkd_flwr.codec import (
     Uniform,
     UpdateCodec,
 )
+from fedkd_flwr.config.codecs import CODECS
+from fedkd_flwr.config.groups import CodecConfig
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
 
@@ -30,18 +32,69 @@ class CodecSettings:
     """How the updates of a round are encoded: by the run config, at node and server alike; no message says it.
 
     Attributes:
-        energy: T(t), which each matrix keeps (FedKD, Eq 9), where there is nothing else.
-        budget: bytes of a whole encoded update.
-        numbers: all are sent, as they are or rotated.
+        allocation: who gets how many bytes.
         bits: of each number; None: what the allocation thinks best.
         feedback_up: a node adds what its last encodings dropped.
     """
 
-    energy: float = 1.0
-    budget: int | None = None
-    numbers: Literal["dense", "rotated"] | None = None
+    allocation: Allocation
     bits: int | None = None
     feedback_up: bool = False
+
+    @property
+    def energy(self) -> float:
+        """T(t), which each matrix keeps (FedKD, Eq 9), where there is nothing else."""
+        return self.allocation.share if isinstance(self.allocation, Energy) else 1.0
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes of a whole encoded update; None: nothing bounds them."""
+        return self.allocation.nbytes if isinstance(self.allocation, Budget) else None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A round of a run.
+
+    Attributes:
+        round: from 1.
+        rounds: of the run.
+        student_bytes: of sending the shared tensors as float32.
+    """
+
+    round: int
+    rounds: int
+    student_bytes: int
+
+
+AllocationOf = Callable[[CodecConfig, Moment], Allocation]
+"""A codec's own part, named by `CodecSpec.place`: what a round's updates may cost or must keep."""
+
+
+def dense(config: CodecConfig, moment: Moment) -> Allocation:
+    """All numbers, as they are."""
+    return Uniform()
+
+
+def rotated(config: CodecConfig, moment: Moment) -> Allocation:
+    """All numbers, rotated first."""
+    return Uniform(rotated=True)
+
+
+def energy(config: CodecConfig, moment: Moment) -> Allocation:
+    """The share of each matrix's energy that grows over the rounds (FedKD, Eq 9)."""
+    share = (moment.round - 1) / max(1, moment.rounds - 1)
+    return Energy(EnergySchedule(config.energy_start, config.energy_end)(share))
+
+
+def budget(config: CodecConfig, moment: Moment) -> Allocation:
+    """Bytes of an update, never more than it takes as float32.
+
+    Raises:
+        ConfigError: the budget leaves nothing for a round.
+    """
+    nbytes = _budget_schedule(config, moment.rounds, moment.student_bytes)(moment.round).nbytes
+    return Budget(min(nbytes, moment.student_bytes))
 
 
 def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSettings:
@@ -55,17 +108,10 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     Raises:
         ConfigError: the budget leaves nothing for a round.
     """
-    feedback = config.codec.error_feedback
-    settings = CodecSettings(bits=config.codec.bits or None, feedback_up=feedback in ("up", "both"))
-    codec = config.codec_kind
-    if codec in ("dense", "rotated"):
-        return replace(settings, numbers="dense" if codec == "dense" else "rotated")
-    if codec == "energy":
-        share = (round - 1) / max(1, config.num_rounds - 1)
-        energy = EnergySchedule(config.codec.energy_start, config.codec.energy_end)(share)
-        return replace(settings, energy=energy)
-    nbytes = _budget_schedule(config, student_bytes)(round).nbytes
-    return replace(settings, budget=min(nbytes, student_bytes))
+    module, _, name = CODECS[config.codec_kind].place.partition(":")
+    allocation_of: AllocationOf = getattr(import_module(module), name)
+    allocation = allocation_of(config.codec, Moment(round, config.num_rounds, student_bytes))
+    return CodecSettings(allocation, config.codec.bits or None, config.codec.error_feedback in ("up", "both"))
 
 
 def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
@@ -74,8 +120,7 @@ def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
     Raises:
         ConfigError: one does not; says the least that would do.
     """
-    codec = config.codec_kind
-    if codec != "budget" or not shared:
+    if "codec.budget" not in CODECS[config.codec_kind].keys or not shared:
         return
     dense = sum(4 * tensor.numel() for tensor in shared.values())
     least = EncodedUpdate.least_nbytes(shared)
@@ -96,30 +141,22 @@ def require_budget(config: RunConfig, shared: Mapping[str, Tensor]) -> None:
 
 def build_codec(settings: CodecSettings) -> UpdateCodec:
     """The codec of these settings."""
-    allocation: Allocation
-    if settings.numbers is not None:
-        allocation = Uniform(rotated=settings.numbers == "rotated")
-    elif settings.budget is not None:
-        allocation = Budget(settings.budget)
-    else:
-        allocation = Energy(settings.energy)
-    return UpdateCodec(allocation=allocation, bits=settings.bits)
+    return UpdateCodec(allocation=settings.allocation, bits=settings.bits)
 
 
-def _budget_schedule(config: RunConfig, student_bytes: int) -> BudgetSchedule:
-    rounds = config.num_rounds
-    number, unit, run = _parsed(config.codec.budget)
+def _budget_schedule(config: CodecConfig, rounds: int, student_bytes: int) -> BudgetSchedule:
+    number, unit, run = _parsed(config.budget)
     of_round = student_bytes / number if unit == "x" else number * _UNITS[unit]
     nbytes = of_round if run else of_round * rounds
     if nbytes < rounds:
-        raise ConfigError(f"run-config key 'codec.budget' is {config.codec.budget!r}: that is less than a byte a round")
+        raise ConfigError(f"run-config key 'codec.budget' is {config.budget!r}: that is less than a byte a round")
     return BudgetSchedule(int(nbytes), rounds)
 
 
 def _smallest(config: RunConfig, student_bytes: int) -> int:
     """The smallest budget of a round; 0: one would get nothing."""
     try:
-        schedule = _budget_schedule(config, student_bytes)
+        schedule = _budget_schedule(config.codec, config.num_rounds, student_bytes)
     except (ConfigError, CodecError):
         return 0
     return min(schedule(round).nbytes for round in range(1, config.num_rounds + 1))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fedkd_flwr.codec.allocation import Allocation, Energy, Uniform
+from fedkd_flwr.codec.allocation import Allocation, Budget, Energy, Uniform
 from fedkd_flwr.codec.budget import within_budget
 from fedkd_flwr.codec.decomposed_update import DecomposedUpdate
 from fedkd_flwr.codec.fixed_width import all_numbers, at_energy
@@ -61,6 +61,8 @@ class UpdateCodec:
         if isinstance(self.allocation, Uniform):
             rotated = self.allocation.rotated
             return all_numbers(tensors, self.bits or (4 if rotated else 32), rotated)
+        if not isinstance(self.allocation, Energy | Budget):
+            return self.allocation.encode(tensors, self.bits)
         decomposed = DecomposedUpdate(update, tensors)
         if isinstance(self.allocation, Energy):
             return at_energy(decomposed, self.allocation.share, self.bits or 32)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.name_lists import LONGEST, MOST, names
 
 Value = bool | int | float | str
@@ -22,10 +23,10 @@ def kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-def one_of(known: Mapping[str, Any], value: str) -> str:
-    """The value, if a registry has it; otherwise pydantic's error of a `Literal`."""
-    if known.get(value) is None:
-        *most, last = map(repr, known)
+def one_of(known: Mapping[str, Any], value: str, *others: str) -> str:
+    """The value, if it is one of the others or a registry has it; otherwise pydantic's error of a `Literal`."""
+    if value not in others and value not in known:
+        *most, last = map(repr, (*others, *known))
         raise PydanticCustomError("literal_error", "Input should be {names}", {"names": f"{', '.join(most)} or {last}"})
     return value
 
@@ -209,7 +210,7 @@ class DistillationConfig(Group):
 class CodecConfig(Group):
     """How updates are encoded, in both directions."""
 
-    kind: Literal["auto", "budget", "energy", "dense", "rotated"] = "auto"
+    kind: str = "auto"
     """auto: the method's | budget: bytes of an update | energy: a share of each matrix | dense | rotated"""
     budget: str = Field(default="384x", pattern=rf"^{_POSITIVE}(x|[kMG]?B(/run)?)$")
     """budget: times smaller than as float32 (384x, 128x), or bytes of an update (100kB), or of a run (5MB/run)"""
@@ -221,6 +222,11 @@ class CodecConfig(Group):
     """of a number: 3 to 32, rotated 1 to 4; 0: what pays (budget), 4 (rotated), 32 (energy, dense)"""
     error_feedback: Literal["none", "up", "down", "both"] = "both"
     """directions in which an update also carries what the codec dropped of earlier ones: none | up | down | both"""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_a_codec(cls, value: str) -> str:
+        return one_of(CODECS, value, "auto")
 
 
 class FederationConfig(Group):

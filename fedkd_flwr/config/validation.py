@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fedkd_flwr.config.codecs import CODECS, codecs_that_read
+from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.tasks.registry import tasks_that_read
 
 if TYPE_CHECKING:
@@ -13,9 +15,6 @@ _BY_LABEL = ("dirichlet", "shard")
 """Partitions for which an example has one label: a class, or for shards a number."""
 
 _READ_WITH: dict[str, tuple[str, tuple[str | int, ...]]] = {
-    "codec.budget": ("codec.kind", ("budget", "auto")),
-    "codec.energy-start": ("codec.kind", ("energy",)),
-    "codec.energy-end": ("codec.kind", ("energy",)),
     "data.dirichlet-alpha": ("data.partition", ("dirichlet",)),
     "data.shards-per-node": ("data.partition", ("shard",)),
     "train.local-epochs": ("train.local-steps", (0,)),
@@ -30,11 +29,17 @@ def _every_key_is_read(config: "RunConfig") -> None:
     But not where the method decides: methods are compared with one switch, under one budget.
     """
     values, defaults = config.as_run_config(), config.defaults()
-    of_tasks = {key: ("task", readers) for key in values if (readers := tasks_that_read(key))}
+    read_with = dict(_READ_WITH)
+    for key in values:
+        if tasks := tasks_that_read(key):
+            read_with[key] = ("task", tasks)
+        if codecs := codecs_that_read(key):
+            free = any(m.codec in codecs for m in METHODS.values() if "codec.kind" not in m.fixes)
+            read_with[key] = ("codec.kind", (*codecs, "auto") if free else codecs)
     unread = [
         f"{key} is {values[key]!r} but {other} {values[other]!r} does not read it: leave it out, or set {other} to "
         + " or ".join(map(repr, readers))
-        for key, (other, readers) in {**_READ_WITH, **of_tasks}.items()
+        for key, (other, readers) in read_with.items()
         if values[key] != defaults[key] and values[other] not in readers and other not in config.parts.fixes
     ]
     if unread:
@@ -47,15 +52,13 @@ def _energies_rise(config: "RunConfig") -> None:
 
 
 def _codec_has_these_bits(config: "RunConfig") -> None:
-    if config.codec.kind == "rotated" and config.codec.bits > 4:
+    kind, bits = config.codec_kind, config.codec.bits
+    has = CODECS[kind].bits
+    if bits and bits not in has:
+        others = " or ".join(repr(name) for name, spec in CODECS.items() if bits in spec.bits)
         raise ValueError(
-            f"codec.kind 'rotated' sends 1 to 4 bits a number, not {config.codec.bits}: set codec.bits to 1 to 4, "
-            "or 0 for 4"
-        )
-    if config.codec.kind != "rotated" and config.codec.bits in (1, 2):
-        raise ValueError(
-            f"codec.bits {config.codec.bits} is for codec.kind 'rotated' only: set it to 3 or more, or codec.kind "
-            "to 'rotated'"
+            f"codec.kind {kind!r} sends {', '.join(map(str, has))} bits a number, not {bits}: set codec.bits to one of "
+            f"these, or to 0, or codec.kind to {others}"
         )
 
 

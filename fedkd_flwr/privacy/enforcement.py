@@ -6,14 +6,12 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.policy import Policy
 from fedkd_flwr.errors import ConfigError, ProtocolError
 
 if TYPE_CHECKING:
     from fedkd_flwr.config.schema import RunConfig
-
-_DENSE_BITS, _ROTATED_BITS = 32, 4
-"""Of a number where `bits` is 0."""
 
 
 @dataclass(frozen=True)
@@ -223,10 +221,11 @@ def _of_codec(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
     chosen = f"{config.codec.kind!r}" + (
         f", which is {codec!r} of method {config.method!r}" if config.codec.kind == "auto" else ""
     )
-    if codec in ("dense", "rotated"):
-        bits = config.codec.bits or (_DENSE_BITS if codec == "dense" else _ROTATED_BITS)
+    spec = CODECS[codec]
+    if spec.every_number:
+        bits = config.codec.bits or spec.every_number
         if 32 / bits < limit:
             allowed = f"updates {limit:g} times smaller than as float32, at least: set it to 'budget'"
             yield Violation("codec.kind", f"{chosen}, at {bits} bits a number", "update.min-compression", allowed)
-    if codec == "budget" and config.codec.budget.endswith("x") and float(config.codec.budget[:-1]) < limit:
+    if "codec.budget" in spec.keys and config.codec.budget.endswith("x") and float(config.codec.budget[:-1]) < limit:
         yield Violation("codec.budget", repr(config.codec.budget), "update.min-compression", f"{limit:g}x at least")
