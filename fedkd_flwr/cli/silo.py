@@ -57,9 +57,10 @@ def preview(
     Nothing is sent, and nothing in the node's own folders is read or written but its data.
     Exit code: 0 the node can join; 2 it cannot, or an input is wrong.
     """
-    from fedkd_flwr.client.client import Node
+    from fedkd_flwr.client.client import Client
     from fedkd_flwr.messages import JoinRequest
     from fedkd_flwr.privacy.leaving import EVALUATE, JOIN, TRAIN
+    from fedkd_flwr.runtime.device import set_threads
 
     with one_line_errors(BAD_INPUT), TemporaryDirectory(prefix="fedkd-") as folder:
         config, mistakes = gather_for_check(app, [run])
@@ -68,8 +69,9 @@ def preview(
         owned = parse_overrides(node_config, "node config")
         if "data-path" not in owned:
             raise ConfigError("the node config has no data-path: what a simulated node tells is not bounded")
-        node = Node(config, owned | {"state-dir": folder})
-        joined = node.join(JoinRequest(lineage=_NO_LINEAGE))
+        client = Client(config, owned | {"state-dir": folder})
+        set_threads(client.threads)
+        joined = client.join(JoinRequest(lineage=_NO_LINEAGE))
         values = json.loads(joined.model_dump_json())
         say("the answer to join:")
         for field in JOIN:

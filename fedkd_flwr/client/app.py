@@ -7,7 +7,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 import fedkd_flwr.runtime.libraries  # noqa: F401
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.model_cache import ModelCache
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.messages import (
@@ -17,6 +17,7 @@ from fedkd_flwr.messages import (
     TrainRequest,
 )
 from fedkd_flwr.privacy.egress import leave
+from fedkd_flwr.runtime.device import set_threads
 
 app = ClientApp()
 models = ModelCache()
@@ -26,27 +27,29 @@ _Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
 
 
 def _answer(
-    message: Message, context: Context, kind: type[_Request], reply: Callable[[Node, _Request], Reply]
+    message: Message, context: Context, kind: type[_Request], reply: Callable[[Client, _Request], Reply]
 ) -> Message:
-    def by_node(request: _Request) -> Reply:
-        return reply(Node(RunConfig.parse(context.run_config), context.node_config, models), request)
+    def by_client(request: _Request) -> Reply:
+        client = Client(RunConfig.parse(context.run_config), context.node_config, models)
+        set_threads(client.threads)
+        return reply(client, request)
 
-    return leave(message, context.node_config, kind, by_node)
+    return leave(message, context.node_config, kind, by_client)
 
 
 @app.query()
 def join(message: Message, context: Context) -> Message:
     """Say who this node is and which version of the student it holds."""
-    return _answer(message, context, JoinRequest, Node.join)
+    return _answer(message, context, JoinRequest, Client.join)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Bring the student up to date, train teacher and student together, reply with the student's update."""
-    return _answer(message, context, TrainRequest, Node.train)
+    return _answer(message, context, TrainRequest, Client.train)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Bring the student up to date, score it and the teacher on the node's held-out examples."""
-    return _answer(message, context, EvaluateRequest, Node.evaluate)
+    return _answer(message, context, EvaluateRequest, Client.evaluate)

@@ -3,15 +3,18 @@
 NODE/best/00000003.safetensors    after round 3; written once, whole or not at all
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fedkd_flwr import tensors
 from fedkd_flwr.client.state import NodeState
 from fedkd_flwr.errors import StateError
+from fedkd_flwr.messages import EvaluateRequest, TrainRequest, apply_refresh
 from fedkd_flwr.runtime.disk import flush
 
 _PARTS = ("student", "private", "lent")
@@ -21,7 +24,7 @@ class KeptModels:
     """The rounds of one node in one run."""
 
     def __init__(self, node: Path) -> None:
-        """Of the node whose state lies in this folder."""
+        """Open the rounds of the client whose state lies in the folder `node`."""
         self._folder = node / "best"
 
     def __contains__(self, round: int) -> bool:
@@ -70,6 +73,45 @@ class KeptModels:
             for part in _PARTS
         )
         return NodeState(int(about["trained"]), round, student, private, lent)
+
+    def keep(self, state: NodeState, student: Mapping[str, Tensor], request: TrainRequest | EvaluateRequest) -> None:
+        """Keep what a request says is the best round, and what the next one may say is; the rest goes.
+
+        The server says only after a round has been scored whether it is the best: by then the client may have trained
+        again.
+
+        Args:
+            state: the client's state before it handles the request.
+            student: the shared tensors at the request's version.
+            request: names the best round.
+
+        Raises:
+            StateError: the disk refuses.
+        """
+        wanted = {request.best}
+        if isinstance(request, TrainRequest) and request.evaluate:
+            wanted.add(request.round - 1)
+        students = {state.version: state.student, request.refresh.version: student}
+        if part := request.refresh.until(request.best, state.version):
+            students.setdefault(request.best, apply_refresh(state.student, part))
+        for round in wanted & students.keys():
+            if 0 < state.round <= round:
+                self.save(round, replace(state, student=students[round]))
+        self.forget(but=wanted)
+
+    def best(self, round: int, name: str) -> NodeState:
+        """The state of a client, of this name, after the best round.
+
+        Raises:
+            StateError: the client has no models of that round, or they are damaged.
+        """
+        if round not in self:
+            message = (
+                f"node {name} has no models of round {round}, in which it had not trained yet or of which it lost "
+                "its state: its newest ones are exported"
+            )
+            raise StateError(message, outside=message)
+        return self.load(round)
 
     def forget(self, but: Collection[int]) -> None:
         """Remove all rounds but these."""

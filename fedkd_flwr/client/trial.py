@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.distillation import PLACES, TEACHER, TeacherStudent, fit_heads, inputs_of, pair_loss
+from fedkd_flwr.distillation import PLACES, TEACHER, TeacherStudent, fit_heads, inputs_of, loss_weights, pair_loss
 from fedkd_flwr.errors import ModelError
-from fedkd_flwr.models.build import PairModels, loss_weights
+from fedkd_flwr.models.build import PairModels
 from fedkd_flwr.models.export import export, load_classifier
 from fedkd_flwr.models.hub import reading
 from fedkd_flwr.models.lora import merged
 from fedkd_flwr.models.model_card import About
 from fedkd_flwr.models.readers import build_task
-from fedkd_flwr.runtime.device import Device
+from fedkd_flwr.runtime.device import Device, seeded
 from fedkd_flwr.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def try_pair(config: RunConfig, labels: tuple[str, ...], models: PairModels, pla
         ModelError: one of the models cannot; says which, what it cannot and why.
     """
     task = build_task(config, labels)
-    with torch.random.fork_rng([place.device] if place.device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, place.device):
         try:
             _Trial(config, models, task, place).run()
         finally:
@@ -62,8 +61,9 @@ class _Trial:
         )
         self._models = {role: (name, model) for role, name, model in both if model is not None}
         self._names = " and ".join(dict.fromkeys(name for name, _ in self._models.values()))
+        self._adjustment: Tensor | None = None
         if config.adjusts_logits and task.link and "student" in models.outputs:
-            self._pair.adjustment = torch.linspace(-0.5, 0.5, models.outputs["student"].out_features).to(place.device)
+            self._adjustment = torch.linspace(-0.5, 0.5, models.outputs["student"].out_features).to(place.device)
 
     def run(self) -> None:
         for role, (name, model) in self._models.items():
@@ -71,7 +71,13 @@ class _Trial:
         if self._config.fits_heads:
             with reading(self._names, "have heads fitted (train.linear-probe)"):
                 fit_heads(
-                    self._pair, self._outputs, [self._batch], self._task, self._place.device, self._place.autocast
+                    self._pair,
+                    self._outputs,
+                    [self._batch],
+                    self._task,
+                    self._place.device,
+                    self._place.autocast,
+                    self._adjustment,
                 )
         with reading(self._names, "learn from two examples"):
             self._learn()
@@ -111,8 +117,8 @@ class _Trial:
     def _learn(self) -> None:
         self._pair.train()
         with self._autocast():
-            teacher, student = self._pair(self._batch)
-            mask, weights = self._batch.get("attention_mask"), loss_weights(self._config)
+            teacher, student = self._pair(self._batch, self._adjustment)
+            mask, weights = self._batch.get("attention_mask"), loss_weights(self._config.distillation)
             loss = pair_loss(
                 teacher, student, self._batch["labels"], mask, self._task, weights, self._config.distillation.loss
             )
@@ -123,7 +129,7 @@ class _Trial:
         inputs = self._inputs(role)
         with reading(name, "say anything of two examples"), self._computing():
             expected = model(**inputs).logits.float()
-        added = self._pair.adjustment if role == "student" or self._pair.whole else None
+        added = self._adjustment if role == "student" or self._pair.whole else None
         own = self._task.teacher_processor if role == "teacher" else None
         with TemporaryDirectory(prefix="fedkd-") as folder:
             with reading(name, "be exported"), merged(model):
@@ -174,7 +180,6 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 def _restore(models: PairModels) -> None:
     """The pair as it was built."""
     pair, initial = models.pair, {**models.initial_shared, **models.initial_private}
-    pair.adjustment = None
     with torch.no_grad():
         for name, parameter in (pair.shared() | pair.private()).items():
             parameter.copy_(initial[name])

@@ -3,7 +3,7 @@
 from fedkd_flwr.distillation.linear_probe import fit_heads
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested, layer_lists, require_layers
-from fedkd_flwr.distillation.optimizer import Rate, build_optimizer, load_moments, moments, trainable_parameters
+from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
 from fedkd_flwr.distillation.pair import (
     PLACES,
     SEGMENTS,
@@ -16,6 +16,7 @@ from fedkd_flwr.distillation.pair import (
     layer_map,
     trainable,
 )
+from fedkd_flwr.distillation.schedule import Rate, Schedule, loss_weights, warmed_up
 from fedkd_flwr.distillation.trainer import LocalTraining, TrainingSummary
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Pair",
     "PairLoss",
     "Rate",
+    "Schedule",
     "Single",
     "TaskLosses",
     "TeacherStudent",
@@ -42,9 +44,11 @@ __all__ = [
     "layer_lists",
     "layer_map",
     "load_moments",
+    "loss_weights",
     "moments",
     "pair_loss",
     "require_layers",
     "trainable",
     "trainable_parameters",
+    "warmed_up",
 ]

@@ -23,6 +23,7 @@ def fit_heads(
     losses: TaskLosses,
     device: torch.device,
     autocast: torch.dtype | None = None,
+    adjustment: Tensor | None = None,
 ) -> None:
     """Fit the linear layers that make logits, in place, while all below them stays as it is.
 
@@ -37,6 +38,7 @@ def fit_heads(
         losses: the task's own loss.
         device: to which each batch is moved.
         autocast: dtype of mixed precision; None: full precision. Layers are fitted in float32.
+        adjustment: logits, [classes], on `device`, that are added to what shared heads return; None: nothing is.
     """
     inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [layer.register_forward_pre_hook(partial(_keep, inputs[name])) for name, layer in layers.items()]
@@ -54,8 +56,7 @@ def fit_heads(
         for hook in hooks:
             hook.remove()
     for name, layer in layers.items():
-        adjustment = pair.adjustment if name == "student" or pair.whole else None
-        _fit(layer, inputs[name], labels, losses, adjustment)
+        _fit(layer, inputs[name], labels, losses, adjustment if name == "student" or pair.whole else None)
 
 
 def _keep(inputs: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
-from fedkd_flwr.distillation.pair import TEACHER, Pair, depth, inputs_of, readable, trainable
+from fedkd_flwr.distillation.pair import TEACHER, Pair, adjusted, depth, inputs_of, readable, trainable
 
 TOKENS = {
     "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
@@ -69,17 +69,22 @@ class Nested(Pair):
         federated = [teacher] if self.whole else upper
         self._federated = {id(parameter) for module in federated for parameter in module.parameters()}
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        adjustment: Tensor | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
         inputs = readable(inputs_of(batch), self.student)
-        if self.own and not self.training:
-            teacher = functional_call(self.teacher, dict(self.own), kwargs=inputs).logits
+        if own and not self.training:
+            teacher = functional_call(self.teacher, dict(own), kwargs=inputs).logits
             student = self.student(**inputs).logits
         else:
             outputs = self.teacher(**inputs, output_hidden_states=True)
             teacher, student = outputs.logits, self._exit_head(self._exited(outputs.hidden_states), inputs)
         outputs = Outputs(teacher)
-        return self.adjusted(outputs) if self.whole else outputs, self.adjusted(Outputs(student))
+        return adjusted(outputs, adjustment) if self.whole else outputs, adjusted(Outputs(student), adjustment)
 
     def federated(self) -> dict[str, Parameter]:
         """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""

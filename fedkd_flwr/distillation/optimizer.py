@@ -1,7 +1,6 @@
 """AdamW over both models of a pair, and its moments as named tensors that can be stored."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,24 +8,9 @@ from torch.nn import Parameter
 from torch.optim import AdamW
 
 from fedkd_flwr.distillation.pair import Pair
+from fedkd_flwr.distillation.schedule import Rate
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-class Rate(NamedTuple):
-    """How fast a parameter learns.
-
-    Attributes:
-        full: its learning rate.
-        settling: the last so many local steps of a run over which its rate falls linearly to nothing; 0: never.
-    """
-
-    full: float
-    settling: int = 0
-
-    def share(self, left: float) -> float:
-        """Of the full rate, that of a step after which `left` - 1 are still to come in the run."""
-        return min(1.0, left / self.settling) if self.settling else 1.0
 
 
 def trainable_parameters(pair: Pair) -> dict[str, Parameter]:

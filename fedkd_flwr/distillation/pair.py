@@ -31,20 +31,24 @@ class Pair(nn.Module, ABC):
     """What local training, node state and protocol need of a teacher and its student, however they are built."""
 
     _kept: frozenset[str] = frozenset()
-    adjustment: Tensor | None = None
-    """Logits, [classes], that are added to what each head that travels returns (see `tasks.label_priors`)."""
     whole: bool = False
     """Whether the teacher travels with its head."""
-    own: Mapping[str, Tensor] = {}
-    """What the teacher uses, out of training, instead of `lent()`; by the same names."""
 
     @abstractmethod
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        adjustment: Tensor | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Outputs | None, Outputs | None]:
         """Outputs of (teacher, student) on a batch; None where there is no such model.
 
         Args:
             batch: keyword arguments of the models, and `labels`; `teacher.NAME` are for a teacher that reads other
                 tokens than the student.
+            adjustment: logits, [classes], that are added to what each shared head returns (see
+                `tasks.label_priors`); None: nothing is.
+            own: what the teacher uses instead of `lent()`, by the same names, out of training; None: nothing else.
         """
 
     @abstractmethod
@@ -62,12 +66,6 @@ class Pair(nn.Module, ABC):
     def keep(self, names: Collection[str]) -> None:
         """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""
         self._kept = frozenset(names)
-
-    def adjusted(self, outputs: Outputs) -> Outputs:
-        """Outputs of a model whose head travels, with logits [..., classes] as they hold at this node."""
-        if self.adjustment is None:
-            return outputs
-        return replace(outputs, logits=outputs.logits + self.adjustment, plain=outputs.logits)
 
     def shared(self) -> dict[str, Parameter]:
         """What travels."""
@@ -88,6 +86,13 @@ class Pair(nn.Module, ABC):
         }
 
 
+def adjusted(outputs: Outputs, adjustment: Tensor | None) -> Outputs:
+    """Outputs of a model with a shared head, with logits [..., classes] as they hold at this client."""
+    if adjustment is None:
+        return outputs
+    return replace(outputs, logits=outputs.logits + adjustment, plain=outputs.logits)
+
+
 class Single(Pair):
     """One model that learns alone: a student, all of which travels, or a teacher, nothing of which does."""
 
@@ -96,10 +101,15 @@ class Single(Pair):
         self.model = model
         self._travels = travels
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs | None, Outputs | None]:
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        adjustment: Tensor | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
         outputs = Outputs(self.model(**readable(inputs_of(batch), self.model)).logits)
-        return (None, self.adjusted(outputs)) if self._travels else (outputs, None)
+        return (None, adjusted(outputs, adjustment)) if self._travels else (outputs, None)
 
     def federated(self) -> dict[str, Parameter]:
         """All of a student's trainable parameters."""
@@ -143,21 +153,26 @@ class TeacherStudent(Pair):
         self._layers = layer_map(depth(teacher), depth(student)) if hidden or attention else ()
         self.projections = nn.ModuleList(_projection(_width(student), _width(teacher)) for _ in self._layers if hidden)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        adjustment: Tensor | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`, their matched layers side by side.
 
         The teacher's dropout draws from a stream of its own: the student trains as it would alone.
         """
-        inputs, own = inputs_of(batch), inputs_of(batch, TEACHER)
-        places = own.pop(PLACES, None)
+        inputs, others = inputs_of(batch), inputs_of(batch, TEACHER)
+        places = others.pop(PLACES, None)
         wanted = {"output_hidden_states": self._hidden, "output_attentions": self._attention}
         student = self.student(**readable(inputs, self.student), **wanted)
         with _another_stream(student.logits.device):
-            teacher = self.teacher(**readable(own or inputs, self.teacher), **wanted)
+            teacher = self.teacher(**readable(others or inputs, self.teacher), **wanted)
         logits = teacher.logits
         if places is not None:
             logits = at_places(logits, places)
-        own_mask, mask = (own["attention_mask"], inputs["attention_mask"]) if own else (None, None)
+        own_mask, mask = (others["attention_mask"], inputs["attention_mask"]) if others else (None, None)
         of_student = self._matched(student.hidden_states, range(1, len(self._layers) + 1), mask)
         return (
             Outputs(
@@ -165,12 +180,13 @@ class TeacherStudent(Pair):
                 self._matched(teacher.hidden_states, self._layers, own_mask),
                 tuple(teacher.attentions[layer - 1] for layer in self._layers) if self._attention else (),
             ),
-            self.adjusted(
+            adjusted(
                 Outputs(
                     student.logits,
                     tuple(project(h) for project, h in zip(self.projections, of_student, strict=True)),
                     tuple(student.attentions) if self._attention else (),
-                )
+                ),
+                adjustment,
             ),
         )
 

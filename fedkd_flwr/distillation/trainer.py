@@ -12,8 +12,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
-from fedkd_flwr.distillation.optimizer import Rate, steps_taken
+from fedkd_flwr.distillation.optimizer import steps_taken
 from fedkd_flwr.distillation.pair import Pair
+from fedkd_flwr.distillation.schedule import Rate
 
 _INITIAL_SCALE = 2.0**10
 """Of float16 gradients; PyTorch's own start of 2^16 would cost a round of few steps most of them to come down."""
@@ -40,6 +41,7 @@ class LocalTraining:
             group on its own; 0: never.
         warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
         left: local steps of the run that are still to come, this training's among them, by which rates settle.
+        adjustment: logits, [classes], on the device, that are added to what shared heads return; None: nothing is.
     """
 
     losses: TaskLosses
@@ -49,6 +51,7 @@ class LocalTraining:
     max_grad_norm: float = 1.0
     warm_up: int = 0
     left: float = math.inf
+    adjustment: Tensor | None = None
 
     def run(
         self,
@@ -90,7 +93,7 @@ class LocalTraining:
         for batch in batches:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                teacher, student = pair(batch)
+                teacher, student = pair(batch, self.adjustment)
                 loss = pair_loss(
                     teacher,
                     student,

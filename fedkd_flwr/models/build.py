@@ -12,10 +12,8 @@ from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import (
     Nested,
     Pair,
-    Rate,
     Single,
     TeacherStudent,
-    Weights,
     batch_norms,
     trainable,
     trainable_parameters,
@@ -29,10 +27,6 @@ from fedkd_flwr.tasks.spec import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_EARLY = 48
-"""Local steps of a run after which, with `train.learning-rate-decay = "staged"`, the rates of what travels begin to
-fall; by measurement (docs/results/rates.md)."""
 
 _SAMPLE = 4096
 """Numbers of a frozen tensor by which a teacher is known again."""
@@ -76,66 +70,6 @@ class PairModels:
             for model, layer in self.outputs.items()
             if torch.equal(layer.weight.detach().cpu(), initial[names[id(layer.weight)]])
         }
-
-
-def warmed_up(config: RunConfig, round: int, steps: int) -> Weights:
-    """The weight of each distillation term in a round, from 1, of so many steps: immature models do not teach."""
-    before, warm_up = (round - 1) * steps, config.distillation.warm_up
-    return loss_weights(config).scaled(min(1.0, before / warm_up) if warm_up else 1.0)
-
-
-def decayed(config: RunConfig, models: PairModels, round: int, steps: int) -> dict[str, Rate]:
-    """The learning rates of a round, from 1, of which `models.learning_rates` are the first round's.
-
-    What travels is averaged over nodes, which rids it of much of the noise of single steps; what stays is not, and its
-    rates fall round by round. Of many steps, what travels must settle, too, and smaller updates fit their budget
-    better: with `staged` its rates fall step by step once it has come far enough.
-
-    Args:
-        config: of the run.
-        models: of the node.
-        round: from 1.
-        steps: local steps of a round at this node.
-    """
-    left = 1.0 if config.train.learning_rate_decay == "never" else (config.num_rounds + 1 - round) / config.num_rounds
-    settling, private = _settling(config, steps), models.pair.private().keys()
-    return {
-        name: Rate(rate * left) if name in private else Rate(rate, settling)
-        for name, rate in models.learning_rates.items()
-    }
-
-
-def own_share(config: RunConfig, round: int, steps: int) -> float:
-    """Of a teacher's layers that travel, how much it keeps of what its node made of them, out of training.
-
-    The rest is the mean. The upper layers count on their node's own, but at full rates that is full of noise, which the
-    mean takes away: a teacher keeps as much of `model.teacher-own-share` as the rates of what travels have fallen by.
-    (Interpolated weights: WiSE-FT, Wortsman et al. 2022; of federated and local models: APFL, Deng et al. 2020.)
-
-    Args:
-        config: of the run.
-        round: the last in which the node trained; 0: none.
-        steps: local steps of a round at this node.
-    """
-    if not round:
-        return 0.0
-    left = Rate(1.0, _settling(config, steps)).share((config.num_rounds - round) * steps)
-    return config.model.teacher_own_share * (1.0 - left)
-
-
-def _settling(config: RunConfig, steps: int) -> int:
-    """The last local steps of a run, in which the rates of what travels fall to nothing; 0: they do not."""
-    return 0 if config.train.learning_rate_decay == "never" else max(0, config.num_rounds * steps - _EARLY)
-
-
-def loss_weights(config: RunConfig) -> Weights:
-    """The weight of each distillation term once it has warmed up."""
-    return Weights(
-        teacher_kl=config.distillation.teacher_kl,
-        student_kl=config.distillation.student_kl,
-        hidden=config.distillation.hidden,
-        attention=config.distillation.attention,
-    )
 
 
 def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":

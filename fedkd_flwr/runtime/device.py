@@ -1,6 +1,8 @@
 """Where a node computes: device, precision and CPU threads."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +62,19 @@ def set_threads(threads: int) -> None:
     threads = threads or _simulation_cpus() or available_cpus()
     torch.set_num_threads(threads)
     threadpool_limits(threads)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, the random numbers of PyTorch follow from `seed`; the global random state is left as it was.
+
+    Args:
+        seed: at least 0.
+        device: where numbers are drawn, besides the CPU.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _simulation_cpus() -> int:

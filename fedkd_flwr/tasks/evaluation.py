@@ -1,8 +1,10 @@
 """Scores of a pair's models on held-out examples, at a node and at the server alike."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from fedkd_flwr.distillation import Pair
 from fedkd_flwr.runtime.device import Device
@@ -16,7 +18,13 @@ OWN_LABELS = "-own-labels"
 
 
 def evaluate(
-    pair: Pair, task: Task, examples: "pa.Table", batch_size: int, place: Device
+    pair: Pair,
+    task: Task,
+    examples: "pa.Table",
+    batch_size: int,
+    place: Device,
+    adjustment: Tensor | None = None,
+    own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores by model, of one forward pass.
 
@@ -26,10 +34,11 @@ def evaluate(
         examples: what `task.encode` returned.
         batch_size: of a forward pass.
         place: where and how precisely to compute.
+        adjustment, own: as `Pair.forward` takes them.
 
     Returns:
-        Of `teacher` and `student`, where the pair has them, scores as the models are; and of those to whose logits the
-        pair adds what its node lacks, as `teacher-own-labels` and `student-own-labels`, scores with that.
+        Of `teacher` and `student`, where the pair has them, scores as the models are; and of those to whose logits
+        `adjustment` is added, as `teacher-own-labels` and `student-own-labels`, scores with that.
     """
     scores: dict[str, Scores] = {}
     pair.eval()
@@ -37,7 +46,7 @@ def evaluate(
         for batch in task.batches(examples, batch_size):
             batch = {name: tensor.to(place.device) for name, tensor in batch.items()}
             with torch.autocast(place.device.type, place.autocast, enabled=place.autocast is not None):
-                outputs = dict(zip(("teacher", "student"), pair(batch), strict=True))
+                outputs = dict(zip(("teacher", "student"), pair(batch, adjustment, own), strict=True))
             for name, output in outputs.items():
                 if output is None:
                     continue

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.federation import Config, nodes
 
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.model_cache import ModelCache, PairKey
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.messages import Refresh, TrainReply, TrainRequest
@@ -18,17 +18,18 @@ FIRST = TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=Refresh.o
 
 
 @pytest.fixture
-def make(run_config: Config, tmp_path: Path) -> Callable[..., Node]:
-    """A client of a run on two partitions, with its state in a folder of its own."""
+def make(run_config: Config, tmp_path: Path, tiny_bert_with_dropout: Path) -> Callable[..., Client]:
+    """A client of a run on two partitions, with its state in a folder of its own; its training draws random numbers."""
 
-    def make(state: str, partition: int, cache: ModelCache | None) -> Node:
-        config = RunConfig.parse(run_config(architecture="nested", state_dir=str(tmp_path / state)))
-        return Node(config, nodes(2)[partition], cache)
+    def make(state: str, partition: int, cache: ModelCache | None) -> Client:
+        changes = {"teacher": str(tiny_bert_with_dropout), "architecture": "nested"}
+        config = RunConfig.parse(run_config(state_dir=str(tmp_path / state), **changes))
+        return Client(config, nodes(2)[partition], cache)
 
     return make
 
 
-def trained_inside(outer: Node, inner: Node) -> tuple[TrainReply, TrainReply]:
+def trained_inside(outer: Client, inner: Client) -> tuple[TrainReply, TrainReply]:
     """What two clients answer, the second of which trains a whole round between two batches of the first."""
     found: list[TrainReply] = []
     batches = outer._prepared.task.batches
@@ -46,7 +47,7 @@ def trained_inside(outer: Node, inner: Node) -> tuple[TrainReply, TrainReply]:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one cache", "a cache each"])
-def test_two_clients_side_by_side_train_as_each_does_alone(make: Callable[..., Node], shared: bool) -> None:
+def test_two_clients_side_by_side_train_as_each_does_alone(make: Callable[..., Client], shared: bool) -> None:
     cache = ModelCache() if shared else None
     alone = [make("alone", partition, None).train(FIRST).update for partition in range(2)]
     assert alone[0] != alone[1]
@@ -54,7 +55,7 @@ def test_two_clients_side_by_side_train_as_each_does_alone(make: Callable[..., N
     assert [reply.update for reply in together] == alone
 
 
-def test_clients_in_turn_train_as_each_does_alone(make: Callable[..., Node]) -> None:
+def test_clients_in_turn_train_as_each_does_alone(make: Callable[..., Client]) -> None:
     cache = ModelCache()
     alone = [make("alone", partition, None).train(FIRST).update for partition in range(2)]
     assert [make("in turn", partition, cache).train(FIRST).update for partition in range(2)] == alone

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from support.federation import silo
 from support.killed import killed_at
 
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.schema import RunConfig
@@ -55,7 +55,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
     """What a node finds in its encoded examples in a process of its own."""
     prepare.cache_clear()
-    prepared = Node(config, node_config)._prepared
+    prepared = Client(config, node_config)._prepared
     tokenizer = prepared.task.processor
     tables = (prepared.examples.train, prepared.examples.test)
     return {tokenizer.decode(ids.as_py(), skip_special_tokens=True) for table in tables for ids in table["tokens"]}
@@ -158,11 +158,11 @@ def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
     """So that texts that are cut are known before the first round; what it encodes is what its rounds read."""
     config = tiny(run_config, max_length=3)
     place = silo("ward", write("ward.csv", rows(40, word="flight")), tmp_path / "state")
-    reply = Node(config, place).join(JoinRequest(lineage=16 * "0"))
+    reply = Client(config, place).join(JoinRequest(lineage=16 * "0"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
     assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 6, 40)
     prepare.cache_clear()
-    assert Node(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
+    assert Client(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
 
 
 def test_a_changed_file_is_encoded_again(
@@ -195,7 +195,7 @@ def test_a_changed_key_is_as_if_nothing_had_been_kept(
     path = write("ward.csv", rows(40))
     texts_of(tiny(run_config), silo("ward", path, tmp_path / "state"))
     changed = [
-        Node(tiny(run_config, **change), silo("ward", path, tmp_path / place))._prepared.examples
+        Client(tiny(run_config, **change), silo("ward", path, tmp_path / place))._prepared.examples
         for place in ("state", "elsewhere")
     ]
     assert changed[0] == changed[1]

@@ -34,12 +34,13 @@ def heads(pair: Pair) -> dict[str, nn.Linear]:
     return {name: getattr(pair, name).head for name in ("teacher", "student")}
 
 
-def objective(pair: Pair, name: str, batches: Batches) -> Tensor:
+def objective(pair: Pair, name: str, batches: Batches, adjustment: Tensor | None = None) -> Tensor:
     """What a fitted layer minimises, from the models' own outputs."""
     seen: list[Tensor] = []
     layer = heads(pair)[name]
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    outputs = torch.cat([dict(zip(("teacher", "student"), pair(b), strict=True))[name].logits for b in batches])
+    both = [dict(zip(("teacher", "student"), pair(batch, adjustment), strict=True)) for batch in batches]
+    outputs = torch.cat([outputs[name].logits for outputs in both])
     hook.remove()
     square = torch.cat(seen).square().sum(1).mean() * layer.weight.square().sum()
     penalty = RIDGE / 2 * (square + layer.bias.square().sum())
@@ -51,10 +52,10 @@ def test_a_fitted_layer_cannot_be_better(batches: Batches, whole: bool) -> None:
     """The gradient of the objective, of logits adjusted as they are used, is nothing, and the loss is below that of any
     head without weights."""
     pair = nested(4 if whole else 0)
-    pair.adjustment = torch.tensor([0.5, -1.0, 2.0])
-    fit_heads(pair, heads(pair), batches, Classification(), CPU)
+    adjustment = torch.tensor([0.5, -1.0, 2.0])
+    fit_heads(pair, heads(pair), batches, Classification(), CPU, adjustment=adjustment)
     for name, layer in heads(pair).items():
-        loss = objective(pair, name, batches)
+        loss = objective(pair, name, batches, adjustment)
         gradients = torch.autograd.grad(loss, list(layer.parameters()))
         assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-3
         labels = torch.cat([batch["labels"] for batch in batches])

@@ -56,14 +56,14 @@ def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not
         assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == set("0123")
         pair.keep(())
     teacher, student = pair.eval()(batch)
-    pair.own = {name: p.detach().clone() for name, p in pair.lent().items()}
-    assert torch.allclose(pair(batch)[0].logits, teacher.logits, atol=1e-6)
+    values = {name: p.detach().clone() for name, p in pair.lent().items()}
+    assert torch.allclose(pair(batch, own=values)[0].logits, teacher.logits, atol=1e-6)
     alone = classifier(4, 0).eval()
     alone.load_state_dict(pair.teacher.state_dict())
-    for name, tensor in pair.own.items():
+    for name, tensor in values.items():
         alone.get_parameter(name).data.copy_(tensor.add_(0.1 * torch.randn_like(tensor)))
     inputs = {k: v for k, v in batch.items() if k != "labels"}
-    own, same = pair(batch)
+    own, same = pair(batch, own=values)
     assert torch.allclose(own.logits, alone(**inputs).logits, atol=1e-6)
     assert torch.allclose(own.logits, teacher.logits, atol=1e-6) == (not travel)
     assert torch.allclose(same.logits, student.logits, atol=1e-6)
@@ -71,7 +71,7 @@ def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    assert torch.allclose(pair.train()(batch)[0].logits, teacher.logits, atol=1e-6)
+    assert torch.allclose(pair.train()(batch, own=values)[0].logits, teacher.logits, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 4)])

@@ -32,7 +32,9 @@ class LinearPair(Pair):
         torch.manual_seed(0)
         self.teacher, self.student = nn.Linear(4, 3), nn.Linear(4, 3)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Outputs, Outputs]:
+    def forward(
+        self, batch: Mapping[str, Tensor], adjustment: Tensor | None = None, own: Mapping[str, Tensor] | None = None
+    ) -> tuple[Outputs, Outputs]:
         return Outputs(self.teacher(batch["x"])), Outputs(self.student(batch["x"]))
 
     def federated(self) -> dict[str, Parameter]:

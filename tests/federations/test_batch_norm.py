@@ -25,7 +25,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_node_data
 from fedkd_flwr.distillation import batch_norms
@@ -120,10 +120,10 @@ def test_each_node_has_and_exports_its_own_and_the_folders_are_stock(images: Con
     assert norms_of(student(folder), "weight") == {} != student(folder)
     pixels = {"pixel_values": torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
     for i, name in enumerate(kept):
-        node = Node(RunConfig.parse(grid.run_config), grid.nodes[100 + i])
+        node = Client(RunConfig.parse(grid.run_config), grid.nodes[100 + i])
         node.evaluate(asked[-1].model_copy(update={"refresh": asked[-1].refresh}))
-        pair = node._models.pair.eval()
-        with torch.inference_mode():
+        with node._round(node._place.pair_key(shared_head=True)) as local, torch.inference_mode():
+            pair = local.models.pair.eval()
             expected = [output.logits for output in pair(pixels) if output is not None]
             for model, logits in zip(("teacher", "student"), expected, strict=True):
                 read, info = AutoModelForImageClassification.from_pretrained(

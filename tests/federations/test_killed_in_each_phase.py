@@ -25,8 +25,8 @@ NODE = {
     "reading its data": ("query", None, "fedkd_flwr.client.dataset.load_node_data", 1, 0),
     "keeping its data encoded": ("query", None, "fedkd_flwr.data.store.flush", 1, 0),
     "loading its state": ("train", 2, "fedkd_flwr.client.state.load_file", 2, 1),
-    "decoding the update": ("train", 2, "fedkd_flwr.client.client.apply_refresh", 1, 1),
-    "evaluating": ("train", 2, "fedkd_flwr.client.client.evaluate", 1, 1),
+    "decoding the update": ("train", 2, "fedkd_flwr.client.progress.apply_refresh", 1, 1),
+    "evaluating": ("train", 2, "fedkd_flwr.client.round.evaluate", 1, 1),
     "training": ("train", 2, "torch.optim.AdamW.step", 2, 1),
     "encoding its update": ("train", 2, "fedkd_flwr.codec.UpdateCodec.encode", 1, 1),
     "writing its state": ("train", 2, "fedkd_flwr.client.state.flush", 3, 1),
@@ -34,7 +34,7 @@ NODE = {
     "replying": ("train", 2, "fedkd_flwr.records.to_records", 1, 2),
     "keeping the last student": ("evaluate", None, "fedkd_flwr.client.state.flush", 3, 2),
     "exporting its teacher": ("evaluate", None, "transformers.PreTrainedTokenizerBase.save_pretrained", 1, 2),
-    "scoring the last student": ("evaluate", None, "fedkd_flwr.client.client.evaluate", 1, 2),
+    "scoring the last student": ("evaluate", None, "fedkd_flwr.client.round.evaluate", 1, 2),
 }
 """The message in which a node dies, its round of training; the function, at which entry; the round that its disk then
 holds."""

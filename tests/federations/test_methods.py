@@ -16,9 +16,8 @@ from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.distillation import Rate, Single
+from fedkd_flwr.distillation import Rate, Schedule, Single, schedule
 from fedkd_flwr.messages import TrainReply, TrainRequest
-from fedkd_flwr.models import build as assembly
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.records import from_records
 from fedkd_flwr.runtime.device import choose_device
@@ -35,8 +34,10 @@ def test_an_update_that_was_lost_is_sent_again_with_error_feedback(
     owed: dict[str, torch.Tensor] = {}
     accounted: dict[str, torch.Tensor] = {}
 
+    rates = Schedule.rates
+
     def no_rates(*arguments: Any) -> dict[str, Rate]:
-        return {name: Rate(1e-15 * rate.full) for name, rate in assembly.decayed(*arguments).items()}
+        return {name: Rate(1e-15 * rate.full) for name, rate in rates(*arguments).items()}
 
     def lose(message: Message, deliver: Callable[[], Message]) -> Message | None:
         if message.metadata.message_type != "train" or message.metadata.dst_node_id != 101:
@@ -44,7 +45,7 @@ def test_an_update_that_was_lost_is_sent_again_with_error_feedback(
         round = from_records(TrainRequest, message.content).round
         with monkeypatch.context() as patch:
             if round == 3:
-                patch.setattr("fedkd_flwr.client.client.decayed", no_rates)
+                patch.setattr(Schedule, "rates", no_rates)
             reply = deliver()
         decoded = EncodedUpdate.from_bytes(from_records(TrainReply, reply.content).update).decode()
         (path,) = (tmp_path / "state").glob("*/partition-1/0*/residual.safetensors")
@@ -87,7 +88,7 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(
     of what it had made of the trunk before: all of it, as rates have fallen to nothing."""
     changes = {"architecture": "nested", "num_rounds": 2, "energy_end": 0.95, "teacher_own_share": share}
     changes["learning_rate_decay"] = "staged"
-    monkeypatch.setattr(assembly, "_EARLY", 3)  # the steps of the first round
+    monkeypatch.setattr(schedule, "_EARLY", 3)  # the steps of the first round
     straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
     changes["num_rounds"] = 1
     folder = run_server(LoopbackGrid(run_config(**changes), nodes(2)))
@@ -116,7 +117,7 @@ def test_a_teacher_scores_what_its_export_scores(
     run_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it keeps two thirds of its own of the layers that travel."""
-    monkeypatch.setattr(assembly, "_EARLY", 3)  # the steps of the first round
+    monkeypatch.setattr(schedule, "_EARLY", 3)  # the steps of the first round
     raw = run_config(
         architecture="nested", num_rounds=2, learning_rate_decay="staged", teacher_own_share=2 / 3, device="cpu"
     )

@@ -9,20 +9,20 @@ from flwr.app import Error, Message
 from support.federation import Config, history, nodes, student
 from support.loopback import LoopbackGrid, run_server
 
-import fedkd_flwr.client.client
+import fedkd_flwr.client.round
 
 
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The models whose heads are fitted, call by call."""
     calls: list[list[str]] = []
-    fit = fedkd_flwr.client.client.fit_heads
+    fit = fedkd_flwr.client.round.fit_heads
 
     def listen(pair: Any, layers: Any, *arguments: Any) -> None:
         calls.append(sorted(layers))
         fit(pair, layers, *arguments)
 
-    monkeypatch.setattr(fedkd_flwr.client.client, "fit_heads", listen)
+    monkeypatch.setattr(fedkd_flwr.client.round, "fit_heads", listen)
     return calls
 
 

@@ -11,7 +11,7 @@ from support.federation import Config, history, nodes, student
 from support.images import save_digits, tiny_vit
 from support.loopback import LoopbackGrid, run_server
 
-import fedkd_flwr.client.client
+import fedkd_flwr.client.round
 from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.models.hub import load_tokenizer
@@ -42,13 +42,13 @@ def rare(tweets_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """Those of every loss that nodes build."""
     found: list[list[float]] = []
-    build = fedkd_flwr.client.client.WeightedLosses
+    build = fedkd_flwr.client.round.WeightedLosses
 
     def listen(task: Any, weights: torch.Tensor) -> Any:
         found.append(weights.tolist())
         return build(task, weights)
 
-    monkeypatch.setattr(fedkd_flwr.client.client, "WeightedLosses", listen)
+    monkeypatch.setattr(fedkd_flwr.client.round, "WeightedLosses", listen)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.codec import Budget, Uniform, UpdateCodec
 from fedkd_flwr.config.policy import Policy
 from fedkd_flwr.config.schema import RunConfig
@@ -83,11 +83,11 @@ def test_a_node_refuses_before_it_opens_its_data(run_config: Callable[..., dict[
     raw = RunConfig.parse(run_config(labels="a,b", learning_rate=1e4, max_grad_norm=1e-9))
     node = {"name": "north", "data-path": str(tmp_path / "absent.csv"), "state-dir": str(tmp_path / "north")}
     with pytest.raises(ConfigError) as refused:
-        Node(raw, node)
+        Client(raw, node)
     assert "'train.learning-rate'" in refused.value.outside and "'train.max-grad-norm'" in refused.value.outside
     assert not (tmp_path / "north").exists()
     with pytest.raises(FedKDError, match="no such file"):
-        Node(raw, node | {"policy": "off"})
+        Client(raw, node | {"policy": "off"})
 
 
 def test_a_node_with_few_examples_takes_no_part_and_none_is_used_too_often() -> None:

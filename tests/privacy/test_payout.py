@@ -13,7 +13,7 @@ from support.federation import Config, nodes
 from torch import Tensor
 
 from fedkd_flwr import tensors
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.state import NodeState, NodeStore
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.codec.settings import codec_settings
@@ -31,7 +31,7 @@ def train(wide_run: Config, tmp_path: Path) -> Callable[..., TrainReply]:
     """A round of the attacked node, under a run config of the attacker's choice."""
 
     def train(round: int, **changes: Any) -> TrainReply:
-        node = Node(RunConfig.parse(wide_run(**changes)), nodes(2)[0])
+        node = Client(RunConfig.parse(wide_run(**changes)), nodes(2)[0])
         refresh = Refresh.of("nothing", 0)
         return node.train(TrainRequest(lineage=LINEAGE, round=round, taken=round - 1, evaluate=False, refresh=refresh))
 

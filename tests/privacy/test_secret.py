@@ -15,7 +15,7 @@ from support.killed import killed_at, killed_in
 from support.loopback import LoopbackGrid, run_server
 
 from fedkd_flwr.cli.clean import lineages
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.state import NodeStore
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError, StateError
@@ -53,7 +53,7 @@ def train(owned_run: Config, silos: list[dict[str, Any]], tmp_path: Path) -> Cal
     """The first round of a node with a state-dir of its own."""
 
     def train(state: str, **changes: Any) -> TrainReply:
-        node = Node(RunConfig.parse(owned_run(**changes)), silos[0] | {"state-dir": str(tmp_path / state)})
+        node = Client(RunConfig.parse(owned_run(**changes)), silos[0] | {"state-dir": str(tmp_path / state)})
         refresh = Refresh.of("nothing", 0)
         return node.train(TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=refresh))
 
@@ -114,7 +114,7 @@ def test_what_is_private_starts_from_the_secret_and_what_is_shared_from_the_seed
     replies, states = [], []
     for state in ("first", "other"):
         raw = owned_run(shared_head="never")
-        node = Node(RunConfig.parse(raw), silos[0] | {"state-dir": str(tmp_path / state)})
+        node = Client(RunConfig.parse(raw), silos[0] | {"state-dir": str(tmp_path / state)})
         replies.append(node.join(JoinRequest(lineage=LINEAGE)))
         node.train(
             TrainRequest(lineage=LINEAGE, round=1, shared_head=False, evaluate=False, refresh=Refresh.of("nothing", 0))

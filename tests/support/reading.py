@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd_flwr.client.client import Node
+from fedkd_flwr.client.client import Client
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import load_examples
@@ -120,7 +120,7 @@ class Round:
 
 def attack(raw: Mapping[str, Any], node_config: Mapping[str, Any], changes: Mapping[str, Any]) -> Round:
     """Let a node train one round under a run config of the attacker's choice."""
-    node = Node(RunConfig.parse({**raw, **changes}), dict(node_config))
+    node = Client(RunConfig.parse({**raw, **changes}), dict(node_config))
     with _watched(node) as batches:
         reply = node.train(TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=Refresh.of("nothing", 0)))
     tokens = {token for batch in batches for token in batch["input_ids"][batch["attention_mask"].bool()].tolist()}
@@ -152,7 +152,7 @@ def read(
 
 
 @contextmanager
-def _watched(node: Node) -> Iterator[list[dict[str, Tensor]]]:
+def _watched(node: Client) -> Iterator[list[dict[str, Tensor]]]:
     """The batches that a node trains on, which no attacker sees."""
     task, seen = node._prepared.task, []
     batches = task.batches
