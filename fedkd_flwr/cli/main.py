@@ -1,6 +1,7 @@
 """`fedkd`: run a federation on this machine, show what came of it."""
 
 import platform
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from fedkd_flwr.cli.check import check as check_nodes
 from fedkd_flwr.cli.clean import as_table as lineages_table
 from fedkd_flwr.cli.clean import choose, lineages, megabytes
 from fedkd_flwr.cli.clean import remove as remove_lineage
+from fedkd_flwr.cli.installed_app import installed_app
 from fedkd_flwr.cli.launcher import Job, launch
 from fedkd_flwr.cli.preflight import preflight, simulated_nodes
 from fedkd_flwr.cli.processes import Interrupted
@@ -42,6 +44,10 @@ _SILENCE_MARGIN_SECONDS = 600
 RunConfigOption = Annotated[
     list[str] | None,
     typer.Option("--run-config", "-c", help="Overrides 'key=value key2=\"text\"', as in `flwr run`; repeatable."),
+]
+
+AppArgument = Annotated[
+    Path | None, typer.Argument(metavar="APP", help="Folder of the Flower app; left out: the installed package.")
 ]
 
 app.add_typer(silo)
@@ -81,7 +87,7 @@ def _main(
 
 @app.command()
 def run(
-    app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
+    app_folder: AppArgument = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Simulated nodes: 6, or those of the resumed run.")] = None,
     cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of a node; decides how many run at once.")] = 1,
     gpus_per_node: Annotated[float, typer.Option(min=0.0, help="GPUs of a node; 0.25: four share one.")] = 0.0,
@@ -89,41 +95,44 @@ def run(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue, with its own config.")] = None,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Stop the run after so many seconds.")] = None,
 ) -> None:
-    """Run the Flower app in folder APP in a simulated federation on this machine and wait for the verdict.
+    """Run a simulated federation on this machine and wait for the verdict.
 
     Exit code: 0 the run completed; 1 it failed or hung; 2 the input is wrong and nothing was started.
     """
     with one_line_errors(BAD_INPUT):
         arguments = gather(app_folder, run_config or [], resume, nodes)
         preflight(arguments.config, arguments.nodes, cpus_per_node, gpus_per_node, say)
-    job = Job(
-        app=app_folder.resolve(),
-        run_config=arguments.config.as_run_config(),
-        nodes=arguments.nodes,
-        cpus_per_node=cpus_per_node,
-        gpus_per_node=gpus_per_node,
-        timeout=timeout,
-        silence=arguments.config.federation.node_wait_seconds
-        + arguments.config.federation.round_timeout_seconds
-        + _SILENCE_MARGIN_SECONDS,
-    )
-    with one_line_errors(FAILED):
+    share = ["--cpus-per-node", str(cpus_per_node)] if cpus_per_node != 1 else []
+    share += ["--gpus-per-node", f"{gpus_per_node:g}"] if gpus_per_node else []
+    how_to_go_on = resume_command(app_folder, arguments.folder, *share)
+    with one_line_errors(FAILED), nullcontext(app_folder) if app_folder else installed_app() as app_to_run:
+        job = Job(
+            app=app_to_run.resolve(),
+            run_config=arguments.config.as_run_config(),
+            nodes=arguments.nodes,
+            cpus_per_node=cpus_per_node,
+            gpus_per_node=gpus_per_node,
+            timeout=timeout,
+            silence=arguments.config.federation.node_wait_seconds
+            + arguments.config.federation.round_timeout_seconds
+            + _SILENCE_MARGIN_SECONDS,
+        )
         try:
             verdict = launch(job, say=say, show=lambda line: out.print(Text.from_ansi(line)))
         except Interrupted as interrupted:
-            _say_how_to_go_on(job, arguments.folder)
+            _say_how_to_go_on(how_to_go_on, arguments.folder)
             err.print(f"fedkd: stopped by {interrupted}; all its processes have ended")
             raise typer.Exit(interrupted.exit_code) from None
     _report(arguments)
     if not verdict.completed:
-        _say_how_to_go_on(job, arguments.folder)
+        _say_how_to_go_on(how_to_go_on, arguments.folder)
         err.print(f"fedkd: {verdict.reason}")
         raise typer.Exit(FAILED)
 
 
 @app.command()
 def check(
-    app_folder: Annotated[Path, typer.Argument(metavar="APP")] = Path(),
+    app_folder: AppArgument = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that share the data set.")] = NODES,
     node_config: Annotated[
         list[str] | None,
@@ -220,9 +229,7 @@ def _report(arguments: Arguments) -> None:
     say(f"results: {arguments.folder}")
 
 
-def _say_how_to_go_on(job: Job, folder: Path) -> None:
+def _say_how_to_go_on(command: str, folder: Path) -> None:
     """Print the command that resumes the run, if it has finished a round."""
     if (folder / "checkpoints").is_dir():
-        share = ["--cpus-per-node", str(job.cpus_per_node)] if job.cpus_per_node != 1 else []
-        share += ["--gpus-per-node", f"{job.gpus_per_node:g}"] if job.gpus_per_node else []
-        say(f"continue it with: {resume_command(job.app, folder, *share)}")
+        say(f"continue it with: {command}")

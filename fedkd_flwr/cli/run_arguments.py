@@ -31,11 +31,13 @@ class Arguments:
     nodes: int
 
 
-def gather(app: Path, overrides: Iterable[str], resume: Path | None = None, nodes: int | None = None) -> Arguments:
+def gather(
+    app: Path | None, overrides: Iterable[str], resume: Path | None = None, nodes: int | None = None
+) -> Arguments:
     """The run that `fedkd run` was asked for; relative paths are the user's, from the current folder.
 
     Args:
-        app: folder of the app whose pyproject.toml holds the defaults.
+        app: folder of the app whose pyproject.toml holds the defaults; None: those of the installed package.
         overrides: `key=value key2=value2` texts or the paths of TOML files, as `flwr run` takes them.
         resume: folder of a run to continue, as the key `run.resume` may name it, too; its config then takes the
             place of the defaults.
@@ -89,21 +91,22 @@ def _resumed(folder: Path, changes: Mapping[str, Any], nodes: int | None) -> Arg
     return Arguments(config, folder, nodes or run.partitions or NODES)
 
 
-def _or_continue(app: Path, folder: Path) -> str:
+def _or_continue(app: Path | None, folder: Path) -> str:
     """How to go on with a run, where that is possible."""
     try:
         over = PastRun.read(folder).finished
     except StateError:
         over = True
-    return "" if over else f", or continue that run with: {resume_command(app.resolve(), folder)}"
+    return "" if over else f", or continue that run with: {resume_command(app, folder)}"
 
 
-def resume_command(app: Path, folder: Path, *options: str) -> str:
+def resume_command(app: Path | None, folder: Path, *options: str) -> str:
     """What to type, anywhere, to go on with the run in `folder`."""
-    return shlex.join(["fedkd", "run", str(app), "--resume", str(folder), *options])
+    named = [str(app.resolve())] if app else []
+    return shlex.join(["fedkd", "run", *named, "--resume", str(folder), *options])
 
 
-def gather_for_check(app: Path, overrides: Iterable[str]) -> tuple[RunConfig | None, list[str]]:
+def gather_for_check(app: Path | None, overrides: Iterable[str]) -> tuple[RunConfig | None, list[str]]:
     """The config of a run and all that is wrong with it; keys that are wrong are left as the app has them.
 
     Returns:
@@ -141,7 +144,10 @@ def parse_overrides(text: str, what: str = "run-config override") -> dict[str, A
         raise ConfigError(f'{what} {text!r} is not TOML ({error}): strings need double quotes, key="value"') from None
 
 
-def _defaults(app: Path) -> dict[str, Any]:
+def _defaults(app: Path | None) -> dict[str, Any]:
+    """The run-config of an app; of the installed package without one."""
+    if app is None:
+        return dict(RunConfig.defaults())
     path = app / "pyproject.toml"
     try:
         with path.open("rb") as file:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
 from fedkd_flwr.config.groups import (
     CodecConfig,
@@ -36,6 +36,18 @@ _FREE_ON_RESUME = {
 }  # fmt: skip
 
 
+class _MistakenConfigError(ConfigError):
+    """Keys of a run-config are wrong.
+
+    Attributes:
+        by_key: what is wrong with each.
+    """
+
+    def __init__(self, by_key: dict[str, str]) -> None:
+        super().__init__("; ".join(by_key.values()))
+        self.by_key = by_key
+
+
 class RunConfig(Group):
     """A validated run; without arguments, the default one.
 
@@ -43,7 +55,7 @@ class RunConfig(Group):
     are the same run.
 
     Raises:
-        pydantic.ValidationError: keys are wrong or do not fit together; `parse` says so in one line.
+        ConfigError: one line with every key that is wrong, or that does not fit with others, and what it allows.
     """
 
     method: str = "fedkd"
@@ -90,6 +102,14 @@ class RunConfig(Group):
             raise ValueError("; ".join(broken))
         return self
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, raw: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(raw)
+        except ValidationError as error:
+            raise _MistakenConfigError(mistakes_in(error, documentation())) from None
+
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "RunConfig":
         """Validate a run-config mapping, flat (`train.local-steps`) or nested; keys that are left out have defaults.
@@ -97,18 +117,15 @@ class RunConfig(Group):
         Raises:
             ConfigError: one line with every offending key and what it allows.
         """
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            raise ConfigError("; ".join(mistakes_in(error, documentation()).values())) from None
+        return cls.model_validate(raw)
 
     @classmethod
     def mistakes(cls, raw: Mapping[str, Any]) -> dict[str, str]:
         """The mistakes of a run-config mapping by key, see `mistakes_in`."""
         try:
             cls.model_validate(raw)
-        except ValidationError as error:
-            return mistakes_in(error, documentation())
+        except _MistakenConfigError as error:
+            return error.by_key
         return {}
 
     def changed(self, **changes: Mapping[str, Value] | Value) -> Self:

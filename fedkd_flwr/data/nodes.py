@@ -15,6 +15,7 @@ from fedkd_flwr.data.images import find_images, load_images, load_test_images
 from fedkd_flwr.data.iob import folder_of
 from fedkd_flwr.data.mind import find_mind, load_mind, load_test_mind
 from fedkd_flwr.data.node_data import NodeData
+from fedkd_flwr.data.saved import folder_of_node
 from fedkd_flwr.data.sources import BUNDLED, named_for, source_of
 from fedkd_flwr.data.tagged import find_tagged, load_tagged, load_test_tagged
 from fedkd_flwr.data.texts import load_test_texts, load_texts
@@ -84,6 +85,8 @@ def load_node_data(config: RunConfig, node_config: Mapping[str, Value]) -> NodeD
     data set a folder of such folders, one for each node, or a data set to be shared out. For image classification and
     news recommendation both are folders as in `fedkd_flwr.data.images` and `fedkd_flwr.data.mind`; a node's share of
     news is that of its users, or drawn.
+
+    Where the run's data set is `hf:PATH` of a folder with a data set for each node, the node has its own of them.
 
     Rows that repeat an earlier text (up to case and white space) are left out of the whole data set, so that
     no held-out text of a node is among the training texts of any.
@@ -171,6 +174,8 @@ def _owned(config: RunConfig, node_config: Mapping[str, Value]) -> _Owned:
             f"data.dataset 'tweets' has no {kind.holds}: set run-config key 'data.dataset' to "
             f"{named_for(config.task_spec.inputs)}"
         )
+    if saved := folder_of_node(config.data.dataset, partition, partitions):
+        return _Owned(kind.find(f"hf:{saved}"))
     if source is not None and source.owners == "folder":
         return _Owned(kind.find(str(folder_of(config.data.dataset, partition, partitions))))
     return _Owned(kind.find(config.data.dataset), partition, partitions)

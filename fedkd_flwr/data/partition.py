@@ -3,10 +3,15 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import DataError
+
+Scheme = Literal["iid", "dirichlet", "shard", "natural"]
+
+_FEWEST = 2
+"""Rows that a part has at least."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,30 +66,89 @@ def share_rows(
     return name, rows[rows < learnt], rows[rows >= learnt] - learnt
 
 
-def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
-    owners = sorted(dataset.unique("owner"))
-    if partitions > len(owners):
+def partition(
+    dataset: "Dataset",
+    num_partitions: int,
+    scheme: Scheme = "iid",
+    *,
+    alpha: float = 0.5,
+    shards: int = 2,
+    column: str | None = None,
+    seed: int = 0,
+) -> "list[Dataset]":
+    """Share out a data set; each row is in one part.
+
+    Args:
+        dataset: the rows, with any columns.
+        num_partitions: number of parts, at least 1.
+        scheme: `iid`: equal sizes, by chance; `dirichlet`: the parts' shares of each label are drawn from
+            Dirichlet(`alpha`); `shard`: sorted by label and cut into equal blocks, `shards` for each part; `natural`:
+            rows with the same value in `column` stay together.
+        alpha: concentration of `dirichlet`; smaller is more skewed.
+        shards: blocks that a part has of `shard`.
+        column: column of the label, by default `label`; of `natural` the column of the owner.
+        seed: decides the draw.
+
+    Returns:
+        The parts, each with all columns.
+
+    Raises:
+        DataError: the data set cannot be shared out so; says why.
+    """
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"partition takes a datasets.Dataset, not a {type(dataset).__name__}: name one of its splits")
+    if scheme not in (known := get_args(Scheme)):
+        raise DataError(f"scheme {scheme!r} is unknown: expected {', '.join(known)}")
+    if num_partitions < 1:
+        raise DataError(f"num_partitions is {num_partitions}: expected 1 or more")
+    if scheme == "natural" and column is None:
+        raise DataError("scheme 'natural' needs the name of the column that tells whose a row is: set column")
+    column = column or "label"
+    if scheme != "iid" and column not in dataset.column_names:
+        raise DataError(f"the data set has no column {column!r} but {', '.join(dataset.column_names)}: set column")
+    if scheme != "iid" and None in dataset.unique(column):
+        row = dataset[column][:].index(None) + 1
+        raise DataError(f"row {row} has nothing in column {column!r}: leave such rows out, or set column")
+    if scheme == "natural":
+        owners = _owners(dataset, column, num_partitions, "the data set", "scheme")
+        return [_of(dataset, column, owners[part::num_partitions]) for part in range(num_partitions)]
+    parts = _draw(dataset, num_partitions, scheme, column, alpha, shards, seed)
+    if parts is None:
+        setting = f"alpha {alpha}" if scheme == "dirichlet" else f"scheme {scheme!r}"
         raise DataError(
-            f"{where}: {partitions} nodes cannot share the {len(owners)} values of column {column!r}: "
-            f"run at most {len(owners)} nodes, or set data.partition to 'iid' or 'dirichlet'"
+            f"{setting} leaves one of {num_partitions} parts fewer than 2 of {len(dataset)} rows: "
+            f"{'raise alpha or make' if scheme == 'dirichlet' else 'make'} fewer parts"
         )
-    mine = dict.fromkeys(owners[partition::partitions])
-    return "+".join(mine), dataset.select([i for i, owner in enumerate(dataset["owner"][:]) if owner in mine])
+    return parts
+
+
+def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
+    mine = _owners(dataset, "owner", partitions, where, "data.partition", column)[partition::partitions]
+    return "+".join(mine), _of(dataset, "owner", mine)
+
+
+def _owners(dataset: "Dataset", column: str, parts: int, where: str, key: str, called: str = "") -> list[str]:
+    owners = sorted(dataset.unique(column))
+    if parts > len(owners):
+        raise DataError(
+            f"{where}: {parts} nodes cannot share the {len(owners)} values of column {(called or column)!r}: "
+            f"run at most {len(owners)} nodes, or set {key} to 'iid' or 'dirichlet'"
+        )
+    return owners
+
+
+def _of(dataset: "Dataset", column: str, owners: Sequence[str]) -> "Dataset":
+    """The rows of these owners."""
+    mine = dict.fromkeys(owners)
+    return dataset.select([i for i, owner in enumerate(dataset[column][:]) if owner in mine])
 
 
 def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> "Dataset":
-    from datasets import disable_progress_bars
-
-    disable_progress_bars()
-    partitioner = _partitioner(config, partitions, len(dataset))
-    partitioner.dataset = dataset if config.data.partition == "dirichlet" else dataset.shuffle(seed=config.seed)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            parts = [partitioner.load_partition(number) for number in range(partitions)]
-        smallest = min(map(len, parts))
-    except ValueError:
-        smallest = 0
-    if smallest < 2:
+    data = config.data
+    parts = _draw(dataset, partitions, data.partition, "label", data.dirichlet_alpha, data.shards_per_node, config.seed)
+    if parts is None:
         scheme = config.data.partition
         alpha = scheme == "dirichlet"
         setting = f"data.dirichlet-alpha {config.data.dirichlet_alpha}" if alpha else f"data.partition {scheme!r}"
@@ -92,22 +156,38 @@ def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: in
             f"{where}: {setting} leaves one of {partitions} nodes fewer than 2 of its {len(dataset)} examples: "
             f"{'raise data.dirichlet-alpha or run' if alpha else 'run'} fewer nodes"
         )
-    part: Dataset = parts[partition]
-    return part
+    return parts[partition]
 
 
-def _partitioner(config: RunConfig, partitions: int, examples: int) -> Any:
+def _draw(
+    dataset: "Dataset", partitions: int, scheme: str, column: str, alpha: float, shards: int, seed: int
+) -> "list[Dataset] | None":
+    """The parts; None where one would have fewer than 2 rows."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    partitioner = _partitioner(len(dataset), partitions, scheme, column, alpha, shards, seed)
+    partitioner.dataset = dataset if scheme == "dirichlet" else dataset.shuffle(seed=seed)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            parts = [partitioner.load_partition(number) for number in range(partitions)]
+    except ValueError:
+        return None
+    return parts if min(map(len, parts)) >= _FEWEST else None
+
+
+def _partitioner(rows: int, partitions: int, scheme: str, column: str, alpha: float, shards: int, seed: int) -> Any:
     from flwr_datasets import partitioner
 
-    match config.data.partition:
+    match scheme:
         case "dirichlet":
             return partitioner.DirichletPartitioner(
-                partitions, "label", alpha=config.data.dirichlet_alpha, min_partition_size=2, seed=config.seed
+                partitions, column, alpha=alpha, min_partition_size=_FEWEST, seed=seed
             )
         case "shard":
-            size = math.ceil(examples / (partitions * config.data.shards_per_node))
+            size = math.ceil(rows / (partitions * shards))
             return partitioner.ShardPartitioner(
-                partitions, "label", shard_size=size, keep_incomplete_shard=True, seed=config.seed
+                partitions, column, shard_size=size, keep_incomplete_shard=True, seed=seed
             )
         case _:
             return partitioner.IidPartitioner(partitions)

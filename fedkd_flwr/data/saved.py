@@ -2,7 +2,7 @@
 
 `hf:PATH`, `hf:NAME` or `hf:NAME:CONFIG`. Of several splits `train` is learnt from and `test`, or else `validation`,
 held out; a split whose labels are hidden (all -1) does not count. A data set without splits is split like a file. The
-names of a `ClassLabel` stand for its numbers.
+names of a `ClassLabel` stand for its numbers. A folder of such folders holds the data set of each simulated node.
 """
 
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.config.groups import DataConfig
-from fedkd_flwr.data.files import DataFile, stamp
+from fedkd_flwr.data.files import DataFile, stamp, visible
 from fedkd_flwr.data.label_columns import in_lists
 from fedkd_flwr.data.rows import Rows
 from fedkd_flwr.errors import DataError
@@ -46,6 +46,27 @@ def find_saved(reference: str) -> DataFile:
     if path.is_absolute() or name.startswith((".", "~")):
         raise DataError(f"data set {path.absolute()}: no such folder, correct the path in {reference!r}")
     return DataFile("hf", Path(name), ())
+
+
+def folder_of_node(reference: str, partition: int, partitions: int) -> Path | None:
+    """The data set of a simulated node: the so-manieth in the sorted folders of `hf:PATH`, where it holds data sets.
+
+    Returns:
+        Its folder; None where the source is no folder of data sets.
+
+    Raises:
+        DataError: there are not as many data sets as nodes.
+    """
+    path = Path(reference.removeprefix(PREFIX)).expanduser().absolute()
+    if not reference.startswith(PREFIX) or not path.is_dir() or is_saved(str(path)):
+        return None
+    folders = [folder for folder in visible(path) if is_saved(str(folder))]
+    if folders and len(folders) != partitions:
+        raise DataError(
+            f"data sets in {path}: {partitions} nodes cannot have one each of its {len(folders)}: run as many nodes as "
+            "there are data sets"
+        )
+    return folders[partition] if folders else None
 
 
 def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:

@@ -156,12 +156,13 @@ def _last_layer(model: "PreTrainedModel") -> str:
 
 
 def load_classifier(folder: str | Path) -> "PreTrainedModel":
-    """An exported classifier, in evaluation mode; runs none of the code in the folder.
+    """An exported classifier, or encoder, in evaluation mode; runs none of the code in the folder.
 
     Raises:
         ModelError: the folder cannot be read.
     """
     from transformers import (
+        AutoModel,
         AutoModelForImageClassification,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
@@ -181,6 +182,8 @@ def load_classifier(folder: str | Path) -> "PreTrainedModel":
             family = AutoModelForTokenClassification
         elif name.endswith("ForImageClassification"):
             family = AutoModelForImageClassification
+        elif name.endswith("Model"):
+            family = AutoModel
         else:
             family = AutoModelForSequenceClassification
         return family.from_pretrained(folder, config=config, trust_remote_code=False)

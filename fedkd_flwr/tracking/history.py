@@ -3,10 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedkd_flwr.messages import Evaluation, Scores
 from fedkd_flwr.weights import capped
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -168,6 +171,19 @@ class History:
             "ended-early": self.ended_early,
         }
 
+    def to_pandas(self) -> "pd.DataFrame":
+        """A table with a row for each round; row 0 is before the first.
+
+        Columns: scores of each model, such as `student_accuracy` and `teachers_own_labels_accuracy`; mean training
+        losses, such as `loss_student`; `asked` and `trained` clients; encoded bytes over all clients, `bytes_up` of
+        the round's updates and `bytes_down` of bringing the clients to the round's student; wall `seconds` of the
+        round. NaN: not measured.
+        """
+        import pandas as pd
+
+        rows = [_row(self.initial), *map(_row, self.rounds)]
+        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="round"))
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "History":
         """What `as_dict` made."""
@@ -195,6 +211,17 @@ def mean_scores(weighted: Iterable[tuple[float, Scores | None]]) -> Scores | Non
 def prefixed(prefix: str, scores: Scores | None) -> Scores:
     """The same scores under longer names; none of none."""
     return {f"{prefix}-{name}": value for name, value in (scores or {}).items()}
+
+
+def _row(board: ScoreBoard) -> dict[str, float]:
+    """The numbers of a round, as a table has them."""
+    scored = ("student", "student_own_labels", "teachers", "teachers_own_labels", "server")
+    row = {f"{model}_{name}": v for model in scored for name, v in (getattr(board, model) or {}).items()}
+    if isinstance(board, RoundEntry):
+        row |= {f"loss_{name}": value for name, value in board.losses.items()}
+        row |= {"asked": board.asked, "trained": board.trained, "bytes_up": board.bytes_up}
+        row |= {"seconds": board.seconds["round"]} if "round" in board.seconds else {}
+    return row | {"bytes_down": board.bytes_down}
 
 
 def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,21 @@ def link_nodes(run: Path, states: Path, titles: Mapping[str, str]) -> None:
                 link.write_text(f"{target}\n", encoding="utf-8")
 
 
+def node_folder(run: Path, node: str, titles: Mapping[str, str]) -> Path:
+    """Where the link to a node's state leads; to nothing where the node's state is on another machine.
+
+    Args:
+        run: the run's folder.
+        node: its name.
+        titles: node -> its data, of all nodes.
+    """
+    names = {node: name for name, node in _link_names(titles).items()}
+    link = run / _FOLDER / names[node]
+    if link.is_file():
+        return Path(link.read_text(encoding="utf-8").strip())
+    return link
+
+
 def _link_names(titles: Mapping[str, str]) -> dict[str, str]:
     """Name of the link -> node: no two alike, also where upper and lower case are."""
     found: dict[str, str] = {}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedkd_flwr.cli.installed_app import installed_app
 from fedkd_flwr.cli.run_arguments import gather, gather_for_check, parse_overrides, resume_command
 from fedkd_flwr.errors import ConfigError, StateError
+from fedkd_flwr.privacy.approved import app_hash
 from fedkd_flwr.tracking.past_run import FORMAT
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -49,6 +51,18 @@ def test_later_overrides_win(tmp_path: Path) -> None:
     assert (first.config.seed, first.config.num_rounds) == (4, 2)
     assert first.folder == tmp_path / "runs" / first.config.run.name
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-[0-9a-f]{6}", first.config.run.name)
+
+
+def test_without_a_folder_the_app_is_the_installed_one(tmp_path: Path) -> None:
+    """Its doors and its config are those of the repository."""
+    name = 'run.name="a"'
+    assert gather(None, [name]) == gather(REPOSITORY, [name])
+    with installed_app() as app:
+        assert gather(app, [name]) == gather(None, [name])
+        assert re.fullmatch("[0-9a-f]{64}", app_hash(app))
+    assert not app.exists()
+    command = shlex.split(resume_command(None, tmp_path / "runs" / "a"))
+    assert command == ["fedkd", "run", "--resume", str(tmp_path / "runs" / "a")]
 
 
 def test_what_a_method_fixes_is_refused_also_where_it_is_the_default_of_others() -> None:
