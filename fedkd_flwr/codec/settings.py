@@ -20,7 +20,7 @@ from fedkd_flwr.codec import (
     UpdateCodec,
 )
 from fedkd_flwr.config.codecs import CODECS
-from fedkd_flwr.config.groups import CodecConfig
+from fedkd_flwr.config.groups import CodecConfig, Value
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
 
@@ -50,6 +50,12 @@ class CodecSettings:
     def budget(self) -> int | None:
         """Bytes of a whole encoded update; None: nothing bounds them."""
         return self.allocation.nbytes if isinstance(self.allocation, Budget) else None
+
+    def as_history(self) -> dict[str, Value | None]:
+        """The settings as history.json holds them."""
+        numbers = ("rotated" if self.allocation.rotated else "dense") if isinstance(self.allocation, Uniform) else None
+        found = {"energy": self.energy, "budget": self.budget, "numbers": numbers}
+        return {**found, "bits": self.bits, "feedback_up": self.feedback_up}
 
 
 @dataclass(frozen=True)

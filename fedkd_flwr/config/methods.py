@@ -13,12 +13,14 @@ class Method:
     """A method.
 
     Attributes:
+        title: what a model card says of it.
         trains: the models that a node trains; the student's parameters are the shared ones.
         whole: the student is the whole teacher checkpoint, whatever `model.student-layers` says.
         codec: the meaning of `codec.kind = "auto"`.
         fixes: run-config keys that are not the user's, with their values.
     """
 
+    title: str
     trains: frozenset[str] = frozenset({"teacher", "student"})
     whole: bool = False
     codec: str = "dense"
@@ -26,8 +28,12 @@ class Method:
 
 
 _PRESETS = {
-    "fedkd": Method(codec="budget"),
+    "fedkd": Method(
+        "FedKD: each node trains a private teacher and the shared student, each teaching the other",
+        codec="budget",
+    ),
     "fedkd-paper": Method(
+        "FedKD as in the paper: each node trains a private teacher and the shared student",
         codec="energy",
         fixes={
             "model.architecture": "separate",
@@ -47,20 +53,39 @@ _PRESETS = {
             "codec.error-feedback": "none",
         },
     ),
-    "fml": Method(fixes={"distillation.warm-up": 0, "distillation.teacher-kl": 1.0, "distillation.student-kl": 1.0}),
-    "fedavg": Method(trains=frozenset({"student"}), whole=True),
-    "fedavg-student": Method(trains=frozenset({"student"})),
-    "local": Method(trains=frozenset({"teacher"}), fixes={"codec.kind": "dense"}),
+    "fml": Method(
+        "federated mutual learning: each node trains a private teacher and the shared student, sent dense",
+        fixes={"distillation.warm-up": 0, "distillation.teacher-kl": 1.0, "distillation.student-kl": 1.0},
+    ),
+    "fedavg": Method(
+        "FedAvg: each node trains the whole model, whose mean is taken",
+        trains=frozenset({"student"}),
+        whole=True,
+    ),
+    "fedavg-student": Method(
+        "FedAvg: each node trains the small model, whose mean is taken",
+        trains=frozenset({"student"}),
+    ),
+    "local": Method(
+        "each node trains a model of its own, alone",
+        trains=frozenset({"teacher"}),
+        fixes={"codec.kind": "dense"},
+    ),
 }
 
 METHODS = Registry("method", _PRESETS)
 """By the value of run-config key `method`."""
 
 
+def fixes_of(method: str) -> Mapping[str, Value]:
+    """The keys that a method fixes; none where there is no such method."""
+    return METHODS[method].fixes if method in METHODS else {}
+
+
 def fixed_otherwise(method: str, given: Mapping[str, Any]) -> list[str]:
     """A line for each key that is given and that the method fixes to another value."""
     return [
         f"{key} is {given[key]!r} but method {method!r} fixes it to {value!r}: leave it out, or choose another method"
-        for key, value in METHODS.get(method, Method()).fixes.items()
+        for key, value in fixes_of(method).items()
         if key in given and given[key] != value
     ]

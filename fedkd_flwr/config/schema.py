@@ -20,7 +20,7 @@ from fedkd_flwr.config.groups import (
     kebab,
     one_of,
 )
-from fedkd_flwr.config.methods import METHODS, Method, fixed_otherwise
+from fedkd_flwr.config.methods import METHODS, Method, fixed_otherwise, fixes_of
 from fedkd_flwr.config.mistakes import mistakes_in
 from fedkd_flwr.config.validation import broken_rules
 from fedkd_flwr.errors import ConfigError
@@ -94,7 +94,7 @@ class RunConfig(Group):
         defaults = cls.defaults()
         if clashes := fixed_otherwise(method, {k: v for k, v in given.items() if v != defaults.get(k)}):
             raise ValueError("; ".join(clashes))
-        return _nested({**given, **METHODS.get(method, Method()).fixes})
+        return _nested({**given, **fixes_of(method)})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

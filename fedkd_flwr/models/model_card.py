@@ -21,15 +21,6 @@ _FOLDERS = {"run.runs-dir", "run.name", "run.state-dir", "run.resume"}
 
 _PATHS = {"model.teacher", "model.teachers", "model.student", "data.dataset", "data.server-test-data"}
 
-_METHODS = {
-    "fedkd": "FedKD: each node trains a private teacher and the shared student, each teaching the other",
-    "fedkd-paper": "FedKD as in the paper: each node trains a private teacher and the shared student",
-    "fml": "federated mutual learning: each node trains a private teacher and the shared student, sent dense",
-    "fedavg": "FedAvg: each node trains the whole model, whose mean is taken",
-    "fedavg-student": "FedAvg: each node trains the small model, whose mean is taken",
-    "local": "each node trains a model of its own, alone",
-}
-
 _MODELS = {
     "student": "The student that all nodes of a federation share",
     "encoder": "The encoder of the student that all nodes of a federation share; each node keeps a head of its own",
@@ -99,7 +90,7 @@ def licence_of(reference: str) -> str | None:
 def _lines(about: About, labels: tuple[str, ...], remote_code: bool, base: str) -> Iterator[str]:
     config = about.config
     yield f"# {config.task}, federated: {about.model} of {base}\n"
-    yield f"{_MODELS[about.model]}, trained with fedkd-flwr. Method: {_METHODS[config.method]}.\n"
+    yield f"{_MODELS[about.model]}, trained with fedkd-flwr. Method: {config.parts.title}.\n"
     yield f"* Task: {config.task}"
     yield f"* Rounds: {about.round}"
     yield f"* Data: {', '.join(dict.fromkeys(map(_name, about.titles))) or 'not recorded'}"

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from logging import getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -171,7 +170,7 @@ class FedKD(Strategy):
         losses = [reply.losses for reply in taken]
         entry = RoundEntry(
             round=round,
-            codec=asdict(codec),
+            codec=codec.as_history(),
             losses=mean_scores(zip(weights(self.config, [s.examples for s in sent]), losses, strict=True)) or {},
             asked=len(self._asking.members),
             trained=len(taken),
