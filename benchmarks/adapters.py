@@ -8,14 +8,12 @@ layers of MiniLM-L6. Two nodes take turns in one process: two rounds of one step
 
 import argparse
 import resource
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from common import in_one_process
-from flwr.app import Message
 
 from fedkd_flwr.models.hub import load_tokenizer
 
@@ -59,24 +57,19 @@ def llama(folder: Path, layers: int) -> int:
 
 def federate(out: Path, settings: dict[str, object]) -> dict[str, int]:
     """Bytes by what they are."""
-    from support.loopback import run_server
+    from fedkd_flwr.simulation import run_federation
 
     torch.set_num_threads(1)
     places = {"run.runs-dir": str(out / "runs"), "run.name": "adapters", "run.state-dir": str(out / "state")}
-    grid = in_one_process(SETTINGS | settings | places, nodes=2)
     peaks: dict[str, int] = {}
 
-    def watch(message: Message, deliver: Callable[[], Message]) -> Message:
-        reply = deliver()
-        kind = message.metadata.message_type.partition(".")[0]
+    def watch(kind: str, number: int, sent: int) -> None:
         peaks[f"memory, at most, up to and with {kind}"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         peaks["memory, after the last message"] = (
             int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         )
-        return reply
 
-    grid.fault = watch
-    run_server(grid)
+    run_federation(in_one_process(SETTINGS | settings | places, nodes=2, watch=watch))
     (node,) = (out / "state").glob("*/partition-0")
     return {
         **peaks,

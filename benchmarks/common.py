@@ -24,7 +24,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from support.loopback import LoopbackGrid
+    from fedkd_flwr.simulation import InProcessGrid, Watch
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -187,14 +187,12 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
 
 
-def in_one_process(settings: Settings, nodes: int) -> "LoopbackGrid":
+def in_one_process(settings: Settings, nodes: int, watch: "Watch | None" = None) -> "InProcessGrid":
     """A federation of the real apps, with settings on top of the defaults of pyproject.toml."""
-    from flwr.supercore.task_identity import TaskIdentity
-    from support.federation import nodes as shares
-    from support.loopback import LoopbackGrid
+    from fedkd_flwr.simulation import InProcessGrid
 
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    return LoopbackGrid({**defaults(), **settings}, shares(nodes))
+    node_configs = [{"partition-id": number, "num-partitions": nodes} for number in range(nodes)]
+    return InProcessGrid({**defaults(), **settings}, node_configs, watch=watch)
 
 
 def defaults() -> dict[str, Any]:
@@ -218,7 +216,8 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
     import logging
 
     import torch
-    from support.loopback import run_server
+
+    from fedkd_flwr.simulation import run_federation
 
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel("ERROR")
@@ -236,7 +235,7 @@ def federate(run: Run, place: Scenario, out: Path) -> dict[str, Any]:
             places["run.resume"] = str(folder)
     if folder.exists() and not places["run.resume"]:
         shutil.rmtree(folder)
-    run_server(in_one_process({**settings, **places}, place.nodes))
+    run_federation(in_one_process({**settings, **places}, place.nodes))
     shutil.rmtree(checkpoints)
     shutil.rmtree(state)
     return dict(json.loads(history.read_text()))

@@ -27,7 +27,7 @@ PARTS = ("setup", "state", "train", "codec", "evaluate")
 
 def federate(out: Path, device: str, steps: int) -> list[dict[str, float]]:
     """Seconds of each round by part, the mean over both nodes."""
-    from support.loopback import run_server
+    from fedkd_flwr.simulation import run_federation
 
     settings = {
         "data.partition": "iid",
@@ -37,7 +37,7 @@ def federate(out: Path, device: str, steps: int) -> list[dict[str, float]]:
         "run.device": device,
     }
     places = {"run.runs-dir": str(out / "runs"), "run.name": "gpu", "run.state-dir": str(out / "state")}
-    run_server(in_one_process(settings | places, nodes=2))
+    run_federation(in_one_process(settings | places, nodes=2))
     rounds = json.loads((out / "runs" / "gpu" / "history.json").read_text())["rounds"]
     return [{part: entry["seconds"].get(part, 0.0) / 2 for part in PARTS} for entry in rounds]
 
