@@ -78,10 +78,11 @@ class Host(Machine):
 
 
 def _tiny(policy: str) -> str:
-    """The default policy, for few texts and a model whose names and shapes are most of an update."""
+    """The default policy, for few texts, long trainings on them, and a model whose names and shapes are most of an update."""
     for limit, tiny in (
         ("min-examples = 256", "min-examples = 64"),
         ("min-compression = 128.0", "min-compression = 7.5"),
+        ("max-epochs = 20", "max-epochs = 100"),
     ):
         assert limit in policy
         policy = policy.replace(limit, tiny)

@@ -57,7 +57,7 @@ def test_a_node_slower_than_the_timeout_is_not_waited_for(
     """Stopped in the second round until that is over: its late reply does not count, its teacher keeps what it
     learned, and what its update lost comes with the next one."""
     settings = config(num_rounds=3, min_train_nodes=1, local_steps=LONG, run_name="slow", round_timeout_seconds=50)
-    settings |= {"codec.kind": "budget", "codec.budget": "4x", "codec.error-feedback": "both"}
+    settings |= {"codec.kind": "budget", "codec.budget": "8x", "codec.error-feedback": "both"}
     south = federation.silos["south"]
     run = federation.federate(settings)
     until((federation.folder(settings) / "checkpoints" / "00000002").is_dir, 300, federation.logs)
