@@ -78,7 +78,7 @@ class Host(Machine):
 
 
 def _tiny(policy: str) -> str:
-    """The default policy, for few texts, long trainings on them, and a model whose names and shapes are most of an update."""
+    """The default policy, for few texts, long trainings, and a model whose names and shapes are most of an update."""
     for limit, tiny in (
         ("min-examples = 256", "min-examples = 64"),
         ("min-compression = 128.0", "min-compression = 7.5"),
