@@ -44,10 +44,18 @@ class Admission:
             ProtocolError: it does not belong to this run; says why.
             ConfigError: the run's budget is too small for any update.
         """
-        state = self._state
-        if state.student is None:
+        if self._state.student is None:
             self._decide_head(newcomers)
             self._average_shares(newcomers)
+        self._require_labels(info)
+        student = self._require_student(info)
+        self._require_partitions(info, newcomers)
+        self._remember(info)
+        return self._version_held(info, student)
+
+    def _require_labels(self, info: JoinReply) -> None:
+        """Whether a newcomer has the run's labels, where a head is shared."""
+        state = self._state
         if state.shared_head and info.labels != state.labels:
             raise ProtocolError(
                 f"{info.node} has the labels {', '.join(info.labels)}; this run has {', '.join(state.labels)}: "
@@ -56,14 +64,22 @@ class Admission:
             )
         if len(info.label_shares) not in (0, len(info.labels)):
             raise ProtocolError(f"{info.node} gives {len(info.label_shares)} label shares, expected {len(info.labels)}")
-        state.student = state.student or GlobalStudent(self.model.initial)
-        require_budget(self._config, state.student.tensors)
+
+    def _require_student(self, info: JoinReply) -> GlobalStudent:
+        """The run's student, which is built for the first newcomer; another checkpoint is refused."""
+        state = self._state
+        student = state.student = state.student or GlobalStudent(self.model.initial)
+        require_budget(self._config, student.tensors)
         if info.frozen_digest != self.model.frozen_digest:
             raise ProtocolError(
                 f"{info.node} has another student checkpoint: its frozen tensors (embeddings) differ from the "
                 "server's; use the same files everywhere"
             )
-        state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
+        return student
+
+    def _require_partitions(self, info: JoinReply, newcomers: Sequence[JoinReply]) -> None:
+        """Whether a simulated newcomer is one of as many nodes as the run was started with."""
+        state = self._state
         if state.partitions is None:
             state.partitions = _most_common(newcomer.partitions for newcomer in newcomers)
         if info.partitions not in (0, state.partitions):
@@ -71,6 +87,11 @@ class Admission:
                 f"{info.node} is one of {info.partitions} nodes, this run was started with {state.partitions}: "
                 "its data would be other data; start as many nodes as before"
             )
+
+    def _remember(self, info: JoinReply) -> None:
+        """Keep what the run's history says of a node."""
+        state = self._state
+        state.teacher_bytes = state.teacher_bytes or info.teacher_bytes
         if info.node in state.taken and info.round == 0:
             log.warning("fedkd: %s has no state of this run: its teacher starts afresh", info.node)
         state.history.data[info.node] = {
@@ -78,16 +99,19 @@ class Admission:
             "train-examples": info.train_examples,
             **info.data.model_dump(),
         }
-        known = {0: tensors.digest(self.model.initial), state.student.version: state.student.digest}
-        digest = info.digest if state.shared_head else info.encoder_digest
-        if info.version > state.student.version or known.get(info.version, digest) != digest:
+
+    def _version_held(self, info: JoinReply, student: GlobalStudent) -> int | None:
+        """The version that a newcomer says it holds, where its digest is that of the server's; else None."""
+        known = {0: tensors.digest(self.model.initial), student.version: student.digest}
+        digest = info.digest if self._state.shared_head else info.encoder_digest
+        if info.version > student.version or known.get(info.version, digest) != digest:
             log.warning(
                 "fedkd: %s holds a student (version %d, digest %.12s) that differs from the server's "
                 "(version %d): it gets a snapshot",
                 info.node,
                 info.version,
                 digest,
-                state.student.version,
+                student.version,
             )
             return None
         return info.version

@@ -14,6 +14,7 @@ from fedkd_flwr.messages import (
     TrainReply,
     TrainRequest,
 )
+from fedkd_flwr.names import fitting
 from fedkd_flwr.records import collect, to_records
 from fedkd_flwr.server.best_round import BestRound
 from fedkd_flwr.server.client_registry import Member
@@ -38,7 +39,56 @@ class Asking:
         self.members: list[Member] = []
         self.sent_at = 0.0
 
-    def ask(
+    def to_train(self, members: Sequence[Member], round: int, evaluate: bool) -> list[Message]:
+        """The messages of a round, from 1; nodes score the student before they train it, where `evaluate` says so."""
+        state = self._state
+        return self._ask(
+            members,
+            "train",
+            lambda member, refresh: TrainRequest(
+                lineage=state.lineage,
+                run=fitting(self._folder.path.name),
+                round=round,
+                taken=state.taken.get(member.info.node, 0),
+                shared_head=state.shared_head,
+                label_shares=state.label_shares,
+                evaluate=evaluate,
+                best=self._best.number,
+                refresh=refresh,
+            ),
+        )
+
+    def for_scores(self, members: Sequence[Member], use_best: bool = False) -> list[Message]:
+        """The messages with the last student, which nodes score with their teachers; or those of the best round."""
+        state = self._state
+        return self._ask(
+            members,
+            "evaluate",
+            lambda member, refresh: EvaluateRequest(
+                lineage=state.lineage,
+                run=fitting(self._folder.path.name),
+                round=state.round,
+                taken=state.taken.get(member.info.node, 0),
+                shared_head=state.shared_head,
+                label_shares=state.label_shares,
+                best=self._best.number,
+                use_best=use_best,
+                refresh=refresh,
+            ),
+        )
+
+    def answers(
+        self, replies: Iterable[Message], kind: type[_Answer]
+    ) -> tuple[list[tuple[Member, _Answer]], dict[str, str]]:
+        """The answers in the order of the members, and why the other nodes have none."""
+        answers, failures = collect(self._messages, replies, kind)
+        members = {member.node_id: member for member in self.members}
+        return (
+            [(member, answers[node_id]) for node_id, member in members.items() if node_id in answers],
+            {members[node_id].info.node: reason for node_id, reason in failures.items()},
+        )
+
+    def _ask(
         self,
         members: Sequence[Member],
         message_type: str,
@@ -65,17 +115,6 @@ class Asking:
         board.refreshed = max(board.refreshed, len(members))
         board.bytes_down = self._folder.ledger.total(self._state.round, "down")
         return self._messages
-
-    def answers(
-        self, replies: Iterable[Message], kind: type[_Answer]
-    ) -> tuple[list[tuple[Member, _Answer]], dict[str, str]]:
-        """The answers in the order of the members, and why the other nodes have none."""
-        answers, failures = collect(self._messages, replies, kind)
-        members = {member.node_id: member for member in self.members}
-        return (
-            [(member, answers[node_id]) for node_id, member in members.items() if node_id in answers],
-            {members[node_id].info.node: reason for node_id, reason in failures.items()},
-        )
 
     def _lacks_best(self, member: Member, current: int) -> bool:
         """Whether a node that has trained did not get as far as the best round's student."""

@@ -46,7 +46,7 @@ SERVER = {
     "about to send": (2, "fedkd_flwr.tracking.traffic_log.Ledger.add", 1),
     "sending": (2, "support.loopback.LoopbackGrid._deliver", 2),
     "waiting for replies": (2, "support.loopback.LoopbackGrid.pull_messages", 1),
-    "taking replies": (2, "fedkd_flwr.server.strategy.FedKD._take", 2),
+    "taking replies": (2, "fedkd_flwr.server.received.checked", 2),
     "encoding the next update": (2, "fedkd_flwr.server.global_student.apply_refresh", 1),
     "scoring the student": (2, "fedkd_flwr.server.global_model.ServerModel.score", 1),
     "writing a checkpoint": (2, "fedkd_flwr.server.run_folder.flush", 3),
