@@ -45,7 +45,7 @@ class PairModels:
         teacher_bytes: of sending a teacher once, as float32, without its embeddings.
         learning_rates: by the names of `trainable_parameters(pair)`.
         initial_shared, initial_private: what travels and what does not, at the start, on the CPU.
-        frozen_digest: SHA-256 of the student's frozen tensors.
+        frozen_digest: SHA-256 of the student's frozen tensors; "": there is no student.
         teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
     """
 
@@ -94,7 +94,7 @@ def build_global(
         pair = _nested(config, teacher, student)
         heads = _heads(pair, teacher, student)
     else:
-        pair = Single(student, travels="student" in config.parts.trains)
+        pair = Single(student, travels=True)
         heads = _heads(pair, student)
     pair.keep(_kept(pair, student, () if shared_head else heads))
     return pair
@@ -112,43 +112,65 @@ def build_pair(
         private_seed: of the new weights that never travel; None: the run's.
     """
     own = config if private_seed is None else config.model_copy(update={"seed": private_seed})
-    whole_travels = (
-        shared_head and config.model.shared_layers and config.model.shared_layers == depth(config.model.teacher)
-    )
-    teacher = build_teacher(config if whole_travels else own, labels)
-    student = build_student(config, labels)
-    if own is not config and not shared_head:
+    trains, whole = config.parts.trains, shared_head and _all_layers_shared(config)
+    teacher = build_teacher(config if whole else own, labels) if "teacher" in trains else None
+    student = build_student(config, labels) if "student" in trains else None
+    if student is not None and own is not config and not shared_head:
         _take_heads(student, build_student(own, labels))
-    pair: Pair
-    trains = config.parts.trains
-    if len(trains) == 1:
-        travels = "student" in trains
-        pair = Single(student if travels else teacher, travels)
-    elif config.model.architecture == "nested":
-        pair = _nested(config, teacher, student)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(own.seed)
-            pair = TeacherStudent(teacher, student, config.distillation.hidden > 0, config.distillation.attention > 0)
-    teacher_bytes = tensors.dense_bytes(trainable(teacher))
-    if config.model.teacher_lora_rank and "teacher" in trains:
+    pair = _paired(config, teacher, student, own.seed)
+    teacher_bytes = _teacher_bytes(config, labels, teacher, student)
+    if config.model.teacher_lora_rank and teacher is not None:
         add_adapters(pair, teacher, config.model.teacher_lora_rank, own.seed)
-    heads = _heads(pair, teacher, student)
+    models = {name: m for name, m in (("teacher", teacher), ("student", student)) if m is not None}
+    heads = _heads(pair, *models.values())
     pair.keep(_kept(pair, student, () if shared_head else heads))
-    layers = {"teacher": output_layer(teacher), "student": output_layer(student)}
+    layers = {name: output_layer(model) for name, model in models.items()}
     return PairModels(
         pair=pair,
-        teacher=teacher if "teacher" in trains else None,
-        student=student if "student" in trains else None,
-        outputs={name: layer for name, layer in layers.items() if layer is not None and name in trains},
+        teacher=teacher,
+        student=student,
+        outputs={name: layer for name, layer in layers.items() if layer is not None},
         heads=heads,
         teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),
         initial_shared=tensors.snapshot(pair.shared()),
         initial_private=tensors.snapshot(pair.private()),
-        frozen_digest=frozen_digest(student),
-        teacher_digest=_sampled_digest(teacher) if "teacher" in trains else "",
+        frozen_digest="" if student is None else frozen_digest(student),
+        teacher_digest="" if teacher is None else _sampled_digest(teacher),
     )
+
+
+def _all_layers_shared(config: RunConfig) -> bool:
+    """Whether all of the teacher's layers are shared, and with them its head."""
+    return bool(config.model.shared_layers) and config.model.shared_layers == depth(config.model.teacher)
+
+
+def _paired(config: RunConfig, teacher: "PreTrainedModel | None", student: "PreTrainedModel | None", seed: int) -> Pair:
+    """The models that a method trains, as one module; the seed is that of what maps one's states to the other's."""
+    if student is None:
+        assert teacher is not None, "a method trains a model"
+        return Single(teacher, travels=False)
+    if teacher is None:
+        return Single(student, travels=True)
+    if config.model.architecture == "nested":
+        return _nested(config, teacher, student)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TeacherStudent(teacher, student, config.distillation.hidden > 0, config.distillation.attention > 0)
+
+
+def _teacher_bytes(
+    config: RunConfig,
+    labels: Sequence[str],
+    teacher: "PreTrainedModel | None",
+    student: "PreTrainedModel | None",
+) -> int:
+    """Bytes of a teacher's trainable tensors as float32, also where a method trains none.
+
+    A student that is the whole checkpoint is as large; the teacher of a smaller one is read for its size only.
+    """
+    model = teacher or (student if config.parts.whole else None) or build_teacher(config, labels)
+    return tensors.dense_bytes(trainable(model))
 
 
 def _build(config: RunConfig, reference: str, num_layers: int | None, labels: Sequence[str]) -> "PreTrainedModel":
@@ -196,21 +218,25 @@ def _take_heads(model: "PreTrainedModel", other: "PreTrainedModel") -> None:
         model.get_parameter(name).copy_(other.get_parameter(name))
 
 
-def _kept(pair: Pair, student: "PreTrainedModel", heads: Collection[str]) -> frozenset[str]:
+def _kept(pair: Pair, student: "PreTrainedModel | None", heads: Collection[str]) -> frozenset[str]:
     """Names of what could travel and does not: these heads and, as in FedBN, the student's batch normalisation.
 
     (Li et al., ICLR 2021: the scales and shifts of its layers go with the statistics, which are each node's own.)
     """
-    norms = {id(parameter) for layer in batch_norms(student).values() for parameter in layer.parameters()}
+    layers = {} if student is None else batch_norms(student)
+    norms = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
     return frozenset(heads) | {name for name, parameter in pair.federated().items() if id(parameter) in norms}
 
 
 def _learning_rates(
-    config: RunConfig, pair: Pair, teacher: "PreTrainedModel", student: "PreTrainedModel"
+    config: RunConfig, pair: Pair, teacher: "PreTrainedModel | None", student: "PreTrainedModel | None"
 ) -> dict[str, float]:
     """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads learn faster."""
-    heads = _head_ids(teacher, student)
-    of_student, of_teacher = ({id(parameter) for parameter in model.parameters()} for model in (student, teacher))
+    heads = _head_ids(*(model for model in (teacher, student) if model is not None))
+    of_student, of_teacher = (
+        {id(parameter) for parameter in model.parameters()} if model is not None else set()
+        for model in (student, teacher)
+    )
     teachers = of_student if config.parts.whole else of_teacher - of_student
     return {
         name: (config.train.teacher_learning_rate if id(parameter) in teachers else config.train.learning_rate)

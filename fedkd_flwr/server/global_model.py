@@ -35,7 +35,7 @@ class ServerModel:
 
     Attributes:
         initial: what travels, before any training, float32 on the CPU; {}: nothing does.
-        frozen_digest: SHA-256 of the tensors that never travel.
+        frozen_digest: SHA-256 of the student's frozen tensors; "": there is no student.
     """
 
     def __init__(self, config: RunConfig, labels: tuple[str, ...], shared_head: bool = True) -> None:
@@ -59,16 +59,16 @@ class ServerModel:
         labels = labels or _ANY_LABELS
         self._config = config
         self._shared_head = shared_head
-        self._student = build_student(config, labels)
-        self._pair = build_global(config, labels, self._student, shared_head)
+        self._student = build_student(config, labels) if "student" in config.parts.trains else None
+        self._pair = None if self._student is None else build_global(config, labels, self._student, shared_head)
         self._task = build_task(config, labels)
-        self.initial = tensors.snapshot(self._pair.shared())
-        self.frozen_digest = frozen_digest(self._student)
+        self.initial = {} if self._pair is None else tensors.snapshot(self._pair.shared())
+        self.frozen_digest = "" if self._student is None else frozen_digest(self._student)
         self._test = self._task.encode(load_test_data(source, config, labels)) if source else None
 
     def score(self, shared: Mapping[str, Tensor]) -> Scores | None:
         """The student's scores on the server's test data; None where the run has none, or no student."""
-        if self._test is None or not shared:
+        if self._test is None or self._student is None:
             return None
         self._load(shared)
         place = choose_device("cpu" if self._config.run.device == "cpu" else "auto", "fp32")
@@ -95,7 +95,7 @@ class ServerModel:
                 for each label.
         """
         assert state.student is not None
-        if not state.student.tensors:
+        if self._student is None:
             return []
         held = state.label_shares if self._config.adjusts_logits else ()
         added = self._added(held, label_shares) if label_shares else None
@@ -136,6 +136,7 @@ class ServerModel:
         return adjustment(asked, held, self._task.link)
 
     def _load(self, shared: Mapping[str, Tensor]) -> None:
+        assert self._pair is not None, "a method without a student has nothing to load"
         with torch.no_grad():
             for name, parameter in self._pair.shared().items():
                 parameter.copy_(shared[name])

@@ -1,10 +1,12 @@
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from support.federation import Config
 
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.models.build import build_pair
+from fedkd_flwr.models.text import build_classifier
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -35,3 +37,26 @@ def test_students_and_teachers_learn_at_rates_of_their_own(
     for who, rate in (("s", 1.0), ("t", 10.0)):
         for name in of[who]:
             assert found[name] == rate * (3.0 if ".head." in name else 1.0), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ({"method": "fedkd"}, ["teacher", "student"]),
+        ({"method": "fedavg"}, ["student"]),
+        ({"method": "local"}, ["teacher"]),
+    ],
+)
+def test_only_checkpoints_that_are_trained_are_read(
+    run_config: Config, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], read: list[str]
+) -> None:
+    calls = []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(arguments)
+        return build_classifier(*arguments, **keywords)
+
+    monkeypatch.setattr("fedkd_flwr.models.build.build_classifier", counted)
+    models = build_pair(RunConfig.parse(run_config(**changes)), LABELS)
+    assert [name for name in ("teacher", "student") if getattr(models, name) is not None] == read
+    assert len(calls) == len(read) and models.teacher_bytes
