@@ -205,7 +205,10 @@ def test_the_readmes_lines_run(
     monkeypatch.chdir(tmp_path)
     tweets.to_csv("reviews.csv", index=False)
     found: dict[str, Any] = {}
-    tiny = {'"minilm-l6"': f'"{tiny_bert}", "student_layers": 2', "384x": "16x"}
+    tiny = {
+        '"minilm-l6"': f'"{tiny_bert}", "student_layers": 2',
+        '{"budget": "384x"}': '{"budget": "16x"}, run={"threads": 1}',
+    }
     assert all(usual in block for usual in tiny)
     for usual, small in tiny.items():
         block = block.replace(usual, small)
