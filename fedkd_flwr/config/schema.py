@@ -133,7 +133,12 @@ class RunConfig(Group):
 
         Args:
             changes: in Python's spelling, such as `seed=3` or `data={"labels": "yes,no"}`.
+
+        Raises:
+            KeyError: there is no such key.
         """
+        if unknown := flat(changes).keys() - self.as_run_config().keys():
+            raise KeyError(min(unknown))
         values = {
             key: getattr(self, key).model_copy(update=value) if isinstance(value, Mapping) else value
             for key, value in changes.items()

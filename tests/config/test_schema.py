@@ -239,3 +239,11 @@ def test_labels_are_bounded(defaults: dict[str, Any], labels: str) -> None:
         RunConfig.parse(defaults | {"data.labels": labels})
     assert len(str(caught.value)) < 300
     RunConfig.parse(defaults | {"data.labels": ",".join(map(str, range(1000)))})
+
+
+def test_only_keys_that_there_are_can_be_changed() -> None:
+    changed = RunConfig().changed(seed=3, train={"local_steps": 2})
+    assert (changed.seed, changed.train.local_steps, changed.data) == (3, 2, RunConfig().data)
+    for unknown in ({"local_steps": 2}, {"train": {"steps": 2}}):
+        with pytest.raises(KeyError):
+            RunConfig().changed(**unknown)
