@@ -158,7 +158,7 @@ def test_an_error_of_ours_is_said_once_and_without_a_traceback(
     ("limit", "reason"),
     [
         ({"timeout": 10.0}, r"the run was not over after 10 s \(--timeout\); (its log|the last line of its log: ).*"),
-        ({"silence": 12.0}, "the run hangs: its log is silent for 12 s; the last line of its log: about to hang"),
+        ({"silence": 30.0}, "the run hangs: its log is silent for 30 s; the last line of its log: about to hang"),
     ],
     ids=["timeout", "silence"],
 )
