@@ -1,7 +1,7 @@
 # make run    the demo federation: `make run ARGS="--nodes 4 -c num-rounds=3"` passes arguments to `fedkd run`
 # make config writes the run-config keys from the code into pyproject.toml and docs/configuration.md
-# make test   the tests: `make unit`, in as many processes as there are cores, then `make e2e`, two files
-#             at a time, which starts the real Flower processes; `make unit ARGS="-k codec"` passes arguments to pytest
+# make test   the tests: `make unit`, in as many processes as there are cores, then `make e2e`, which starts the real
+#             Flower processes; `make unit ARGS="-k codec"` passes arguments to pytest
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
 # make test-docker   docker/ for real, in a project and folder of its own: a silo killed, a run stopped and resumed
 # make lint   ruff and mypy
@@ -33,7 +33,7 @@ unit: $(STAMP)
 	$(BIN)/python -m pytest -m "not e2e and not slow" --numprocesses auto --dist loadfile $(ARGS)
 
 e2e: $(STAMP)
-	$(BIN)/python -m pytest -m "e2e and not slow" --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "e2e and not slow" $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)
