@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from fedkd_flwr.cli import launcher
 from fedkd_flwr.cli.launcher import Job, Verdict, launch
+from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.runtime.cpus import available_cpus
 
@@ -202,9 +202,7 @@ def test_refused_app(tmp_path: Path, nothing_left: Callable[[], None]) -> None:
 def test_signal_ends_everything(
     tmp_path: Path, nothing_left: Callable[[], None], sent: signal.Signals, code: int
 ) -> None:
-    with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        defaults = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
-    app = write_app(tmp_path, config=launcher._toml(defaults))
+    app = write_app(tmp_path, config=launcher._toml(RunConfig.defaults()))
     program = "from fedkd_flwr.cli import main; main.preflight = lambda *_: None; main.app()"
     fedkd = subprocess.Popen(
         [sys.executable, "-c", program, "run", str(app)],

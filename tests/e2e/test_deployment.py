@@ -203,7 +203,7 @@ def test_no_cell_no_unnamed_column_and_no_path_reaches_the_server(happened: Happ
     """Neither its log, nor history.json, nor the student; the owner finds all of it in the log of the own node."""
     assert happened.history["rounds"][-1]["nodes"].keys() == {"open", "pinned"}
     for name, words in (
-        ("headless", "run-config key 'text-column' names no column of its data"),
+        ("headless", "run-config key 'data.text-column' names no column of its data"),
         ("mistaken", "a row has a label that is none of those that are named"),
     ):
         assert f"node {name}: {words}" in happened.log
