@@ -12,6 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.documented import run_on_tiny
 from support.federation import Config, assert_same_models, nodes, rows
 from support.loopback import LoopbackGrid, run_server
 
@@ -204,18 +205,6 @@ def test_the_readmes_lines_run(
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     tweets.to_csv("reviews.csv", index=False)
-    found: dict[str, Any] = {}
-    tiny = {
-        '"minilm-l6"': f'"{tiny_bert}", "student_layers": 2',
-        '{"budget": "384x"}': '{"budget": "16x"}, run={"threads": 1}',
-    }
-    assert all(usual in block for usual in tiny)
-    for usual, small in tiny.items():
-        block = block.replace(usual, small)
-    run_code(block, found)
+    found = run_on_tiny(block, tiny_bert)
     assert found["run"].history.rounds[-1].trained == 4
     assert "student_accuracy" in capsys.readouterr().out
-
-
-def run_code(source: str, names: dict[str, Any]) -> None:
-    exec(compile(source, "<the documentation>", "exec"), names)

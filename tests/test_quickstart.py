@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.documented import run_on_tiny
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "quickstart.ipynb"
 
@@ -30,14 +31,6 @@ def test_its_code_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = "\n".join("".join(cell["source"]) for cell in cells)
-    tiny = {
-        '"minilm-l6"': f'"{tiny_bert}", "student_layers": 2',
-        '{"budget": "384x"}': '{"budget": "16x"}, run={"threads": 1}',
-    }
-    assert all(usual in code for usual in tiny)
-    for usual, small in tiny.items():
-        code = code.replace(usual, small)
-    names: dict[str, Any] = {}
-    exec(compile(code, NOTEBOOK.name, "exec"), names)
+    names = run_on_tiny(code, tiny_bert)
     assert names["run"].history.rounds[-1].trained == 3
     assert (tmp_path / "runs").is_dir()

@@ -23,6 +23,7 @@ from typing import Any, cast
 from fedkd_flwr.cli.child_environment import SCRIPTS, child_environment
 from fedkd_flwr.cli.processes import guarded
 from fedkd_flwr.cli.run_log import RunLog, Say, plain
+from fedkd_flwr.config.documentation import toml_value
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.runtime.cpus import available_cpus
@@ -244,8 +245,7 @@ def _reason(details: str) -> str:
 
 
 def _toml(values: Mapping[str, Value]) -> str:
-    """A flat TOML table: JSON's spelling of booleans, numbers and strings is TOML's too."""
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())
 
 
 def _one_line(text: object) -> str:

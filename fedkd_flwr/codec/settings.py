@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from math import ceil, floor
 
 from torch import Tensor
@@ -23,6 +22,7 @@ from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.groups import CodecConfig, Value
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
+from fedkd_flwr.runtime.registry import named_by
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -114,8 +114,7 @@ def codec_settings(config: RunConfig, round: int, student_bytes: int) -> CodecSe
     Raises:
         ConfigError: the budget leaves nothing for a round.
     """
-    module, _, name = CODECS[config.codec_kind].place.partition(":")
-    allocation_of: AllocationOf = getattr(import_module(module), name)
+    allocation_of: AllocationOf = named_by(CODECS[config.codec_kind].place)
     allocation = allocation_of(config.codec, Moment(round, config.num_rounds, student_bytes))
     return CodecSettings(allocation, config.codec.bits or None, config.codec.error_feedback in ("up", "both"))
 

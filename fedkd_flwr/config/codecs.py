@@ -34,8 +34,3 @@ CODECS = Registry(
     },
 )
 """By name."""
-
-
-def codecs_that_read(key: str) -> tuple[str, ...]:
-    """Names of the codecs that read a run-config key which not all read; empty: all do."""
-    return tuple(name for name, spec in CODECS.items() if key in spec.keys)

@@ -17,8 +17,8 @@ def as_toml(prefix: str = "") -> str:
     for group, about, keys in _groups():
         if group:
             lines += ["", f"# {about}", f"[{prefix}.{group}]" if prefix else f"[{group}]"]
-        width = max(len(f"{key} = {_toml(value)}") for key, value, _ in keys)
-        lines += [f"{f'{key} = {_toml(value)}':{width}}  # {meaning}" for key, value, meaning in keys]
+        width = max(len(f"{key} = {toml_value(value)}") for key, value, _ in keys)
+        lines += [f"{f'{key} = {toml_value(value)}':{width}}  # {meaning}" for key, value, meaning in keys]
     return "\n".join(lines) + "\n"
 
 
@@ -35,7 +35,7 @@ def as_markdown() -> str:
         lines += ["", f"## {group or 'The run'}", "", about, "", "| key | default | meaning |", "|---|---|---|"]
         for key, value, meaning in keys:
             name = f"{group}.{key}" if group else key
-            lines.append(f"| `{name}` | `{_toml(value)}` | {_cell(meaning)} |")
+            lines.append(f"| `{name}` | `{toml_value(value)}` | {_cell(meaning)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -53,7 +53,7 @@ def _groups() -> Iterator[tuple[str, str, list[tuple[str, Value, str]]]]:
             yield kebab(name), (type(field.default).__doc__ or "").strip(), keys
 
 
-def _toml(value: Value) -> str:
+def toml_value(value: Value) -> str:
     """JSON's spelling of booleans, numbers and strings is TOML's, too."""
     return json.dumps(value, ensure_ascii=False)
 

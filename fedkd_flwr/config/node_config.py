@@ -9,7 +9,8 @@ from fedkd_flwr.config.policy import policy_of
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.names import require_identity
-from fedkd_flwr.tasks.registry import tasks_that_read
+from fedkd_flwr.runtime.registry import readers_of
+from fedkd_flwr.tasks.registry import TASKS
 
 DATA_KEYS = {
     "text-column", "text-pair-column", "label-column", "label-separator", "labels", "skip-unlabelled", "separator",
@@ -103,7 +104,7 @@ def _is_read(config: "RunConfig", key: str) -> bool:
     """Whether a run reads a key: an owner sets keys for their data once, whatever runs come."""
     if key == "text-pair-column":
         return bool(config.data.text_pair_column)
-    readers = tasks_that_read(f"data.{key}")
+    readers = readers_of(f"data.{key}", TASKS)
     return not readers or config.task in readers
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedkd_flwr.config.groups import kebab
 from fedkd_flwr.errors import ConfigError
 
 OFF = "off"
@@ -15,12 +16,8 @@ OFF = "off"
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
-def _kebab(name: str) -> str:
-    return name.replace("_", "-")
-
-
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=kebab, allow_inf_nan=False)
 
 
 class RunLimits(_Group):

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.codecs import CODECS, codecs_that_read
+from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.methods import METHODS
-from fedkd_flwr.tasks.registry import tasks_that_read
+from fedkd_flwr.runtime.registry import readers_of
+from fedkd_flwr.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from fedkd_flwr.config.schema import RunConfig
@@ -31,9 +32,9 @@ def _every_key_is_read(config: "RunConfig") -> None:
     values, defaults = config.as_run_config(), config.defaults()
     read_with = dict(_READ_WITH)
     for key in values:
-        if tasks := tasks_that_read(key):
+        if tasks := readers_of(key, TASKS):
             read_with[key] = ("task", tasks)
-        if codecs := codecs_that_read(key):
+        if codecs := readers_of(key, CODECS):
             free = any(m.codec in codecs for m in METHODS.values() if "codec.kind" not in m.fixes)
             read_with[key] = ("codec.kind", (*codecs, "auto") if free else codecs)
     unread = [

@@ -149,9 +149,9 @@ def _of_runs(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
 
 
 def _of_data(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
-    columns, labels = policy.data.columns, policy.data.labels
+    columns, labels, values = policy.data.columns, policy.data.labels, config.as_run_config()
     for key in ("data.text-column", "data.text-pair-column", "data.label-column"):
-        column = config.as_run_config()[key]
+        column = values[key]
         if columns and column and column not in columns:
             yield Violation(key, repr(column), "data.columns", ", ".join(columns), named=True)
     if labels and sorted(config.data.label_names) != sorted(labels):

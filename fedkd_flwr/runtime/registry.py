@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 Thing = TypeVar("Thing")
 
@@ -47,6 +48,25 @@ class Registry(Mapping[str, Thing]):
 
     def __len__(self) -> int:
         return len(self._things)
+
+
+class ReadsKeys(Protocol):
+    """A thing that says which run-config keys it reads and others may not."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """These keys."""
+
+
+def readers_of(key: str, registry: Mapping[str, ReadsKeys]) -> tuple[str, ...]:
+    """Names of what reads a run-config key that not all read; empty: all do."""
+    return tuple(name for name, thing in registry.items() if key in thing.keys)
+
+
+def named_by(place: str) -> Any:
+    """The object that "module:name" names; its module is imported now."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 @cache

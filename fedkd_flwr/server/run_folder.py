@@ -31,12 +31,11 @@ from fedkd_flwr.tracking.history import History
 from fedkd_flwr.tracking.node_links import link_nodes
 from fedkd_flwr.tracking.past_run import CHECKPOINTS, CONFIG, FORMAT, HISTORY, STATE, PastRun, newest_checkpoint
 from fedkd_flwr.tracking.run_names import fresh_run_name
-from fedkd_flwr.tracking.traffic_log import Ledger
+from fedkd_flwr.tracking.traffic_log import TRAFFIC, Ledger
 
 RUNS_DIR = "FEDKD_RUNS_DIR"
 """The environment variable by which the owner of a server says where all its runs lie."""
 
-_TRAFFIC = "traffic.csv"
 _UPDATES = "updates.bin"
 _STUDENT, _RESIDUAL = "student.safetensors", "residual.safetensors"
 
@@ -106,7 +105,7 @@ class RunFolder:
             ConfigError: the config would make it another run, or it is finished; names the keys.
         """
         PastRun.read(path).require(config)
-        return cls(path, Ledger.load(path / _TRAFFIC)), read_state(path)
+        return cls(path, Ledger.load(path / TRAFFIC)), read_state(path)
 
     def begin(self, state: RunState, config: RunConfig) -> None:
         """Publish a run whose nodes have joined: its config and history, and of a new run its whole folder at once.
@@ -125,7 +124,7 @@ class RunFolder:
             shutil.rmtree(hidden.path, ignore_errors=True)
             hidden.path.mkdir(parents=True)
             write_json(hidden.path / CONFIG, config.as_run_config())
-            Ledger.create(hidden.path / _TRAFFIC)
+            Ledger.create(hidden.path / TRAFFIC)
             hidden.checkpoint(state, config)
             hidden.path.rename(self.path)
         except (OSError, StateError) as error:
@@ -136,7 +135,7 @@ class RunFolder:
                 f"cannot write run folder {self.path}: {error}; set run.runs-dir to another folder"
             ) from None
         flush(self.path.parent)
-        self._ledger = Ledger.load(self.path / _TRAFFIC)
+        self._ledger = Ledger.load(self.path / TRAFFIC)
 
     def checkpoint(self, state: RunState, config: RunConfig) -> None:
         """Keep the server as it is after a round, and publish the round in history.json.

@@ -98,8 +98,3 @@ TASKS = Registry(
     },
 )
 """By name."""
-
-
-def tasks_that_read(key: str) -> tuple[str, ...]:
-    """Names of the tasks that read a run-config key which not all read; empty: all do."""
-    return tuple(name for name, spec in TASKS.items() if key in spec.keys)

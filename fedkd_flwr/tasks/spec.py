@@ -1,9 +1,10 @@
 """What a task says about itself, without any of the libraries that run it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal
+
+from fedkd_flwr.runtime.registry import named_by
 
 Inputs = Literal["texts", "words", "images", "news"]
 """Kinds of examples: whole texts, texts of tagged words, images, offered news."""
@@ -77,9 +78,7 @@ class TaskSpec:
 
     def build(self, *arguments: Any) -> Any:
         """The task itself, see `Task.build` for the arguments."""
-        module, _, name = self.place.partition(":")
-        build: Callable[..., Any] = getattr(import_module(module), name).build
-        return build(*arguments)
+        return named_by(self.place).build(*arguments)
 
 
 def scale(labels: tuple[str, ...]) -> tuple[float, float]:

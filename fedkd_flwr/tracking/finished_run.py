@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +13,11 @@ from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.tracking.history import History
 from fedkd_flwr.tracking.node_links import node_folder
 from fedkd_flwr.tracking.past_run import HISTORY
+from fedkd_flwr.tracking.traffic_log import TRAFFIC, counted
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
-
-_TRAFFIC = "traffic.csv"
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,10 @@ class Run:
         """
         import pandas as pd
 
-        path, total = self.folder / _TRAFFIC, Counter[tuple[int, str]]()
+        path = self.folder / TRAFFIC
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    total[int(row["round"]), row["direction"]] += int(row["bytes"])
+                total = counted(csv.DictReader(file))
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise StateError(f"{path} cannot be read: {error}") from None
         rounds = sorted({round for round, _ in total})

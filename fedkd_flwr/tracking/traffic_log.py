@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -28,6 +28,12 @@ class TrafficRow:
     energy: float | None
 
 
+TRAFFIC = "traffic.csv"
+"""Name of the file in the folder of a run."""
+
+Totals = Counter[tuple[int, str]]
+"""Bytes by round and direction, "up" or "down"."""
+
 _COLUMNS = [column.name for column in fields(TrafficRow)]
 
 
@@ -36,7 +42,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._totals: Counter[tuple[int, str]] = Counter()
+        self._totals = Totals()
 
     @classmethod
     def create(cls, path: Path) -> "Ledger":
@@ -65,8 +71,7 @@ class Ledger:
         except (OSError, UnicodeDecodeError) as error:
             raise StateError(f"resume: {path} cannot be read: {error}") from None
         try:
-            for row in rows:
-                ledger._totals[int(row["round"]), row["direction"]] += int(row["bytes"])
+            ledger._totals = counted(rows)
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise StateError(f"resume: row {rows.line_num} of {path} is damaged ({error}): remove that row") from None
         return ledger
@@ -91,6 +96,18 @@ class Ledger:
     def total(self, round: int, direction: str) -> int:
         """Bytes of a round that went "up" or "down", over all nodes and all attempts at the round."""
         return self._totals[round, direction]
+
+
+def counted(rows: Iterable[Mapping[str, str]]) -> Totals:
+    """The totals of the rows of a file, each by column.
+
+    Raises:
+        ValueError, KeyError, TypeError, csv.Error: a row is damaged.
+    """
+    totals = Totals()
+    for row in rows:
+        totals[int(row["round"]), row["direction"]] += int(row["bytes"])
+    return totals
 
 
 def traffic_rows(round: int, node: str, direction: str, encoded: EncodedUpdate) -> list[TrafficRow]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.apps import project
 
 from fedkd_flwr.cli import launcher
 from fedkd_flwr.cli.launcher import Job, Verdict, launch
@@ -22,21 +23,6 @@ from fedkd_flwr.runtime.cpus import available_cpus
 pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parent.parent.parent
-
-PYPROJECT = """
-[project]
-name = "{name}"
-version = "1.0.0"
-description = "a test"
-license = "Apache-2.0"
-[tool.flwr.app]
-publisher = "tests"
-[tool.flwr.app.components]
-serverapp = "trivial:server"
-clientapp = "trivial:client"
-[tool.flwr.app.config]
-{config}
-"""
 
 APP = """
 import os, time
@@ -76,7 +62,7 @@ def main(grid, context):
 
 
 def write_app(folder: Path, name: str = "trivial", config: str = 'mode = "ok"\nquote = ""') -> Path:
-    (folder / "pyproject.toml").write_text(PYPROJECT.format(name=name, config=config))
+    (folder / "pyproject.toml").write_text(project(name, "trivial:server", "trivial:client", config))
     (folder / "trivial.py").write_text(APP)
     return folder
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from support.apps import project
 from support.federation import assert_same, silo
 from support.loopback import LoopbackGrid, run_server
 
@@ -22,19 +23,6 @@ pytestmark = pytest.mark.e2e
 
 SECRET = "Zq7x"
 """Part of every cell, of the names of unnamed columns, and of the folder of the silos."""
-
-PYPROJECT = """
-[project]
-name = "foreign"
-version = "1.0.0"
-description = "a test"
-license = "Apache-2.0"
-[tool.flwr.app]
-publisher = "tests"
-[tool.flwr.app.components]
-serverapp = "client_app:server"
-clientapp = "client_app:app"
-"""
 
 FOREIGN = """
 import os, time
@@ -137,7 +125,7 @@ def happen(deployment: Deployment, folder: Path, ward: Path, tiny_run: dict[str,
     start("pinned")
     foreign = folder / "foreign"
     foreign.mkdir()
-    (foreign / "pyproject.toml").write_text(PYPROJECT)
+    (foreign / "pyproject.toml").write_text(project("foreign", "client_app:server", "client_app:app"))
     (foreign / "client_app.py").write_text(FOREIGN)
     first = str(deployment.flwr("run", str(foreign), "dep")["run-id"])
     assert deployment.wait("dep", first, seconds=120)["status"] == "finished:completed", deployment.logs()

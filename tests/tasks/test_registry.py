@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import fedkd_flwr
-from fedkd_flwr.tasks.registry import TASKS, tasks_that_read
+from fedkd_flwr.runtime.registry import readers_of
+from fedkd_flwr.tasks.registry import TASKS
 
 PACKAGE = Path(fedkd_flwr.__file__).parent
 
@@ -21,7 +22,7 @@ def test_a_description_holds_for_its_task(name: str) -> None:
     assert spec.adjusts == (link is not None)
     assert (link == "sigmoid") == (spec.labels == "several")
     assert set(spec.metrics.shown) <= set(spec.metrics.names)
-    assert all(name in tasks_that_read(key) for key in spec.keys)
+    assert all(name in readers_of(key, TASKS) for key in spec.keys)
 
 
 def test_no_module_but_a_task_itself_compares_its_name() -> None:
