@@ -95,7 +95,7 @@ def main() -> None:
         numbers = pool.submit(llama, teacher, arguments.layers).result()
     settings = {
         "model.teacher": str(teacher),
-        "model.teacher-lora-rank": arguments.rank,
+        "model.lora-rank": arguments.rank,
         "run.precision": arguments.precision,
     }
     print(f"a teacher of {numbers:,} numbers, rank {arguments.rank}, {arguments.precision}")

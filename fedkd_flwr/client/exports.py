@@ -47,4 +47,5 @@ def export_own(
     if student is not None and (added is not None or not request.shared_head or batch_norms(student)):
         scores = {"here": found.student_own_labels or found.student or {}}
         about = About(config, "student", round, titles, scores, shares)
-        export(student, task.processor, folder / "student", about, added)
+        with merged(student):
+            export(student, task.processor, folder / "student", about, added)

@@ -30,7 +30,7 @@ def stored_state(store: NodeStore, config: RunConfig, name: str, models: PairMod
     if state.teacher != models.teacher_digest:
         raise StateError(
             f"the state of node {name} in {store.folder} is of another teacher than {config.model.teacher!r}: "
-            "put back node-config keys 'teacher' and 'teacher-lora-rank', or remove that folder to start afresh",
+            "put back node-config keys 'teacher' and 'lora-rank', or remove that folder to start afresh",
             outside="its state is of another teacher: its owner must put back the teacher, or remove the state",
         )
     state.terms.require(config, name)

@@ -117,8 +117,8 @@ class LocalRound:
         self._place = place
         self.models = models
         device = place.device.device
-        if models.teacher is not None and place.device.autocast is not None:
-            store_frozen_as(models.teacher, place.device.autocast)
+        if place.device.autocast is not None:
+            store_frozen_as(models.pair, place.device.autocast)
         models.pair.to(device)
         added = place.prepared.adjustment(label_shares)
         self.adjustment = None if added is None else added.to(device)

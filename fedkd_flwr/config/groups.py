@@ -52,8 +52,8 @@ class ModelConfig(Group):
     """the teacher's checkpoint: bundled name, local folder or Hugging Face id"""
     teachers: str = ""
     """simulation: comma-separated teachers that the nodes have in turn; empty: all have `model.teacher`"""
-    teacher_lora_rank: int = Field(default=0, ge=0)
-    """rank of adapters (LoRA) that learn in place of a teacher's private layers; 0: the layers themselves learn"""
+    lora_rank: int = Field(default=0, ge=0)
+    """rank of adapters (LoRA) in place of a teacher's private layers, or of all where only one model learns; 0: none"""
     student: str = ""
     """another checkpoint for the student; empty: the teacher's own first layers"""
     student_layers: int = Field(default=3, ge=1)

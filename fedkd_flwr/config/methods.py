@@ -18,6 +18,7 @@ class Method:
         whole: the student is the whole teacher checkpoint, whatever `model.student-layers` says.
         codec: the meaning of `codec.kind = "auto"`.
         fixes: run-config keys that are not the user's, with their values.
+        defaults: run-config keys with another default: their usual one stands for it.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Method:
     whole: bool = False
     codec: str = "dense"
     fixes: Mapping[str, Value] = field(default_factory=dict)
+    defaults: Mapping[str, Value] = field(default_factory=dict)
 
 
 _PRESETS = {
@@ -62,6 +64,12 @@ _PRESETS = {
         trains=frozenset({"student"}),
         whole=True,
     ),
+    "fedavg-lora": Method(
+        "FedAvg of adapters: each node trains low-rank adapters on the whole model, and its head, whose means are taken",
+        trains=frozenset({"student"}),
+        whole=True,
+        defaults={"model.lora-rank": 8},
+    ),
     "fedavg-student": Method(
         "FedAvg: each node trains the small model, whose mean is taken",
         trains=frozenset({"student"}),
@@ -80,6 +88,11 @@ METHODS = Registry("method", _PRESETS)
 def fixes_of(method: str) -> Mapping[str, Value]:
     """The keys that a method fixes; none where there is no such method."""
     return METHODS[method].fixes if method in METHODS else {}
+
+
+def defaults_of(method: str) -> Mapping[str, Value]:
+    """The keys that have another default with a method; none where there is no such method."""
+    return METHODS[method].defaults if method in METHODS else {}
 
 
 def fixed_otherwise(method: str, given: Mapping[str, Any]) -> list[str]:

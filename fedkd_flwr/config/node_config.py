@@ -23,7 +23,7 @@ _OVERRIDES = {
     "precision": "run.precision",
     "threads": "run.threads",
     "state-dir": "run.state-dir",
-    "teacher-lora-rank": "model.teacher-lora-rank",
+    "lora-rank": "model.lora-rank",
     **{key: f"data.{key}" for key in DATA_KEYS},
 }
 """Node-config keys that take the place of a run-config key, and this key."""
@@ -65,7 +65,7 @@ def config_at_node(config: RunConfig, node_config: Mapping[str, Any]) -> RunConf
 def _owners_keys(config: RunConfig, node_config: Mapping[str, Any]) -> dict[str, Any]:
     """The run-config keys that the owner of a node decides in place of a run.
 
-    Keys on data that the run does not read are left out. Where the node has data of its own `run.state-dir` is never
+    Keys that the run does not read are left out. Where the node has data of its own `run.state-dir` is never
     the run's, and the labels are the policy's where neither the run nor the owner names any.
     """
     found = {
@@ -101,7 +101,9 @@ def _own_teacher(config: RunConfig, node_config: Mapping[str, Any]) -> dict[str,
 
 
 def _is_read(config: "RunConfig", key: str) -> bool:
-    """Whether a run reads a key: an owner sets keys for their data once, whatever runs come."""
+    """Whether a run reads a key: an owner sets keys for their node once, whatever runs come."""
+    if key == "lora-rank":
+        return "teacher" in config.parts.trains
     if key == "text-pair-column":
         return bool(config.data.text_pair_column)
     readers = readers_of(f"data.{key}", TASKS)

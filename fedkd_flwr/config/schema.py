@@ -20,7 +20,7 @@ from fedkd_flwr.config.groups import (
     kebab,
     one_of,
 )
-from fedkd_flwr.config.methods import METHODS, Method, fixed_otherwise, fixes_of
+from fedkd_flwr.config.methods import METHODS, Method, defaults_of, fixed_otherwise, fixes_of
 from fedkd_flwr.config.mistakes import mistakes_in
 from fedkd_flwr.config.validation import broken_rules
 from fedkd_flwr.errors import ConfigError
@@ -88,13 +88,14 @@ class RunConfig(Group):
     @model_validator(mode="before")
     @classmethod
     def _as_the_method_fixes(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Put in what the method fixes; a key that is set to something else is not overwritten but refused."""
+        """Put in what the method fixes, and its defaults; a key that it fixes and that is set otherwise is refused."""
         given = flat(raw)
         method = str(given.get("method", cls.model_fields["method"].default))
         defaults = cls.defaults()
         if clashes := fixed_otherwise(method, {k: v for k, v in given.items() if v != defaults.get(k)}):
             raise ValueError("; ".join(clashes))
-        return _nested({**given, **fixes_of(method)})
+        own = {key: value for key, value in defaults_of(method).items() if given.get(key, defaults[key]) == defaults[key]}
+        return _nested({**given, **own, **fixes_of(method)})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

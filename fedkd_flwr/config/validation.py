@@ -185,9 +185,9 @@ def _more_of_the_teacher_than_the_student(config: "RunConfig") -> None:
                 f"{config.model.student_layers} layers and all of "
                 "them travel: set it to 0, or to more"
             )
-        if config.model.teacher_lora_rank and config.model.shared_layers > config.model.student_layers:
+        if config.model.lora_rank and config.model.shared_layers > config.model.student_layers:
             raise ValueError(
-                "model.teacher-lora-rank is for layers that stay at the node: set it or model.shared-layers to 0"
+                "model.lora-rank is for layers that stay at the node: set it or model.shared-layers to 0"
             )
 
 

@@ -21,7 +21,7 @@ from fedkd_flwr.distillation import (
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models.hub import cause, depth, reading
 from fedkd_flwr.models.image import build_image_classifier, image_head, noise
-from fedkd_flwr.models.lora import add_adapters
+from fedkd_flwr.models.lora import add_adapters, learning_rate_factor
 from fedkd_flwr.models.text import build_classifier, head, head_parameter_names, output_layer, probe
 from fedkd_flwr.tasks.spec import scale
 
@@ -94,6 +94,7 @@ def build_global(
         pair = _nested(config, teacher, student)
         heads = _heads(pair, teacher, student)
     else:
+        _adapt_alone(config, student)
         pair = Single(student, travels=True)
         heads = _heads(pair, student)
     pair.keep(_kept(pair, student, () if shared_head else heads))
@@ -119,8 +120,10 @@ def build_pair(
         _take_heads(student, build_student(own, labels))
     pair = _paired(config, teacher, student, own.seed)
     teacher_bytes = _teacher_bytes(config, labels, teacher, student)
-    if config.model.teacher_lora_rank and teacher is not None:
-        add_adapters(pair, teacher, config.model.teacher_lora_rank, own.seed)
+    if config.model.lora_rank and teacher is not None:
+        add_adapters(teacher, pair.local().values(), config.model.lora_rank, own.seed)
+    if student is not None:
+        _adapt_alone(config, student)
     models = {name: m for name, m in (("teacher", teacher), ("student", student)) if m is not None}
     heads = _heads(pair, *models.values())
     pair.keep(_kept(pair, student, () if shared_head else heads))
@@ -138,6 +141,12 @@ def build_pair(
         frozen_digest="" if student is None else frozen_digest(student),
         teacher_digest="" if teacher is None else _sampled_digest(teacher),
     )
+
+
+def _adapt_alone(config: RunConfig, student: "PreTrainedModel") -> None:
+    """Put adapters, the same everywhere, on a student that is all that a method trains."""
+    if config.model.lora_rank and "teacher" not in config.parts.trains:
+        add_adapters(student, trainable(student).values(), config.model.lora_rank, config.seed)
 
 
 def _all_layers_shared(config: RunConfig) -> bool:
@@ -231,7 +240,7 @@ def _kept(pair: Pair, student: "PreTrainedModel | None", heads: Collection[str])
 def _learning_rates(
     config: RunConfig, pair: Pair, teacher: "PreTrainedModel | None", student: "PreTrainedModel | None"
 ) -> dict[str, float]:
-    """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads learn faster."""
+    """The teacher's rate for what is of a teacher and of no student, the student's for the rest; heads and adapters learn faster."""
     heads = _head_ids(*(model for model in (teacher, student) if model is not None))
     of_student, of_teacher = (
         {id(parameter) for parameter in model.parameters()} if model is not None else set()
@@ -240,7 +249,7 @@ def _learning_rates(
     teachers = of_student if config.parts.whole else of_teacher - of_student
     return {
         name: (config.train.teacher_learning_rate if id(parameter) in teachers else config.train.learning_rate)
-        * (config.train.head_learning_rate_factor if id(parameter) in heads else 1.0)
+        * (config.train.head_learning_rate_factor if id(parameter) in heads else learning_rate_factor(name))
         for name, parameter in trainable_parameters(pair).items()
     }
 

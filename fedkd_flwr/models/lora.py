@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, Hu et al., arXiv:2106.09685) in place of a teacher's private layers, by `peft`."""
+"""Low-rank adapters (LoRA, Hu et al., arXiv:2106.09685) in place of layers that would learn, by `peft`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING
@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 
-from fedkd_flwr.distillation import Pair
 from fedkd_flwr.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,15 +17,19 @@ if TYPE_CHECKING:
 
 _NAME = "default"
 
+_RATE = 5.0
+"""Learning rate of an adapter divided by that of the layer that it is on: at the same rate it learns too slowly
+(docs/results/adapters.md)."""
 
-def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -> None:
-    """Freeze what of the teacher's encoder stays at the node, and put an adapter on each of its linear layers.
 
-    Heads, and layers that are the student's too, learn as before. An adapter adds nothing before it has learnt.
+def add_adapters(model: "PreTrainedModel", replaced: Iterable[Parameter], rank: int, seed: int) -> None:
+    """Freeze parameters of an encoder, and put an adapter on each linear layer of which the weights are among them.
+
+    The head, and other parameters of the encoder, learn as before. An adapter adds nothing before it has learnt.
 
     Args:
-        pair: of this teacher.
-        teacher: it is changed in place.
+        model: it is changed in place.
+        replaced: what learns no more, as far as it is in the model's encoder.
         rank: of the adapters; their scale is 2.
         seed: determines the new weights; the global random state is left as it was.
 
@@ -37,51 +40,56 @@ def add_adapters(pair: Pair, teacher: "PreTrainedModel", rank: int, seed: int) -
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ModelError(
-            "key 'model.teacher-lora-rank' needs the package peft: run pip install 'fedkd-flwr[lora]', or set it to 0"
+            f"key 'model.lora-rank' is {rank} and needs the package peft: run pip install 'fedkd-flwr[lora]', or do "
+            "without adapters"
         ) from None
     from transformers.pytorch_utils import Conv1D
 
-    private = {id(parameter) for parameter in pair.local().values()}
-    private &= {id(parameter) for parameter in teacher.base_model.parameters()}
-    linear = {name: module for name, module in teacher.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    targets = [name for name, module in linear.items() if id(module.weight) in private]
-    learning = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
+    frozen = {id(parameter) for parameter in replaced} & {id(parameter) for parameter in model.base_model.parameters()}
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    targets = [name for name, module in linear.items() if id(module.weight) in frozen]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not targets:
         raise ModelError(
-            f"a {teacher.config.model_type} has no linear layers of its own for adapters: set "
-            "model.teacher-lora-rank to 0"
+            f"a {model.config.model_type} has no linear layers of its own for adapters (model.lora-rank is {rank}): do "
+            "without them"
         )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # of a Conv1D's transposed weight
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), teacher, _NAME)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), model, _NAME)
     for parameter in learning:
-        parameter.requires_grad_(id(parameter) not in private)
+        parameter.requires_grad_(id(parameter) not in frozen)
 
 
-def store_frozen_as(teacher: nn.Module, dtype: torch.dtype) -> None:
+def learning_rate_factor(name: str) -> float:
+    """The learning rate of the parameter of this name divided by that of a layer in its place."""
+    return _RATE if ".lora_" in name else 1.0
+
+
+def store_frozen_as(model: nn.Module, dtype: torch.dtype) -> None:
     """Keep the matrices under adapters as autocast would convert them anyway: half the memory, the same outputs."""
-    for _, layer in _adapted(teacher):
+    for _, layer in _adapted(model):
         layer.get_base_layer().to(dtype)  # type: ignore[operator]
 
 
 @contextmanager
-def merged(teacher: nn.Module) -> Iterator[None]:
-    """Inside, the teacher has plain float32 layers with the adapters added to them; outside it is as it was.
+def merged(model: nn.Module) -> Iterator[None]:
+    """Inside, the model has plain float32 layers with the adapters added to them; outside it is as it was.
 
     The plain layers lie in the CPU's memory: the device's may have no room for them.
     """
-    adapted = _adapted(teacher)
+    adapted = _adapted(model)
     for name, layer in adapted:
-        teacher.set_submodule(name, _plain(layer))
+        model.set_submodule(name, _plain(layer))
     try:
         yield
     finally:
         for name, layer in adapted:
-            teacher.set_submodule(name, layer)
+            model.set_submodule(name, layer)
 
 
-def _adapted(teacher: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, module) for name, module in teacher.named_modules() if hasattr(module, "get_delta_weight")]
+def _adapted(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.messages import Scores
 from fedkd_flwr.models.build import build_global, build_student, frozen_digest
 from fedkd_flwr.models.export import export
+from fedkd_flwr.models.lora import merged
 from fedkd_flwr.models.model_card import About
 from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.runtime.device import choose_device
@@ -119,7 +120,8 @@ class ServerModel:
         if not self._shared_head:
             log.info("fedkd: %s holds the student's encoder; each node has exported it with its head", exported[0])
         student = self._student if self._shared_head else self._student.base_model
-        export(student, self._task.processor, exported[0], about, added)
+        with merged(student):
+            export(student, self._task.processor, exported[0], about, added)
         if isinstance(self._pair, Nested) and not self._pair.private():
             exported.append(folder / "teacher")
             export(self._pair.teacher, self._task.processor, exported[1], replace(about, model="teacher"), added)

@@ -72,8 +72,8 @@ class Admission:
         require_budget(self._config, student.tensors)
         if info.frozen_digest != self.model.frozen_digest:
             raise ProtocolError(
-                f"{info.node} has another student checkpoint: its frozen tensors (embeddings) differ from the "
-                "server's; use the same files everywhere"
+                f"{info.node} has another student checkpoint: its frozen tensors (embeddings, and what is under "
+                "adapters) differ from the server's; use the same files everywhere"
             )
         return student
 

@@ -19,7 +19,7 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     "albert": {"architecture": "separate"},
     "longformer": {"architecture": "separate"},
     "t5 encoder": {"architecture": "nested"},
-    "gpt2": {"architecture": "separate", "teacher_lora_rank": 2},
+    "gpt2": {"architecture": "separate", "lora_rank": 2},
 }
 
 

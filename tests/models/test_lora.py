@@ -49,7 +49,7 @@ def learn(models: PairModels) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_and_heads_are_all_of_a_teacher_that_learns(run_config: Config, kind: str) -> None:
-    whole, models = build(run_config(**KINDS[kind])), build(run_config(teacher_lora_rank=2, **KINDS[kind]))
+    whole, models = build(run_config(**KINDS[kind])), build(run_config(lora_rank=2, **KINDS[kind]))
     assert torch.equal(teacher_logits(models), teacher_logits(whole)), "a new adapter adds nothing"
     shared, private = models.pair.shared(), models.pair.private()
     assert {n: p.shape for n, p in shared.items()} == {n: p.shape for n, p in whole.pair.shared().items()}
@@ -65,7 +65,7 @@ def test_adapters_and_heads_are_all_of_a_teacher_that_learns(run_config: Config,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_the_teacher_is_plain_and_afterwards_as_it_was(run_config: Config, kind: str) -> None:
-    models = build(run_config(teacher_lora_rank=2, **KINDS[kind]))
+    models = build(run_config(lora_rank=2, **KINDS[kind]))
     before = teacher_logits(models)
     learn(models)
     learnt = teacher_logits(models)
@@ -81,7 +81,7 @@ def test_merged_the_teacher_is_plain_and_afterwards_as_it_was(run_config: Config
 
 @pytest.mark.parametrize("kind", ["nested", "separate"])
 def test_frozen_matrices_in_half_precision_give_the_same_outputs_under_autocast(run_config: Config, kind: str) -> None:
-    models = build(run_config(teacher_lora_rank=2, **KINDS[kind]))
+    models = build(run_config(lora_rank=2, **KINDS[kind]))
     learn(models)
     assert models.teacher is not None
     with torch.autocast("cpu", torch.bfloat16):
@@ -97,7 +97,7 @@ def test_frozen_matrices_in_half_precision_give_the_same_outputs_under_autocast(
 def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
     run_config: Config, tmp_path: Path, tiny_bert: Path, kind: str
 ) -> None:
-    raw = run_config(teacher_lora_rank=2, energy_end=0.95, **KINDS[kind])
+    raw = run_config(lora_rank=2, energy_end=0.95, **KINDS[kind])
     folder = run_server(LoopbackGrid(raw | {"num-rounds": 1}, nodes(2)))
     run_server(LoopbackGrid(raw | {"run.resume": str(folder)}, nodes(2), first_id=900))
     place = tmp_path / "state" / history(folder)["lineage"] / "partition-0"
@@ -128,20 +128,20 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
 
 def test_a_nodes_owner_chooses_adapters(run_config: Config, tmp_path: Path) -> None:
     grid = LoopbackGrid(run_config(num_rounds=1), nodes(2))
-    grid.nodes[101]["teacher-lora-rank"] = 4
+    grid.nodes[101]["lora-rank"] = 4
     lineage = tmp_path / "state" / history(run_server(grid))["lineage"]
     found = [load_file(path) for path in sorted(lineage.glob("partition-*/0*/private.safetensors"))]
     assert [any(".lora_" in name for name in private) for private in found] == [False, True]
 
 
 def test_adapters_are_for_layers_that_stay(run_config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"model.teacher-lora-rank is for layers that stay at the node"):
-        RunConfig.parse(run_config(architecture="nested", shared_layers=3, teacher_lora_rank=2))
+    with pytest.raises(ConfigError, match=r"model.lora-rank is for layers that stay at the node"):
+        RunConfig.parse(run_config(architecture="nested", shared_layers=3, lora_rank=2))
 
 
 def test_what_is_not_installed_is_named_with_the_node(run_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ModelError, match="needs the package peft"):
-        build(run_config(teacher_lora_rank=2))
-    with pytest.raises(RunError, match=r"node partition-0: key 'model.teacher-lora-rank' needs .*fedkd-flwr\[lora\]"):
-        run_server(LoopbackGrid(run_config(teacher_lora_rank=2), nodes(2)))
+    with pytest.raises(ModelError, match="and needs the package peft"):
+        build(run_config(lora_rank=2))
+    with pytest.raises(RunError, match=r"node partition-0: key 'model.lora-rank' is 2 and needs .*fedkd-flwr\[lora\]"):
+        run_server(LoopbackGrid(run_config(lora_rank=2), nodes(2)))
