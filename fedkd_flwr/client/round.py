@@ -206,6 +206,7 @@ class LocalRound:
             warm_up=config.train.learning_rate_warm_up,
             left=place.schedule.steps_left(round),
             adjustment=self.adjustment,
+            proximal=config.train.proximal,
         )
         device = place.device.device
         with place.clock("train"), seeded(int(seed.generate_state(1)[0]), device):

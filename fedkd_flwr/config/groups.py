@@ -53,7 +53,7 @@ class ModelConfig(Group):
     teachers: str = ""
     """simulation: comma-separated teachers that the nodes have in turn; empty: all have `model.teacher`"""
     lora_rank: int = Field(default=0, ge=0)
-    """rank of adapters (LoRA) in place of a teacher's private layers, or of all where only one model learns; 0: none"""
+    """rank of adapters (LoRA) in place of a teacher's private layers, or of all where one model learns; 0: none (fedavg-lora: 8)"""
     student: str = ""
     """another checkpoint for the student; empty: the teacher's own first layers"""
     student_layers: int = Field(default=3, ge=1)
@@ -182,6 +182,8 @@ class TrainConfig(Group):
     """AdamW: weight decay"""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """norm to which each model's gradient is clipped; 0: never"""
+    proximal: float = Field(default=0.0, ge=0)
+    """FedProx: mu of mu/2 |w - w0|^2, which holds shared parameters near the start of a round; 0: none (fedprox: 0.01)"""
     linear_probe: AutoSwitch = "auto"
     """new heads are fitted to the encoder's outputs before it learns; auto: where there are any | always | never"""
     class_weights: str = Field(default="none", pattern=rf"^(none|balanced|{_POSITIVE}( *, *{_POSITIVE})+)$")
@@ -219,7 +221,7 @@ class CodecConfig(Group):
     energy_end: float = Field(default=0.98, gt=0, le=1)
     """energy: share of a matrix's energy that an update keeps in the last round"""
     bits: Literal[0, 1, 2, 3, 4, 5, 6, 8, 16, 32] = 0
-    """of a number: 3 to 32, rotated 1 to 4; 0: what pays (budget), 4 (rotated), 32 (energy, dense)"""
+    """of a number: 3 to 32, rotated 1 to 4; 0: what pays (budget), 4 (rotated), 32 (energy, dense), 8 (fedpaq)"""
     error_feedback: Literal["none", "up", "down", "both"] = "both"
     """directions in which an update also carries what the codec dropped of earlier ones: none | up | down | both"""
 

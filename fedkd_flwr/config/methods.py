@@ -42,6 +42,7 @@ _PRESETS = {
             "model.shared-layers": 0,
             "train.logit-adjustment": "never",
             "train.linear-probe": "never",
+            "train.proximal": 0.0,
             "distillation.loss": "paper",
             "distillation.warm-up": 0,
             "distillation.teacher-kl": 1.0,
@@ -70,6 +71,25 @@ _PRESETS = {
         whole=True,
         defaults={"model.lora-rank": 8},
     ),
+    "fedprox": Method(
+        "FedProx: each node trains the whole model, held near the one that it received, and the mean is taken",
+        trains=frozenset({"student"}),
+        whole=True,
+        defaults={"train.proximal": 0.01},
+    ),
+    "fedpaq": Method(
+        "FedPAQ: each node trains the whole model, and the mean of the quantised updates is taken",
+        trains=frozenset({"student"}),
+        whole=True,
+        fixes={"codec.kind": "dense", "codec.error-feedback": "none"},
+        defaults={"codec.bits": 8},
+    ),
+    "onebit": Method(
+        "FedAvg at one bit a number: each node trains the whole model, and what rounding drops is sent later",
+        trains=frozenset({"student"}),
+        whole=True,
+        fixes={"codec.kind": "rotated", "codec.bits": 1, "codec.error-feedback": "both"},
+    ),
     "fedavg-student": Method(
         "FedAvg: each node trains the small model, whose mean is taken",
         trains=frozenset({"student"}),
@@ -77,7 +97,7 @@ _PRESETS = {
     "local": Method(
         "each node trains a model of its own, alone",
         trains=frozenset({"teacher"}),
-        fixes={"codec.kind": "dense"},
+        fixes={"codec.kind": "dense", "train.proximal": 0.0},
     ),
 }
 

@@ -59,7 +59,7 @@ class RunConfig(Group):
     """
 
     method: str = "fedkd"
-    """preset of the other keys, to compare with or to use (docs/concepts.md)"""
+    """preset of the other keys, to compare with or to use (docs/methods.md)"""
     task: str = "text-classification"
     """kind of examples, labels and scores (docs/tasks/)"""
     num_rounds: int = Field(default=6, ge=1)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.optimizer import steps_taken
 from fedkd_flwr.distillation.pair import Pair
+from fedkd_flwr.distillation.proximal import pull_back
 from fedkd_flwr.distillation.schedule import Rate
 
 _INITIAL_SCALE = 2.0**10
@@ -42,6 +43,7 @@ class LocalTraining:
         warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
         left: local steps of the run that are still to come, this training's among them, by which rates settle.
         adjustment: logits, [classes], on the device, that are added to what shared heads return; None: nothing is.
+        proximal: mu of FedProx: how strongly shared parameters are held where this training begins; 0: they are not.
     """
 
     losses: TaskLosses
@@ -52,6 +54,7 @@ class LocalTraining:
     warm_up: int = 0
     left: float = math.inf
     adjustment: Tensor | None = None
+    proximal: float = 0.0
 
     def run(
         self,
@@ -77,6 +80,7 @@ class LocalTraining:
         schedule = self._schedule(optimizer)
         optimizer.zero_grad()
         groups = [list(pair.federated().values()), list(pair.local().values())]
+        origins = {p: p.detach().clone() for p in pair.shared().values()} if self.proximal else {}
         sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0
 
@@ -87,6 +91,8 @@ class LocalTraining:
                     clip_grad_norm_(parameters, self.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
+            if self.proximal:
+                pull_back(optimizer, origins, self.proximal)
             schedule.step()
             optimizer.zero_grad()
 

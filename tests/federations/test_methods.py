@@ -9,19 +9,23 @@ import pytest
 import torch
 from flwr.app import Message
 from safetensors.torch import load_file
-from support.federation import Config, history, nodes, silo, student
+from support.federation import Config, assert_same, history, nodes, silo, student
 from support.loopback import LoopbackGrid, run_server
 
 from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import Rate, Schedule, Single, schedule
 from fedkd_flwr.messages import TrainReply, TrainRequest
+from fedkd_flwr.models.build import build_pair
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.records import from_records
 from fedkd_flwr.runtime.device import choose_device
 from fedkd_flwr.tasks.evaluation import evaluate
+
+LABELS = ("negative", "neutral", "positive")
 
 
 def test_an_update_that_was_lost_is_sent_again_with_error_feedback(
@@ -192,6 +196,9 @@ def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, 
         ("fml", {"student", "teachers"}, 2),
         ("fedavg", {"student"}, 4),
         ("fedavg-lora", {"student"}, 4),
+        ("fedprox", {"student"}, 4),
+        ("fedpaq", {"student"}, 4),
+        ("onebit", {"student"}, 4),
         ("fedavg-student", {"student"}, 2),
         ("local", {"teachers"}, 0),
     ],
@@ -199,7 +206,8 @@ def test_without_distillation_the_student_is_that_of_fedavg(run_config: Config, 
 def test_a_method_is_which_models_learn_which_travel_and_how(
     run_config: Config, method: str, who: set[str], layers: int
 ) -> None:
-    folder = run_server(LoopbackGrid(run_config(method=method, codec="auto", budget="8x"), nodes(2)))
+    codec = {} if "codec.kind" in METHODS[method].fixes else {"codec": "auto", "budget": "8x"}
+    folder = run_server(LoopbackGrid(run_config(method=method, **codec), nodes(2)))
     found = history(folder)
     for entry in found["rounds"]:
         assert {name for name in ("student", "teachers") if entry[name] is not None} == who
@@ -207,6 +215,41 @@ def test_a_method_is_which_models_learn_which_travel_and_how(
     assert len({name.partition("layer.")[2][:1] for name in student(folder) if "layer." in name}) == layers
     assert (folder / "student").is_dir() == bool(layers)
     with (folder / "traffic.csv").open() as file:
-        kinds = {row["kind"] for row in csv.DictReader(file)} - {"header", "empty"}
-    dense = method not in ("fedkd", "fedkd-paper")
+        rows = [row for row in csv.DictReader(file) if row["kind"] not in ("header", "empty")]
+    kinds, bits = ({row[column] for row in rows} for column in ("kind", "bits"))
+    dense = method not in ("fedkd", "fedkd-paper", "onebit")
     assert kinds <= {"dense"} if dense else kinds - {"dense"}
+    expected = {"fedpaq": {"8"}, "onebit": {"1", "8"}, "fedkd": bits}
+    assert bits <= expected.get(method, {"32"}), "vectors take 8 bits at least"
+
+
+@pytest.mark.parametrize(("method", "times"), [("fedpaq", 3.5), ("onebit", 20)])
+def test_what_is_quantised_is_so_many_times_smaller_in_both_directions(
+    run_config: Config, wide_bert: Path, method: str, times: float
+) -> None:
+    changes = {"teacher": str(wide_bert), "num_rounds": 1, "local_steps": 1, "max_test_examples": 2}
+    folder = run_server(LoopbackGrid(run_config(method=method, **changes), nodes(2)))
+    (entry,) = history(folder)["rounds"]
+    size = history(folder)["sizes"]["student-bytes"]
+    for direction in ("up", "down"):
+        assert times < size / (entry[f"bytes-{direction}"] / 2), direction
+
+
+def test_fedprox_is_fedavg_with_a_term_that_holds_the_update_back(run_config: Config) -> None:
+    """So strong that nothing moves, with the usual strength, and as a key of another method."""
+    plain = {"codec": "dense", "num_rounds": 1}
+    runs = {
+        "strong": {"method": "fedprox", "proximal": 1e30},
+        "usual": {"method": "fedprox"},
+        "key": {"method": "fedavg", "proximal": 0.01},
+        "none": {"method": "fedavg"},
+    }
+    found = {
+        name: student(run_server(LoopbackGrid(run_config(run_name=name, **plain, **run), nodes(2))))
+        for name, run in runs.items()
+    }
+    initial = build_pair(RunConfig.parse(run_config(**runs["none"], **plain)), LABELS).initial_shared
+    assert_same(found["strong"], initial)
+    assert_same(found["usual"], found["key"])
+    moved = {name: sum(float((t - initial[n]).square().sum()) for n, t in s.items()) for name, s in found.items()}
+    assert 0 == moved["strong"] < moved["usual"] < moved["none"]
