@@ -4,18 +4,25 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import Parameter
 
-from fedkd_flwr.errors import ModelError
+from fedkd_flwr.errors import ModelError, StateError
+from fedkd_flwr.runtime.disk import replacing
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel
 
 _NAME = "default"
+_ADAPTER = ".lora_"
+"""What only names of an adapter's parameters hold."""
 
 _RATE = 5.0
 """Learning rate of an adapter divided by that of the layer that it is on: at the same rate it learns too slowly
@@ -37,7 +44,7 @@ def add_adapters(model: "PreTrainedModel", replaced: Iterable[Parameter], rank: 
         ModelError: `peft` is not installed, or there is nothing to put an adapter on.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import inject_adapter_in_model
     except ImportError:
         raise ModelError(
             f"key 'model.lora-rank' is {rank} and needs the package peft: run pip install 'fedkd-flwr[lora]', or do "
@@ -56,20 +63,55 @@ def add_adapters(model: "PreTrainedModel", replaced: Iterable[Parameter], rank: 
         )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # of a Conv1D's transposed weight
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), model, _NAME)
+        inject_adapter_in_model(_lora(rank, targets), model, _NAME)
     for parameter in learning:
         parameter.requires_grad_(id(parameter) not in frozen)
 
 
 def learning_rate_factor(name: str) -> float:
     """The learning rate of the parameter of this name divided by that of a layer in its place."""
-    return _RATE if ".lora_" in name else 1.0
+    return _RATE if _ADAPTER in name else 1.0
 
 
 def store_frozen_as(model: nn.Module, dtype: torch.dtype) -> None:
     """Keep the matrices under adapters as autocast would convert them anyway: half the memory, the same outputs."""
     for _, layer in _adapted(model):
         layer.get_base_layer().to(dtype)  # type: ignore[operator]
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Tell whether there are adapters in a model."""
+    return bool(_adapted(model))
+
+
+def export_adapters(encoder: nn.Module, folder: Path, base: str) -> None:
+    """Write the adapters of an encoder in the format of `peft`, whole or not at all.
+
+    `PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)` is then that encoder. The head is not in it.
+
+    Args:
+        encoder: with adapters.
+        folder: where to.
+        base: what the folder calls the checkpoint under the adapters.
+
+    Raises:
+        StateError: the disk refuses.
+    """
+    adapted = dict(_adapted(encoder))
+    (rank,) = {layer.r[_NAME] for layer in adapted.values()}  # type: ignore[index]
+    weights = {
+        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor
+        for name, tensor in encoder.state_dict().items()
+        if _ADAPTER in name
+    }
+    config = _lora(rank, list(adapted))
+    config.base_model_name_or_path, config.inference_mode = base, True
+    try:
+        with replacing(folder) as fresh:
+            config.save_pretrained(str(fresh))
+            save_file(weights, fresh / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"cannot write the adapters {folder}: {error}; free space, or choose another folder") from None
 
 
 @contextmanager
@@ -86,6 +128,12 @@ def merged(model: nn.Module) -> Iterator[None]:
     finally:
         for name, layer in adapted:
             model.set_submodule(name, layer)
+
+
+def _lora(rank: int, targets: list[str]) -> "LoraConfig":
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, nn.Module]]:

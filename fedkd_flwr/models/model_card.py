@@ -70,7 +70,7 @@ def model_card(about: About, labels: tuple[str, ...], remote_code: bool) -> "Mod
         pipeline_tag=config.task_spec.pipeline if about.model != "encoder" else None,
         tags=["federated-learning", "knowledge-distillation", "flower", "fedkd-flwr"],
     )
-    text = "\n".join(_lines(about, labels, remote_code, _name(reference)))
+    text = "\n".join(_lines(about, labels, remote_code, shown_name(reference)))
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n", ignore_metadata_errors=True)
 
 
@@ -93,7 +93,7 @@ def _lines(about: About, labels: tuple[str, ...], remote_code: bool, base: str) 
     yield f"{_MODELS[about.model]}, trained with fedkd-flwr. Method: {config.parts.title}.\n"
     yield f"* Task: {config.task}"
     yield f"* Rounds: {about.round}"
-    yield f"* Data: {', '.join(dict.fromkeys(map(_name, about.titles))) or 'not recorded'}"
+    yield f"* Data: {', '.join(dict.fromkeys(map(shown_name, about.titles))) or 'not recorded'}"
     if labels and about.model != "encoder":
         yield f"* Outputs: {', '.join(labels)}"
     yield from _scores(about.scores)
@@ -175,11 +175,11 @@ def _loading(about: About, remote_code: bool) -> Iterator[str]:
 def _shown(key: str, value: Value) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if key in _PATHS:
-        text = ",".join(map(_name, text.split(",")))
+        text = ",".join(map(shown_name, text.split(",")))
     return text.replace("|", "\\|")
 
 
-def _name(reference: str) -> str:
+def shown_name(reference: str) -> str:
     """A model or data source by its last name where it is called by a path."""
     kind, colon, path = reference.strip().rpartition(":")
     local = path.startswith(("/", "~", "."))

@@ -16,8 +16,8 @@ from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.messages import Scores
 from fedkd_flwr.models.build import build_global, build_student, frozen_digest
 from fedkd_flwr.models.export import export
-from fedkd_flwr.models.lora import merged
-from fedkd_flwr.models.model_card import About
+from fedkd_flwr.models.lora import export_adapters, has_adapters, merged
+from fedkd_flwr.models.model_card import About, shown_name
 from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.runtime.device import choose_device
 from fedkd_flwr.server.run_folder import RunState
@@ -79,7 +79,7 @@ class ServerModel:
         return scores["student"]
 
     def export(self, state: RunState, folder: Path, label_shares: Sequence[float] = ()) -> list[Path]:
-        """Write `from_pretrained` folders of what the run has: `student`, and `teacher` where all of it travels.
+        """Write `from_pretrained` folders of what the run has: `student`, `teacher` where all of it travels, `adapter`.
 
         Of a student whose heads never travel there is the encoder; one with batch normalisation has the checkpoint's.
 
@@ -122,9 +122,13 @@ class ServerModel:
         student = self._student if self._shared_head else self._student.base_model
         with merged(student):
             export(student, self._task.processor, exported[0], about, added)
+        if has_adapters(self._student):
+            exported.append(folder / "adapter")
+            base = self._config.model.student or self._config.model.teacher
+            export_adapters(self._student.base_model, exported[-1], shown_name(base))
         if isinstance(self._pair, Nested) and not self._pair.private():
             exported.append(folder / "teacher")
-            export(self._pair.teacher, self._task.processor, exported[1], replace(about, model="teacher"), added)
+            export(self._pair.teacher, self._task.processor, exported[-1], replace(about, model="teacher"), added)
         return exported
 
     def _added(self, held: Sequence[float], asked: Sequence[float]) -> Tensor:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.federation import Config, assert_same, history, nodes, other_config, student
 from support.loopback import LoopbackGrid, run_server
+from transformers import AutoModel
 
 from fedkd_flwr import tensors
 from fedkd_flwr.config.schema import RunConfig
@@ -79,6 +81,10 @@ def test_what_is_averaged_is_resumed_and_exported_as_one_plain_model(
     with torch.inference_mode():
         expected = models.student.eval()(**BATCH).logits
         torch.testing.assert_close(load_classifier(folder / "student")(**BATCH).logits, expected)
+        encoder = AutoModel.from_pretrained(tiny_bert)
+        taken = PeftModel.from_pretrained(encoder, folder / "adapter").eval()(**BATCH).last_hidden_state
+        torch.testing.assert_close(taken, models.student.base_model(**BATCH).last_hidden_state)
+        assert str(tiny_bert) not in (folder / "adapter" / "adapter_config.json").read_text()
         # A node's own has the same layers; its logits are adjusted to the labels there.
         for own in (tmp_path / "state" / history(folder)["lineage"]).glob("*/student"):
             found = load_classifier(own)(**BATCH).logits - expected
