@@ -53,7 +53,7 @@ class ModelConfig(Group):
     teachers: str = ""
     """simulation: comma-separated teachers that the nodes have in turn; empty: all have `model.teacher`"""
     lora_rank: int = Field(default=0, ge=0)
-    """rank of adapters (LoRA) in place of a teacher's private layers, or of all where one model learns; 0: none (fedavg-lora: 8)"""
+    """rank of adapters (LoRA) in place of private layers, or of all where one model learns; 0: none (fedavg-lora: 8)"""
     student: str = ""
     """another checkpoint for the student; empty: the teacher's own first layers"""
     student_layers: int = Field(default=3, ge=1)
@@ -183,7 +183,7 @@ class TrainConfig(Group):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """norm to which each model's gradient is clipped; 0: never"""
     proximal: float = Field(default=0.0, ge=0)
-    """FedProx: mu of mu/2 |w - w0|^2, which holds shared parameters near the start of a round; 0: none (fedprox: 0.01)"""
+    """mu of FedProx: shared parameters are held near the start of a round; 0: they are not (fedprox: 0.01)"""
     linear_probe: AutoSwitch = "auto"
     """new heads are fitted to the encoder's outputs before it learns; auto: where there are any | always | never"""
     class_weights: str = Field(default="none", pattern=rf"^(none|balanced|{_POSITIVE}( *, *{_POSITIVE})+)$")

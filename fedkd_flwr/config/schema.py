@@ -94,7 +94,7 @@ class RunConfig(Group):
         defaults = cls.defaults()
         if clashes := fixed_otherwise(method, {k: v for k, v in given.items() if v != defaults.get(k)}):
             raise ValueError("; ".join(clashes))
-        own = {key: value for key, value in defaults_of(method).items() if given.get(key, defaults[key]) == defaults[key]}
+        own = {k: v for k, v in defaults_of(method).items() if given.get(k, defaults[k]) == defaults[k]}
         return _nested({**given, **own, **fixes_of(method)})
 
     @model_validator(mode="after")

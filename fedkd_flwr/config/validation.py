@@ -186,9 +186,7 @@ def _more_of_the_teacher_than_the_student(config: "RunConfig") -> None:
                 "them travel: set it to 0, or to more"
             )
         if config.model.lora_rank and config.model.shared_layers > config.model.student_layers:
-            raise ValueError(
-                "model.lora-rank is for layers that stay at the node: set it or model.shared-layers to 0"
-            )
+            raise ValueError("model.lora-rank is for layers that stay at the node: set it or model.shared-layers to 0")
 
 
 def _few_updates_are_clipped(config: "RunConfig") -> None:

@@ -183,8 +183,8 @@ def test_what_a_method_fixes_is_never_overwritten_silently(defaults: dict[str, A
 def test_a_methods_own_defaults_give_way_to_what_is_set(defaults: dict[str, Any], method: str) -> None:
     for key, value in METHODS[method].defaults.items():
         assert isinstance(value, int | float)
-        for given, expected in ((defaults[key], value), (2 * value, 2 * value)):
-            config = RunConfig.parse(defaults | {"method": method, key: given})
+        for told, expected in ((defaults[key], value), (2 * value, 2 * value)):
+            config = RunConfig.parse(defaults | {"method": method, key: told})
             assert config.as_run_config()[key] == expected
             assert RunConfig.parse(config.as_run_config()) == config
 
