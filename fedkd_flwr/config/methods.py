@@ -66,7 +66,7 @@ _PRESETS = {
         whole=True,
     ),
     "fedavg-lora": Method(
-        "FedAvg of adapters: each node trains low-rank adapters on the whole model, and its head; their means are taken",
+        "FedAvg of adapters: each node trains low-rank adapters on the whole model, and its head, and means are taken",
         trains=frozenset({"student"}),
         whole=True,
         defaults={"model.lora-rank": 8},

@@ -240,7 +240,7 @@ def _kept(pair: Pair, student: "PreTrainedModel | None", heads: Collection[str])
 def _learning_rates(
     config: RunConfig, pair: Pair, teacher: "PreTrainedModel | None", student: "PreTrainedModel | None"
 ) -> dict[str, float]:
-    """The teacher's rate for what is of a teacher and of no student, else the student's; heads and adapters learn faster."""
+    """The teacher's rate for what is of no student, the student's for the rest; heads and adapters learn faster."""
     heads = _head_ids(*(model for model in (teacher, student) if model is not None))
     of_student, of_teacher = (
         {id(parameter) for parameter in model.parameters()} if model is not None else set()

@@ -97,14 +97,13 @@ def export_adapters(encoder: nn.Module, folder: Path, base: str) -> None:
     Raises:
         StateError: the disk refuses.
     """
-    adapted = dict(_adapted(encoder))
-    (rank,) = {layer.r[_NAME] for layer in adapted.values()}  # type: ignore[index]
     weights = {
         f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor
         for name, tensor in encoder.state_dict().items()
         if _ADAPTER in name
     }
-    config = _lora(rank, list(adapted))
+    (rank,) = {len(tensor) for name, tensor in weights.items() if ".lora_A." in name}
+    config = _lora(rank, [name for name, _ in _adapted(encoder)])
     config.base_model_name_or_path, config.inference_mode = base, True
     try:
         with replacing(folder) as fresh:

@@ -42,6 +42,8 @@ FEDERATIONS: dict[str, Changes] = {
     "fml, clipped": {"method": "fml", "codec": "energy", "bits": 8, "max_update_norm": 1.5},
     "fedavg, budget": {"method": "fedavg", "codec": "budget", "budget": "2kB", "error_feedback": "up"},
     "fedavg-student, median": {"method": "fedavg-student", "codec": "dense", "aggregation": "median"},
+    "fedavg-lora, images": DEFAULTS | {"method": "fedavg-lora", "task": "image-classification"},
+    "fedprox, tags, heads of their own": DEFAULTS | {"method": "fedprox", "task": "token-classification"},
     "local": {"method": "local"},
     "rotated, dirichlet": {"codec": "rotated", "bits": 2, "error_feedback": "both", "partition": "dirichlet"},
     "own classification head": {"pooling": "model", "codec": "budget", "budget": "8x"},

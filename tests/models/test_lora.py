@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.families import tiny_image_model
 from support.federation import Config, history, nodes, student
 from support.loopback import LoopbackGrid, run_server
 
@@ -14,7 +15,7 @@ from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
 from fedkd_flwr.models.build import PairModels, build_pair
 from fedkd_flwr.models.export import load_classifier
-from fedkd_flwr.models.lora import merged, store_frozen_as
+from fedkd_flwr.models.lora import add_adapters, merged, store_frozen_as
 
 LABELS = ("negative", "neutral", "positive")
 KINDS = {
@@ -137,6 +138,12 @@ def test_a_nodes_owner_chooses_adapters(run_config: Config, tmp_path: Path) -> N
 def test_adapters_are_for_layers_that_stay(run_config: Config) -> None:
     with pytest.raises(ConfigError, match=r"model.lora-rank is for layers that stay at the node"):
         RunConfig.parse(run_config(architecture="nested", shared_layers=3, lora_rank=2))
+
+
+def test_a_model_without_linear_layers_has_no_place_for_adapters() -> None:
+    model = tiny_image_model("resnet")
+    with pytest.raises(ModelError, match=r"a resnet has no linear layers .*model.lora-rank is 2"):
+        add_adapters(model, model.parameters(), 2, 0)
 
 
 def test_what_is_not_installed_is_named_with_the_node(run_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
