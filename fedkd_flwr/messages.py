@@ -234,6 +234,7 @@ class TrainReply(_Body):
         version: of the student from which the update starts.
         evaluation: before training, where asked for.
         losses: mean task loss of training by model.
+        distillation: mean weight of each distillation term.
         seconds: wall seconds of the node's work by part.
         worker: the process that did it.
         notes: what its owner should know (a state that was lost, say).
@@ -246,6 +247,7 @@ class TrainReply(_Body):
     version: Count
     evaluation: Evaluation | None
     losses: Scores
+    distillation: Scores = {}
     seconds: Seconds
     worker: Line
     notes: Notes = ()

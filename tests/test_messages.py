@@ -29,6 +29,7 @@ def reply(update: bytes = b"update") -> TrainReply:
         version=0,
         evaluation=None,
         losses={"teacher": 0.5},
+        distillation={"student-kl": 1.0},
         seconds={},
         worker="w",
         update=update,

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedkd_flwr.cli.processes import MARKER
+from fedkd_flwr.tracking.environment import as_variables
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where Flower's commands are installed."""
@@ -27,6 +28,7 @@ def child_environment(home: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore::FutureWarning:ray._private.worker",
         **inherited,
         **_no_proxy_here(inherited),
+        **as_variables(),
         MARKER: str(home),
         "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",

@@ -2,7 +2,6 @@
 
 import platform
 from contextlib import nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ from fedkd_flwr.cli.run_arguments import (
 from fedkd_flwr.cli.silo import silo
 from fedkd_flwr.cli.terminal import BAD_INPUT, FAILED, err, one_line_errors, out, print_wide, say
 from fedkd_flwr.config.documentation import as_toml
+from fedkd_flwr.tracking.environment import version_of
 from fedkd_flwr.tracking.summary import as_table, read_summary
 
 app = typer.Typer(
@@ -57,16 +57,9 @@ def _print_versions(asked: bool) -> None:
     """Print the versions that a report of a fault needs, and end."""
     if not asked:
         return
-    found = ", ".join(f"{package} {_version_of(package)}" for package in ("flwr", "torch", "transformers"))
-    out.print(f"fedkd {_version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})")
+    found = ", ".join(f"{package} {version_of(package)}" for package in ("flwr", "torch", "transformers"))
+    out.print(f"fedkd {version_of('fedkd-flwr')} ({found}, Python {platform.python_version()})")
     raise typer.Exit
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @app.command()

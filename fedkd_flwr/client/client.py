@@ -144,6 +144,7 @@ class Client:
                     version=request.refresh.version,
                     evaluation=evaluation,
                     losses=dict(summary.losses),
+                    distillation=dict(summary.weights),
                     seconds={},
                     worker=_WORKER,
                     notes=(*lost_rounds(held, request.taken), *(() if sent.pays_out else (_KEPT_BACK,))),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -23,11 +23,19 @@ _INITIAL_SCALE = 2.0**10
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What local training did: optimiser steps, examples seen and the mean task loss by model."""
+    """What local training did.
+
+    Attributes:
+        steps: of the optimiser.
+        examples: how many were seen.
+        losses: mean task loss by model.
+        weights: mean weight of each distillation term, as a run-config names it; none of one model alone.
+    """
 
     steps: int
     examples: int
     losses: Mapping[str, float]
+    weights: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,9 @@ class LocalTraining:
         for name, mean in losses.items():
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the training loss of the {name} is not finite ({mean})")
-        return TrainingSummary(steps, examples, losses)
+        weights = asdict(self.weights) if len(losses) > 1 else {}
+        weights = {name.replace("_", "-"): weight for name, weight in weights.items()}
+        return TrainingSummary(steps, examples, losses, weights)
 
     def _schedule(self, optimizer: AdamW) -> LambdaLR:
         before = steps_taken(optimizer)

@@ -84,6 +84,9 @@ TRAIN: dict[str, Leaving] = {
     "version": _VERSION,
     **_EVALUATION,
     "losses": Leaving("mean training loss of teacher and student", "only where scores.training-losses allows it"),
+    "distillation": Leaving(
+        "how much its models learn from each other", "follows from the run-config; only where losses may leave"
+    ),
     "seconds": _SECONDS,
     "worker": _WORKER,
     "notes": _NOTES,

@@ -75,6 +75,7 @@ def bounded(reply: AnyReply, limits: ScoreLimits, held_out: HeldOut) -> AnyReply
             changes = {
                 "evaluation": reply.evaluation and _evaluation(reply.evaluation, limits, held_out),
                 "losses": _rounded(reply.losses, limits) if limits.training_losses else {},
+                "distillation": _rounded(reply.distillation, limits) if limits.training_losses else {},
             }
         case EvaluateReply():
             changes = {"evaluation": _evaluation(reply.evaluation, limits, held_out)}

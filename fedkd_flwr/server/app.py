@@ -14,6 +14,7 @@ from fedkd_flwr.runtime.flower_log import log_in_single_lines
 from fedkd_flwr.server.grid import ReliableGrid
 from fedkd_flwr.server.run_folder import open_run
 from fedkd_flwr.server.strategy import FedKD
+from fedkd_flwr.tracking.environment import start_of
 
 app = ServerApp()
 log_in_single_lines()
@@ -41,5 +42,6 @@ def run(grid: Grid, run_config: Mapping[str, Any]) -> Path:
     config = RunConfig.parse(run_config)
     folder, state = open_run(config)
     check_models(config)
+    state.history.environment.append(start_of(state.round + 1))
     FedKD(config, folder, state).run(ReliableGrid(grid))
     return folder.path

@@ -97,6 +97,7 @@ class Admission:
         state.history.data[info.node] = {
             "title": info.title,
             "train-examples": info.train_examples,
+            "device": info.device,
             **info.data.model_dump(),
         }
 

@@ -217,10 +217,12 @@ class FedKD(Strategy):
         """The entry of a round, whose student is there, in the history."""
         shares = weights(self.config, [sent.examples for sent in received.sent])
         losses = [reply.losses for reply in received.replies]
+        distillation = [reply.distillation for reply in received.replies]
         scored = self._evaluates_after(round) or self._is_last(round)
         entry = RoundEntry(
             round=round,
             codec=codec.as_history(),
+            distillation=mean_scores(zip(shares, distillation, strict=True)) or {},
             losses=mean_scores(zip(shares, losses, strict=True)) or {},
             asked=len(self._asking.members),
             trained=len(received.replies),

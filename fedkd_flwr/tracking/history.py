@@ -88,6 +88,7 @@ class RoundEntry(ScoreBoard):
     Attributes:
         round: from 1.
         codec: how its updates were encoded.
+        distillation: mean weight of each distillation term over these nodes.
         losses: mean training loss of student and teacher over the nodes whose update was taken.
         asked, trained: nodes that were asked, and whose update was taken.
         failed: node -> why its update was not taken.
@@ -99,6 +100,7 @@ class RoundEntry(ScoreBoard):
 
     round: int = 0
     codec: dict[str, Any] = field(default_factory=dict)
+    distillation: Scores = field(default_factory=dict)
     losses: Scores = field(default_factory=dict)
     asked: int = 0
     trained: int = 0
@@ -134,7 +136,8 @@ class History:
         rounds: from the first.
         best: of what is exported, where that is the best round; None until the run has finished.
         ended_early: the run ended before its last round, because no round was better any more.
-        data: which each node has.
+        data: which each node has, and where it computes.
+        environment: of each start of the run, the first and those that resumed it; see `environment.start_of`.
     """
 
     initial: ScoreBoard = field(default_factory=ScoreBoard)
@@ -142,6 +145,7 @@ class History:
     best: BestEntry | None = None
     ended_early: bool = False
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environment: list[dict[str, Any]] = field(default_factory=list)
 
     def after(self, round: int) -> ScoreBoard:
         """Where the scores of the models after `round` (0: before the first) belong."""
@@ -169,15 +173,17 @@ class History:
             "data": self.data,
             "best": self.best and _kebab(asdict(self.best)),
             "ended-early": self.ended_early,
+            "environment": self.environment,
         }
 
     def to_pandas(self) -> "pd.DataFrame":
         """A table with a row for each round; row 0 is before the first.
 
         Columns: scores of each model, such as `student_accuracy` and `teachers_own_labels_accuracy`; mean training
-        losses, such as `loss_student`; `asked` and `trained` clients; encoded bytes over all clients, `bytes_up` of
-        the round's updates and `bytes_down` of bringing the clients to the round's student; wall `seconds` of the
-        round. NaN: not measured.
+        losses, such as `loss_student`; weights of the distillation terms, such as `weight_student_kl`; `asked`,
+        `trained` and `failed` clients, and those `refreshed` with the round's student; encoded bytes over all clients,
+        `bytes_up` of the round's updates and `bytes_down` of bringing the clients to its student; wall `seconds` of the
+        round, and of its parts as `RoundEntry.seconds` has them, such as `seconds_train`. NaN: not measured.
         """
         import pandas as pd
 
@@ -193,6 +199,7 @@ class History:
             stored["best"] and BestEntry(**_snake(stored["best"])),
             stored["ended-early"],
             stored["data"],
+            stored["environment"],
         )
 
 
@@ -219,9 +226,10 @@ def _row(board: ScoreBoard) -> dict[str, float]:
     row = {f"{model}_{name}": v for model in scored for name, v in (getattr(board, model) or {}).items()}
     if isinstance(board, RoundEntry):
         row |= {f"loss_{name}": value for name, value in board.losses.items()}
-        row |= {"asked": board.asked, "trained": board.trained, "bytes_up": board.bytes_up}
-        row |= {"seconds": board.seconds["round"]} if "round" in board.seconds else {}
-    return row | {"bytes_down": board.bytes_down}
+        row |= {f"weight_{name.replace('-', '_')}": value for name, value in board.distillation.items()}
+        row |= {"asked": board.asked, "trained": board.trained, "failed": len(board.failed), "bytes_up": board.bytes_up}
+        row |= {"seconds" if part == "round" else f"seconds_{part}": value for part, value in board.seconds.items()}
+    return row | {"refreshed": board.refreshed, "bytes_down": board.bytes_down}
 
 
 def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import ConfigError, StateError
 
-FORMAT = 5
+FORMAT = 6
 """Of the server's checkpoints."""
 
 CONFIG, HISTORY, CHECKPOINTS, STATE = "config.json", "history.json", "checkpoints", "state.json"

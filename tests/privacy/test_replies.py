@@ -46,8 +46,8 @@ FIELDS: dict[type[BaseModel], set[str]] = {
     Evaluation: {"student", "teacher", "student_own_labels", "teacher_own_labels", "examples"},
     EvaluateReply: {"node", "version", "evaluation", "not_exported", "seconds", "worker", "notes"},
     TrainReply: {
-        "lineage", "node", "round", "version", "evaluation", "losses", "seconds", "worker", "notes",
-        "update",
+        "lineage", "node", "round", "version", "evaluation", "losses", "distillation", "seconds",
+        "worker", "notes", "update",
     },
 }  # fmt: skip
 """All that leaves a node."""

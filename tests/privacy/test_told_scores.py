@@ -164,7 +164,7 @@ def test_one_held_out_example_is_not_scored(
         assert board["student"] is None and board["teachers"] is None
         assert {node["test-examples"] for node in board["nodes"].values()} == {0}
         assert all(node["student"] is None and node["teacher"] is None for node in board["nodes"].values())
-        assert not board.get("losses")
+        assert not board.get("losses") and not board.get("distillation")
     notes = [
         note for board in (found["initial"], *found["rounds"]) for lines in board["notes"].values() for note in lines
     ]
