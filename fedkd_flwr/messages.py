@@ -154,7 +154,7 @@ class TrainRequest(_Body):
         run: how people call the run, for the node's own records.
         round: from 1.
         taken: the last round of which the server took this node's update; 0: none.
-        shared_head: whether the student's head travels; otherwise each node keeps its own.
+        shared_head: whether the student's head is shared; otherwise each node keeps its own.
         label_shares: of all nodes, to which heads are adjusted and by which classes are balanced; empty: neither.
         evaluate: score the refreshed student and the teacher before training.
         best: the round whose models the node is to keep until it is told another; 0: none.

@@ -16,7 +16,7 @@ _MODELS = ("student", "teacher")
 def export_run(
     run: Path, out: Path | None = None, round: int | None = None, label_shares: Sequence[float] = ()
 ) -> list[Path]:
-    """Write `student`, and `teacher` where all of it travels, into a folder; returns theirs.
+    """Write `student`, and `teacher` where all of it is shared, into a folder; returns theirs.
 
     Args:
         run: folder of the run, finished or not.

@@ -204,7 +204,7 @@ def export(
 ) -> None:
     """Write the student of the run in folder RUN as a `from_pretrained` folder, from a checkpoint of the server.
 
-    So is the teacher where all of its layers travel. A finished run has done this by itself.
+    So is the teacher where all of its layers are shared. A finished run has done this by itself.
     """
     from fedkd_flwr.cli.export import export_run, parse_label_shares
 

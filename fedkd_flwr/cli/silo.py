@@ -100,7 +100,7 @@ def _update_bound(config: RunConfig, node_config: dict[str, Any], labels: tuple[
     from fedkd_flwr.models.build import build_pair
 
     own, policy = config_at_node(config, node_config), policy_of(node_config)
-    dense = tensors.dense_bytes(build_pair(own, labels, own.model.shared_head != "never").pair.shared())
+    dense = tensors.dense_bytes(build_pair(own, labels, own.model.shared_head != "never").initial_shared)
     budgets = [codec_settings(own, round, dense).budget for round in range(1, own.num_rounds + 1)] if dense else [0]
     if None not in budgets:
         return f"{max(filter(None, budgets), default=0):,} bytes at most, of {dense:,} as float32"

@@ -129,8 +129,8 @@ class Client:
                 student = refreshed(state, request.refresh, self.name)
             with self._clock("state"):
                 self._keep_models(store, state, student, request)
-                own = local.fill(student, state)
-            evaluation = local.evaluate(own) if request.evaluate else None
+                tied = local.fill(student, state)
+            evaluation = local.evaluate(tied) if request.evaluate else None
             if self._config.fits_heads:
                 local.fit_new_heads()
             optimizer, summary = local.train(request.round, state.moments)
@@ -169,11 +169,11 @@ class Client:
                 scored = replace(state, student=student)
                 if request.use_best:
                     scored = KeptModels(store.folder).best(request.best, self.name)
-                own = local.fill(scored.student, scored)
-            evaluation, not_exported = local.evaluate(own), ""
+                tied = local.fill(scored.student, scored)
+            evaluation, not_exported = local.evaluate(tied), ""
             try:
                 with self._clock("state"):
-                    export_own(self._place, local, own, store.folder, request, evaluation)
+                    export_own(self._place, local, tied, store.folder, request, evaluation)
             except Exception as error:  # also of a library: whatever it is, the scores stand
                 not_exported = told(error, self._owned)
             with self._clock("state"):

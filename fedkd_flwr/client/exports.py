@@ -16,7 +16,7 @@ from fedkd_flwr.models.model_card import About
 def export_own(
     place: Workplace,
     local: LocalRound,
-    own: Mapping[str, Tensor],
+    tied: Mapping[str, Tensor],
     folder: Path,
     request: EvaluateRequest,
     found: Evaluation,
@@ -26,7 +26,7 @@ def export_own(
     Args:
         place: what the client computes with.
         local: its filled models.
-        own: the values of shared layers that its teacher uses, by the teacher's names.
+        tied: the values that its teacher uses for tied parameters.
         folder: where to; they are called `teacher` and `student`.
         request: says which round the models are of.
         found: their scores.
@@ -42,7 +42,8 @@ def export_own(
         about = About(config, "teacher", round, titles, scores, shares)
         processor = task.teacher_processor or task.processor
         with merged(models.teacher):
-            export(models.teacher, processor, folder / "teacher", about, added if models.pair.whole else None, own)
+            of_head = added if models.pair.teacher_is_shared else None
+            export(models.teacher, processor, folder / "teacher", about, of_head, tied)
     student = models.student
     if student is not None and (added is not None or not request.shared_head or batch_norms(student)):
         scores = {"here": found.student_own_labels or found.student or {}}

@@ -17,7 +17,7 @@ from fedkd_flwr.errors import StateError
 from fedkd_flwr.messages import EvaluateRequest, TrainRequest, apply_refresh
 from fedkd_flwr.runtime.disk import flush
 
-_PARTS = ("student", "private", "lent")
+_PARTS = ("student", "private", "tied")
 
 
 class KeptModels:
@@ -68,11 +68,11 @@ class KeptModels:
                 raise StateError(f"{path} is damaged: its digest differs")
         except (OSError, SafetensorError, KeyError) as error:
             raise StateError(f"{path} cannot be read: {error}") from None
-        student, private, lent = (
+        student, private, tied = (
             {name.removeprefix(f"{part}/"): t for name, t in named.items() if name.startswith(f"{part}/")}
             for part in _PARTS
         )
-        return NodeState(int(about["trained"]), round, student, private, lent)
+        return NodeState(int(about["trained"]), round, student, private, tied)
 
     def keep(self, state: NodeState, student: Mapping[str, Tensor], request: TrainRequest | EvaluateRequest) -> None:
         """Keep what a request says is the best round, and what the next one may say is; the rest goes.

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMAT = 6
+FORMAT = 7
 """Of node states."""
 
 MANIFEST = "state.json"

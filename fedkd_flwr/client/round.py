@@ -27,7 +27,6 @@ from fedkd_flwr.distillation import (
     fit_heads,
     load_moments,
     moments,
-    trainable_parameters,
     warmed_up,
 )
 from fedkd_flwr.errors import RunError, StateError
@@ -130,14 +129,14 @@ class LocalRound:
         """Give the models these shared tensors and the private ones of a state.
 
         Returns:
-            The values of shared layers that the teacher uses out of training, by its own names (see `own_share`).
+            The values that the teacher uses for its tied parameters, out of training (see `own_share`).
 
         Raises:
             StateError: the state is of other models.
         """
-        pair = self.models.pair
+        groups = self.models.pair.groups()
         with torch.no_grad():
-            for parameters, values in ((pair.shared(), student), (pair.private(), state.private)):
+            for parameters, values in ((groups.shared, student), (groups.private, state.private)):
                 if tensors.shapes(parameters) != tensors.shapes(values):
                     message = (
                         f"the state of node {self._place.name} is of other models than this run's: remove its folder "
@@ -146,11 +145,11 @@ class LocalRound:
                     raise StateError(message, outside=message)
                 for name, parameter in parameters.items():
                     parameter.copy_(values[name])
-            lent, share = pair.lent(), self._own_share(state.round)
-            return {name: lent[name].lerp(t.to(lent[name].device), share) for name, t in state.lent.items()}
+            tied, share = groups.tied, self._own_share(state.round)
+            return {name: tied[name].lerp(t.to(tied[name].device), share) for name, t in state.tied.items()}
 
-    def evaluate(self, own: Mapping[str, Tensor]) -> Evaluation:
-        """The scores of both models on the held-out examples, the teacher's with these values of shared layers."""
+    def evaluate(self, tied: Mapping[str, Tensor]) -> Evaluation:
+        """The scores of both models on the held-out examples, the teacher's with these values of tied parameters."""
         place, examples = self._place, self._place.examples.test
         with place.clock("evaluate"):
             scores = evaluate(
@@ -160,7 +159,7 @@ class LocalRound:
                 2 * place.config.train.batch_size,
                 place.device,
                 self.adjustment,
-                own,
+                tied,
             )
         return Evaluation(
             student=scores.get("student"),
@@ -229,7 +228,7 @@ class LocalRound:
             taken: the last round of which the server took the client's update.
         """
         config, dense = self._place.config, tensors.dense_bytes(student)
-        update = {n: p.detach() - student[n].to(p.device) for n, p in self.models.pair.shared().items()}
+        update = {n: p.detach() - student[n].to(p.device) for n, p in self.models.pair.groups().shared.items()}
         settings = codec_settings(config, round, dense)
         codec, pays_out = build_codec(settings), state.terms.pay_out(config, round, dense)
         if not settings.feedback_up:
@@ -254,14 +253,14 @@ class LocalRound:
             residual: what the codec owes.
             reply: the answer, to be repeated where it is lost.
         """
-        pair = self.models.pair
+        groups = self.models.pair.groups()
         return NodeState(
             round=request.round,
             version=request.refresh.version,
             student=student,
-            private=tensors.snapshot(pair.private()),
-            lent=tensors.snapshot(pair.lent()) if self._own_share(request.round) else {},
-            moments=tensors.snapshot(moments(optimizer, trainable_parameters(pair))),
+            private=tensors.snapshot(groups.private),
+            tied=tensors.snapshot(groups.tied) if self._own_share(request.round) else {},
+            moments=tensors.snapshot(moments(optimizer, groups.trainable)),
             residual=residual,
             reply=pack(reply),
             teacher=self.models.teacher_digest,
@@ -270,9 +269,9 @@ class LocalRound:
         )
 
     def _optimizer(self, round: int, stored: Mapping[str, Tensor]) -> AdamW:
-        pair = self.models.pair
-        parameters = trainable_parameters(pair)
-        rates = self._place.schedule.rates(self.models.learning_rates, pair.private().keys(), round)
+        groups = self.models.pair.groups()
+        parameters = groups.trainable
+        rates = self._place.schedule.rates(self.models.learning_rates, groups.private.keys(), round)
         optimizer = build_optimizer(parameters, rates, self._place.config.train.weight_decay)
         load_moments(optimizer, parameters, stored)
         return optimizer

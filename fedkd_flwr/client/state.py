@@ -30,7 +30,7 @@ from fedkd_flwr.names import is_lineage, is_node
 from fedkd_flwr.privacy.payout import Terms
 from fedkd_flwr.runtime.disk import flush, locked, remove_marked
 
-_TENSORS = ("student", "private", "lent", "moments", "residual")
+_TENSORS = ("student", "private", "tied", "moments", "residual")
 _FOR_TRAINING = ("moments", "residual")
 _REPLY = "reply"
 
@@ -43,8 +43,8 @@ class NodeState:
         round: the last round in which it trained; 0 before the first.
         version: of the student.
         student: the shared trainable tensors at that version, as the server knows them.
-        private: teacher, W and all else that never travels.
-        lent: `Pair.lent()` as they were when it had trained; empty where its teacher keeps nothing of them.
+        private: the private tensors, of the teacher, W and whatever else.
+        tied: the tied parameters as they were when it had trained; empty where its teacher uses the shared ones alone.
         moments: of the optimiser, as `distillation.moments` gives them.
         residual: what the encodings of its updates have dropped so far.
         reply: what it answered in `round`; asked again, it answers the same.
@@ -58,7 +58,7 @@ class NodeState:
     version: int
     student: Mapping[str, Tensor]
     private: Mapping[str, Tensor]
-    lent: Mapping[str, Tensor] = field(default_factory=dict)
+    tied: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     reply: bytes = b""

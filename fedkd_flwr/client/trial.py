@@ -129,7 +129,7 @@ class _Trial:
         inputs = self._inputs(role)
         with reading(name, "say anything of two examples"), self._computing():
             expected = model(**inputs).logits.float()
-        added = self._adjustment if role == "student" or self._pair.whole else None
+        added = self._adjustment if role == "student" or self._pair.teacher_is_shared else None
         own = self._task.teacher_processor if role == "teacher" else None
         with TemporaryDirectory(prefix="fedkd-") as folder:
             with reading(name, "be exported"), merged(model):
@@ -181,6 +181,6 @@ def _restore(models: PairModels) -> None:
     """The pair as it was built."""
     pair, initial = models.pair, {**models.initial_shared, **models.initial_private}
     with torch.no_grad():
-        for name, parameter in (pair.shared() | pair.private()).items():
+        for name, parameter in pair.groups().everything.items():
             parameter.copy_(initial[name])
             parameter.grad = None

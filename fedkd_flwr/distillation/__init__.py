@@ -3,11 +3,10 @@
 from fedkd_flwr.distillation.linear_probe import fit_heads
 from fedkd_flwr.distillation.losses import Outputs, PairLoss, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.nested import TOKENS, Head, Nested, layer_lists, require_layers
-from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments, trainable_parameters
+from fedkd_flwr.distillation.optimizer import build_optimizer, load_moments, moments
 from fedkd_flwr.distillation.pair import (
     PLACES,
     SEGMENTS,
-    TEACHER,
     Pair,
     Single,
     TeacherStudent,
@@ -16,6 +15,7 @@ from fedkd_flwr.distillation.pair import (
     layer_map,
     trainable,
 )
+from fedkd_flwr.distillation.parameter_groups import TEACHER, ParameterGroups
 from fedkd_flwr.distillation.schedule import Rate, Schedule, loss_weights, warmed_up
 from fedkd_flwr.distillation.trainer import LocalTraining, TrainingSummary
 
@@ -30,6 +30,7 @@ __all__ = [
     "Outputs",
     "Pair",
     "PairLoss",
+    "ParameterGroups",
     "Rate",
     "Schedule",
     "Single",
@@ -49,6 +50,5 @@ __all__ = [
     "pair_loss",
     "require_layers",
     "trainable",
-    "trainable_parameters",
     "warmed_up",
 ]

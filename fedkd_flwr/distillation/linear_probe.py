@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.distillation.losses import TaskLosses
-from fedkd_flwr.distillation.pair import PLACES, TEACHER, Pair, at_places
+from fedkd_flwr.distillation.pair import PLACES, Pair, at_places
+from fedkd_flwr.distillation.parameter_groups import TEACHER
 
 RIDGE = 1e-3
 """Of the penalty RIDGE / 2 * (mean |x|^2 * |W|^2 + |b|^2) on a fitted layer W, b; chosen by measurement
@@ -56,7 +57,7 @@ def fit_heads(
         for hook in hooks:
             hook.remove()
     for name, layer in layers.items():
-        _fit(layer, inputs[name], labels, losses, adjustment if name == "student" or pair.whole else None)
+        _fit(layer, inputs[name], labels, losses, adjustment if name == "student" or pair.teacher_is_shared else None)
 
 
 def _keep(inputs: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:

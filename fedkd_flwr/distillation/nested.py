@@ -9,7 +9,8 @@ from torch.func import functional_call
 from torch.nn import Parameter
 
 from fedkd_flwr.distillation.losses import Outputs
-from fedkd_flwr.distillation.pair import TEACHER, Pair, adjusted, depth, inputs_of, readable, trainable
+from fedkd_flwr.distillation.pair import Pair, adjusted, depth, inputs_of, readable, trainable
+from fedkd_flwr.distillation.parameter_groups import TEACHER
 
 TOKENS = {
     "input_ids": torch.tensor([[1, 2, 3, 4], [4, 3, 2, 0]]),
@@ -24,7 +25,7 @@ Head = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 class Nested(Pair):
     """A teacher whose lower layers are the student's, trained by both losses; above them its own layers and head.
 
-    Of the upper layers, none travel (FedKD), or the lowest, or all with the head (FedAvg with an exit).
+    Of the upper layers, none are shared (FedKD), or the lowest, or all with the head (FedAvg with an exit).
 
     The models are Hugging Face classifiers of one family, and the layers of the student's encoder must return what
     a deeper model's do.
@@ -45,8 +46,8 @@ class Nested(Pair):
         Args:
             teacher, student: of one family and width.
             exit_head: the student's head.
-            shared_layers: how many of the teacher's layers travel; no fewer than the student has. With all of
-                them its head travels, too.
+            shared_layers: how many of the teacher's layers are shared; no fewer than the student has. With all of
+                them its head is, too.
             probe: a batch on which the student is compared with the teacher's lower layers.
 
         Raises:
@@ -65,45 +66,39 @@ class Nested(Pair):
         self._find_norm(probe)
         self.train()
         upper = [layer for layers in layer_lists(above) for layer in layers[self._exit : shared_layers]]  # type: ignore[arg-type]
-        self.whole = shared_layers == depth(teacher)
-        federated = [teacher] if self.whole else upper
-        self._federated = {id(parameter) for module in federated for parameter in module.parameters()}
+        self.teacher_is_shared = shared_layers == depth(teacher)
+        sharable = [teacher] if self.teacher_is_shared else upper
+        self._sharable = {id(parameter) for module in sharable for parameter in module.parameters()}
 
     def forward(
         self,
         batch: Mapping[str, Tensor],
         adjustment: Tensor | None = None,
-        own: Mapping[str, Tensor] | None = None,
+        tied: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`: logits only."""
         inputs = readable(inputs_of(batch), self.student)
-        if own and not self.training:
-            teacher = functional_call(self.teacher, dict(own), kwargs=inputs).logits
+        if tied and not self.training:
+            teacher = functional_call(self.teacher, dict(tied), kwargs=inputs).logits
             student = self.student(**inputs).logits
         else:
             outputs = self.teacher(**inputs, output_hidden_states=True)
             teacher, student = outputs.logits, self._exit_head(self._exited(outputs.hidden_states), inputs)
-        outputs = Outputs(teacher)
-        return adjusted(outputs, adjustment) if self.whole else outputs, adjusted(Outputs(student), adjustment)
+        above = adjusted(Outputs(teacher), adjustment) if self.teacher_is_shared else Outputs(teacher)
+        return above, adjusted(Outputs(student), adjustment)
 
-    def federated(self) -> dict[str, Parameter]:
-        """The trainable parameters of trunk and exit head, and of the upper layers that can travel."""
+    def sharable(self) -> dict[str, Parameter]:
+        """The trainable parameters of trunk and exit head, and of the upper layers that can be shared."""
         student = trainable(self.student)
         known = {id(parameter) for parameter in student.values()}
-        upper = {f"{TEACHER}{n}": p for n, p in trainable(self.teacher).items() if id(p) in self._federated - known}
+        upper = {f"{TEACHER}{n}": p for n, p in trainable(self.teacher).items() if id(p) in self._sharable - known}
         return student | upper
 
-    def lent(self) -> dict[str, Parameter]:
-        """The parameters of the teacher that travel; none where all of it does."""
-        if not any(name.startswith(TEACHER) for name in self.private()):
+    def _tied(self, shared: Mapping[str, Parameter], private: Mapping[str, Tensor]) -> dict[str, Parameter]:
+        if not any(name.startswith(TEACHER) for name in private):
             return {}
-        shared = {id(parameter) for parameter in self.shared().values()}
-        return {name: parameter for name, parameter in trainable(self.teacher).items() if id(parameter) in shared}
-
-    def local(self) -> dict[str, Parameter]:
-        """The trainable parameters of the teacher's other layers and head."""
-        federated = {id(parameter) for parameter in self.federated().values()}
-        return {f"{TEACHER}{name}": p for name, p in trainable(self.teacher).items() if id(p) not in federated}
+        known = {id(parameter) for parameter in shared.values()}
+        return {name: parameter for name, parameter in trainable(self.teacher).items() if id(parameter) in known}
 
     def _exited(self, states: Sequence[Tensor]) -> Tensor:
         """The student's last hidden states, of the teacher's hidden states."""

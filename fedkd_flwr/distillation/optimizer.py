@@ -7,16 +7,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import AdamW
 
-from fedkd_flwr.distillation.pair import Pair
 from fedkd_flwr.distillation.schedule import Rate
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-def trainable_parameters(pair: Pair) -> dict[str, Parameter]:
-    """All trainable parameters of a pair; those that travel are called `shared.NAME`."""
-    private = {name: tensor for name, tensor in pair.private().items() if isinstance(tensor, Parameter)}
-    return {f"shared.{name}": p for name, p in pair.shared().items()} | private
 
 
 def build_optimizer(parameters: Mapping[str, Parameter], rates: Mapping[str, Rate], weight_decay: float = 0.0) -> AdamW:
@@ -25,7 +18,7 @@ def build_optimizer(parameters: Mapping[str, Parameter], rates: Mapping[str, Rat
     Each of its groups has the full rate as `lr`, and the whole as `rate`.
 
     Args:
-        parameters: by name, as `trainable_parameters` gives them.
+        parameters: by name, as `ParameterGroups.trainable` gives them.
         rates: by the same names.
         weight_decay: of tensors with two or more dimensions.
     """

@@ -1,4 +1,4 @@
-"""A private teacher and a shared student as one module: which layers meet, what travels, what stays."""
+"""A private teacher and a shared student as one module: which layers meet, which parameters are shared."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,13 +12,7 @@ from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedkd_flwr.distillation.losses import Outputs
-
-TEACHER = "teacher."
-"""What begins the names of a teacher's tensors, also of those that travel, and of what it alone is to read."""
-
-STUDENT = "student."
-"""What begins the names of a student's tensors that never leave the node."""
-
+from fedkd_flwr.distillation.parameter_groups import STUDENT, TEACHER, ParameterGroups
 
 PLACES = "places"
 """Of a teacher's inputs, the one that it does not read: the token for each of the student's (see `at_places`)."""
@@ -28,18 +22,18 @@ SEGMENTS = "token_type_ids"
 
 
 class Pair(nn.Module, ABC):
-    """What local training, node state and protocol need of a teacher and its student, however they are built."""
+    """A teacher and its student, or one of them, however they are built; a subclass names them so."""
 
-    _kept: frozenset[str] = frozenset()
-    whole: bool = False
-    """Whether the teacher travels with its head."""
+    _withheld: frozenset[str] = frozenset()
+    teacher_is_shared: bool = False
+    """Whether the teacher is shared with all its layers and its head."""
 
     @abstractmethod
     def forward(
         self,
         batch: Mapping[str, Tensor],
         adjustment: Tensor | None = None,
-        own: Mapping[str, Tensor] | None = None,
+        tied: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs | None, Outputs | None]:
         """Outputs of (teacher, student) on a batch; None where there is no such model.
 
@@ -48,37 +42,38 @@ class Pair(nn.Module, ABC):
                 tokens than the student.
             adjustment: logits, [classes], that are added to what each shared head returns (see
                 `tasks.label_priors`); None: nothing is.
-            own: what the teacher uses instead of `lent()`, by the same names, out of training; None: nothing else.
+            tied: values that the teacher uses in place of its tied parameters, by their names, out of training; None:
+                it uses the shared ones.
         """
 
     @abstractmethod
-    def federated(self) -> dict[str, Parameter]:
-        """The trainable parameters that can travel: the student's, under its own names, and `teacher.NAME`."""
+    def sharable(self) -> dict[str, Parameter]:
+        """The trainable parameters that can be shared: the student's, under its own names, and `teacher.NAME`."""
 
-    @abstractmethod
-    def local(self) -> dict[str, Parameter]:
-        """The other trainable parameters."""
+    def unsharable(self) -> dict[str, Parameter]:
+        """All other trainable parameters, by the names that they have in this module."""
+        sharable = {id(parameter) for parameter in self.sharable().values()}
+        return {name: parameter for name, parameter in trainable(self).items() if id(parameter) not in sharable}
 
-    def lent(self) -> dict[str, Parameter]:
-        """What travels of a teacher that stays in part, by its own names."""
+    def withhold(self, names: Collection[str]) -> None:
+        """Keep these of the sharable parameters private (heads, where labels differ)."""
+        self._withheld = frozenset(names)
+
+    def groups(self) -> ParameterGroups:
+        """The shared and the private parameters, as they are now."""
+        sharable = self.sharable()
+        withheld = {name: parameter for name, parameter in sharable.items() if name in self._withheld}
+        shared = {name: parameter for name, parameter in sharable.items() if name not in self._withheld}
+        renamed = {n if n.startswith(TEACHER) else f"{STUDENT}{n}": p for n, p in withheld.items()}
+        private = {**self.unsharable(), **renamed, **self._statistics()}
+        return ParameterGroups(shared, private, self._tied(shared, private))
+
+    def _tied(self, shared: Mapping[str, Parameter], private: Mapping[str, Tensor]) -> dict[str, Parameter]:
+        """See `ParameterGroups`; none where teacher and student have no parameters in common."""
         return {}
 
-    def keep(self, names: Collection[str]) -> None:
-        """Keep these of the parameters that can travel at the node (the heads, where labels differ)."""
-        self._kept = frozenset(names)
-
-    def shared(self) -> dict[str, Parameter]:
-        """What travels."""
-        return {name: parameter for name, parameter in self.federated().items() if name not in self._kept}
-
-    def private(self) -> dict[str, Tensor]:
-        """What never leaves the node, statistics too; what is kept of the student is called `student.NAME`."""
-        kept = {name: parameter for name, parameter in self.federated().items() if name in self._kept}
-        own = {n if n.startswith(TEACHER) else f"{STUDENT}{n}": p for n, p in kept.items()}
-        return {**self.local(), **own, **self.statistics()}
-
-    def statistics(self) -> dict[str, Tensor]:
-        """What layers of batch normalisation have seen of this node's data: no parameters, and training sets them."""
+    def _statistics(self) -> dict[str, Tensor]:
+        """The buffers of batch normalisation: no parameters, training sets them to what a client's data are like."""
         return {
             f"{name}.{leaf}": buffer
             for name, layer in batch_norms(self).items()
@@ -94,30 +89,30 @@ def adjusted(outputs: Outputs, adjustment: Tensor | None) -> Outputs:
 
 
 class Single(Pair):
-    """One model that learns alone: a student, all of which travels, or a teacher, nothing of which does."""
+    """One model that learns alone: a student, all of which is shared, or a teacher, all of which is private."""
 
-    def __init__(self, model: nn.Module, travels: bool) -> None:
+    def __init__(self, model: nn.Module, shared: bool) -> None:
         super().__init__()
-        self.model = model
-        self._travels = travels
+        self.teacher: nn.Module | None = None if shared else model
+        self.student: nn.Module | None = model if shared else None
 
     def forward(
         self,
         batch: Mapping[str, Tensor],
         adjustment: Tensor | None = None,
-        own: Mapping[str, Tensor] | None = None,
+        tied: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs | None, Outputs | None]:
         """Its outputs in the place of the model that it is."""
-        outputs = Outputs(self.model(**readable(inputs_of(batch), self.model)).logits)
-        return (None, adjusted(outputs, adjustment)) if self._travels else (outputs, None)
+        inputs = inputs_of(batch)
+        teacher, student = (
+            None if model is None else Outputs(model(**readable(inputs, model)).logits)
+            for model in (self.teacher, self.student)
+        )
+        return teacher, student and adjusted(student, adjustment)
 
-    def federated(self) -> dict[str, Parameter]:
+    def sharable(self) -> dict[str, Parameter]:
         """All of a student's trainable parameters."""
-        return trainable(self.model) if self._travels else {}
-
-    def local(self) -> dict[str, Parameter]:
-        """All of a teacher's trainable parameters."""
-        return {} if self._travels else {f"{TEACHER}{name}": p for name, p in trainable(self.model).items()}
+        return {} if self.student is None else trainable(self.student)
 
 
 def layer_map(teacher_depth: int, student_depth: int) -> tuple[int, ...]:
@@ -139,7 +134,7 @@ class TeacherStudent(Pair):
 
     The models take the batch as keyword arguments and return Hugging Face outputs (`logits`,
     `hidden_states` with the embedding output first, `attentions`). W is [D_teacher, D_student], the identity
-    at the start where the widths agree, and never leaves the node. Where the teacher reads tokens of its own, the means
+    at the start where the widths agree, and is private. Where the teacher reads tokens of its own, the means
     over the tokens are matched, and of a task on tokens its logits are taken at `teacher.places` ([B, L], the teacher's
     token for each of the student's).
     """
@@ -157,7 +152,7 @@ class TeacherStudent(Pair):
         self,
         batch: Mapping[str, Tensor],
         adjustment: Tensor | None = None,
-        own: Mapping[str, Tensor] | None = None,
+        tied: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs]:
         """Outputs of (teacher, student) on the tensors of `batch`, their matched layers side by side.
 
@@ -196,17 +191,9 @@ class TeacherStudent(Pair):
             return ()
         return tuple(states[layer] if mask is None else _mean(states[layer], mask) for layer in layers)
 
-    def federated(self) -> dict[str, Parameter]:
+    def sharable(self) -> dict[str, Parameter]:
         """The student's trainable parameters, under the student's own names."""
         return trainable(self.student)
-
-    def local(self) -> dict[str, Parameter]:
-        """The trainable parameters of teacher and W."""
-        return {
-            f"{part}.{name}": parameter
-            for part in ("teacher", "projections")
-            for name, parameter in trainable(self.get_submodule(part)).items()
-        }
 
 
 def at_places(values: Tensor, places: Tensor) -> Tensor:

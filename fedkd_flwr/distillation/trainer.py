@@ -46,8 +46,8 @@ class LocalTraining:
         losses: the task's own loss and divergence.
         weights, mode: of the distillation terms (see `pair_loss`).
         accumulation: batches of one optimiser step.
-        max_grad_norm: the gradients of the parameters that can travel and of the others are clipped to it, each
-            group on its own; 0: never.
+        max_grad_norm: the gradients of the sharable parameters and of the others are clipped to it, each group on its
+            own; 0: never.
         warm_up: steps of the optimiser, from its very first, in which its rates grow to what they are; 0: none.
         left: local steps of the run that are still to come, this training's among them, by which rates settle.
         adjustment: logits, [classes], on the device, that are added to what shared heads return; None: nothing is.
@@ -87,8 +87,8 @@ class LocalTraining:
         scaler = torch.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=autocast is torch.float16)
         schedule = self._schedule(optimizer)
         optimizer.zero_grad()
-        groups = [list(pair.federated().values()), list(pair.local().values())]
-        origins = {p: p.detach().clone() for p in pair.shared().values()} if self.proximal else {}
+        groups = [list(pair.sharable().values()), list(pair.unsharable().values())]
+        origins = {p: p.detach().clone() for p in pair.groups().shared.values()} if self.proximal else {}
         sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0
 

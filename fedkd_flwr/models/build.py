@@ -16,7 +16,6 @@ from fedkd_flwr.distillation import (
     TeacherStudent,
     batch_norms,
     trainable,
-    trainable_parameters,
 )
 from fedkd_flwr.errors import ModelError
 from fedkd_flwr.models.hub import cause, depth, reading
@@ -41,10 +40,10 @@ class PairModels:
         teacher: the model that a node keeps; None: all that it trains is a student.
         student: the model that it shares; None: there is none.
         outputs: the linear layers that make logits, of "teacher" and "student", where there are any.
-        heads: names of what of `pair.federated()` is outside the encoders.
+        heads: names of the sharable parameters outside the encoders.
         teacher_bytes: of sending a teacher once, as float32, without its embeddings.
-        learning_rates: by the names of `trainable_parameters(pair)`.
-        initial_shared, initial_private: what travels and what does not, at the start, on the CPU.
+        learning_rates: by the names of `pair.groups().trainable`.
+        initial_shared, initial_private: the shared and private tensors at the start, on the CPU.
         frozen_digest: SHA-256 of the student's frozen tensors; "": there is no student.
         teacher_digest: of a sample of the teacher's, which differs for another checkpoint; "": there is no teacher.
     """
@@ -64,7 +63,7 @@ class PairModels:
     def new_outputs(self) -> dict[str, nn.Linear]:
         """Those of `outputs` that are as they were at the start."""
         initial = {**self.initial_shared, **self.initial_private}
-        names = {id(p): name for name, p in (self.pair.shared() | self.pair.private()).items()}
+        names = {id(tensor): name for name, tensor in self.pair.groups().everything.items()}
         return {
             model: layer
             for model, layer in self.outputs.items()
@@ -87,7 +86,7 @@ def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel"
 def build_global(
     config: RunConfig, labels: Sequence[str], student: "PreTrainedModel", shared_head: bool
 ) -> Single | Nested:
-    """What the server holds of a pair: the student, under a teacher only where layers of that travel, too."""
+    """What the server holds of a pair: the student, under a teacher only where layers of that are shared, too."""
     pair: Single | Nested
     if config.parts.trains == {"teacher", "student"} and config.model.shared_layers > config.model.student_layers:
         teacher = build_teacher(config, labels)
@@ -95,9 +94,9 @@ def build_global(
         heads = _heads(pair, teacher, student)
     else:
         _adapt_alone(config, student)
-        pair = Single(student, travels=True)
+        pair = Single(student, shared=True)
         heads = _heads(pair, student)
-    pair.keep(_kept(pair, student, () if shared_head else heads))
+    pair.withhold(_withheld(pair, student, () if shared_head else heads))
     return pair
 
 
@@ -109,8 +108,8 @@ def build_pair(
     Args:
         config: of the run.
         labels: of the node.
-        shared_head: whether heads travel with the encoder that they are on, or are kept at the node.
-        private_seed: of the new weights that never travel; None: the run's.
+        shared_head: whether heads are shared as the encoders are that they are on, or private.
+        private_seed: of the new private weights; None: the run's.
     """
     own = config if private_seed is None else config.model_copy(update={"seed": private_seed})
     trains, whole = config.parts.trains, shared_head and _all_layers_shared(config)
@@ -121,13 +120,14 @@ def build_pair(
     pair = _paired(config, teacher, student, own.seed)
     teacher_bytes = _teacher_bytes(config, labels, teacher, student)
     if config.model.lora_rank and teacher is not None:
-        add_adapters(teacher, pair.local().values(), config.model.lora_rank, own.seed)
+        add_adapters(teacher, pair.unsharable().values(), config.model.lora_rank, own.seed)
     if student is not None:
         _adapt_alone(config, student)
     models = {name: m for name, m in (("teacher", teacher), ("student", student)) if m is not None}
     heads = _heads(pair, *models.values())
-    pair.keep(_kept(pair, student, () if shared_head else heads))
+    pair.withhold(_withheld(pair, student, () if shared_head else heads))
     layers = {name: output_layer(model) for name, model in models.items()}
+    groups = pair.groups()
     return PairModels(
         pair=pair,
         teacher=teacher,
@@ -136,8 +136,8 @@ def build_pair(
         heads=heads,
         teacher_bytes=teacher_bytes,
         learning_rates=_learning_rates(config, pair, teacher, student),
-        initial_shared=tensors.snapshot(pair.shared()),
-        initial_private=tensors.snapshot(pair.private()),
+        initial_shared=tensors.snapshot(groups.shared),
+        initial_private=tensors.snapshot(groups.private),
         frozen_digest="" if student is None else frozen_digest(student),
         teacher_digest="" if teacher is None else _sampled_digest(teacher),
     )
@@ -158,9 +158,9 @@ def _paired(config: RunConfig, teacher: "PreTrainedModel | None", student: "PreT
     """The models that a method trains, as one module; the seed is that of what maps one's states to the other's."""
     if student is None:
         assert teacher is not None, "a method trains a model"
-        return Single(teacher, travels=False)
+        return Single(teacher, shared=False)
     if teacher is None:
-        return Single(student, travels=True)
+        return Single(student, shared=True)
     if config.model.architecture == "nested":
         return _nested(config, teacher, student)
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +217,7 @@ def _head_ids(*models: "PreTrainedModel") -> set[int]:
 
 def _heads(pair: Pair, *models: "PreTrainedModel") -> frozenset[str]:
     heads = _head_ids(*models)
-    return frozenset(name for name, parameter in pair.federated().items() if id(parameter) in heads)
+    return frozenset(name for name, parameter in pair.sharable().items() if id(parameter) in heads)
 
 
 @torch.no_grad()
@@ -227,14 +227,14 @@ def _take_heads(model: "PreTrainedModel", other: "PreTrainedModel") -> None:
         model.get_parameter(name).copy_(other.get_parameter(name))
 
 
-def _kept(pair: Pair, student: "PreTrainedModel | None", heads: Collection[str]) -> frozenset[str]:
-    """Names of what could travel and does not: these heads and, as in FedBN, the student's batch normalisation.
+def _withheld(pair: Pair, student: "PreTrainedModel | None", heads: Collection[str]) -> frozenset[str]:
+    """Names of sharable parameters that are private: these heads and, as in FedBN, the student's batch normalisation.
 
     (Li et al., ICLR 2021: the scales and shifts of its layers go with the statistics, which are each node's own.)
     """
     layers = {} if student is None else batch_norms(student)
     norms = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
-    return frozenset(heads) | {name for name, parameter in pair.federated().items() if id(parameter) in norms}
+    return frozenset(heads) | {name for name, parameter in pair.sharable().items() if id(parameter) in norms}
 
 
 def _learning_rates(
@@ -250,7 +250,7 @@ def _learning_rates(
     return {
         name: (config.train.teacher_learning_rate if id(parameter) in teachers else config.train.learning_rate)
         * (config.train.head_learning_rate_factor if id(parameter) in heads else learning_rate_factor(name))
-        for name, parameter in trainable_parameters(pair).items()
+        for name, parameter in pair.groups().trainable.items()
     }
 
 
@@ -269,7 +269,7 @@ def _nested(config: RunConfig, teacher: "PreTrainedModel", student: "PreTrainedM
 
 
 def frozen_digest(student: "PreTrainedModel") -> str:
-    """SHA-256 of the tensors of a student that never travel, so must be the same everywhere."""
+    """SHA-256 of the frozen tensors of a student: they are never sent, so they must be the same everywhere."""
     return tensors.digest(_frozen(student))
 
 

@@ -29,7 +29,7 @@ def export(
     folder: str | Path,
     about: About,
     added: Tensor | None = None,
-    own: Mapping[str, Tensor] | None = None,
+    replaced: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a folder for `from_pretrained`, whole or not at all: model, tokenizer or image processor, model card.
 
@@ -44,13 +44,13 @@ def export(
         folder: where to.
         about: what the folder says of the model; with `added`, its label shares are those that hold then.
         added: to the logits, [classes].
-        own: what is written instead of parameters of the same names.
+        replaced: what is written instead of parameters of the same names.
 
     Raises:
         StateError: the disk refuses.
     """
     middle, half = getattr(model, "units", (added, 1.0))
-    tensors: dict[str, Tensor] = {**model.state_dict(), **(own or {})}
+    tensors: dict[str, Tensor] = {**model.state_dict(), **(replaced or {})}
     if middle is not None:
         layer = _last_layer(model)
         tensors[f"{layer}.weight"] = half * tensors[f"{layer}.weight"]

@@ -1,7 +1,7 @@
 """Image classifiers on pretrained encoders, stock classes of `transformers`.
 
-All of a model learns and travels, its patch embeddings too: they are a small part of it, and one made from a config has
-no others. Text models keep theirs frozen, where they are most of the model.
+All of a model learns and is shared, its patch embeddings too: they are a small part of it, and one made from a config
+has no others. Text models keep theirs frozen, where they are most of the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence

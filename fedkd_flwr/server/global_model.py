@@ -1,4 +1,4 @@
-"""What travels, as models at the server: where they start, how they score, how they are exported."""
+"""The shared parameters as models at the server: where they start, how they score, how they are exported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,10 +32,10 @@ _ANY_LABELS = ("0", "1")
 
 
 class ServerModel:
-    """What travels of one run as models, built from checkpoint, seed and labels as every node builds it.
+    """The shared parameters of one run as models, built from checkpoint, seed and labels as every node builds it.
 
     Attributes:
-        initial: what travels, before any training, float32 on the CPU; {}: nothing does.
+        initial: the shared parameters before any training, float32 on the CPU; {}: there are none.
         frozen_digest: SHA-256 of the student's frozen tensors; "": there is no student.
     """
 
@@ -45,7 +45,7 @@ class ServerModel:
         Args:
             config: of the run.
             labels: of the shared head.
-            shared_head: whether heads travel.
+            shared_head: whether heads are shared.
 
         Raises:
             ConfigError: there are data to score a student on that is no more than an encoder.
@@ -63,7 +63,7 @@ class ServerModel:
         self._student = build_student(config, labels) if "student" in config.parts.trains else None
         self._pair = None if self._student is None else build_global(config, labels, self._student, shared_head)
         self._task = build_task(config, labels)
-        self.initial = {} if self._pair is None else tensors.snapshot(self._pair.shared())
+        self.initial = {} if self._pair is None else tensors.snapshot(self._pair.groups().shared)
         self.frozen_digest = "" if self._student is None else frozen_digest(self._student)
         self._test = self._task.encode(load_test_data(source, config, labels)) if source else None
 
@@ -73,23 +73,23 @@ class ServerModel:
             return None
         self._load(shared)
         place = choose_device("cpu" if self._config.run.device == "cpu" else "auto", "fp32")
-        alone = Single(self._student, travels=True).to(place.device)
+        alone = Single(self._student, shared=True).to(place.device)
         scores = evaluate(alone, self._task, self._test, 2 * self._config.train.batch_size, place)
         alone.to("cpu")
         return scores["student"]
 
     def export(self, state: RunState, folder: Path, label_shares: Sequence[float] = ()) -> list[Path]:
-        """Write `from_pretrained` folders of what the run has: `student`, `teacher` where all of it travels, `adapter`.
+        """Write `from_pretrained` folders of what the run has: `student`, `teacher` where all of it is shared, `adapter`.
 
-        Of a student whose heads never travel there is the encoder; one with batch normalisation has the checkpoint's.
+        Of a student with private heads there is the encoder; one with batch normalisation has the checkpoint's.
 
         Args:
-            state: what travels, and what is known of it.
+            state: the shared parameters, and what is known of them.
             folder: where to.
             label_shares: of examples that have each label, for which the logits are to hold; empty: those of all nodes.
 
         Returns:
-            The folders; none where nothing travels.
+            The folders; none where nothing is shared.
 
         Raises:
             ModelError: label shares are given of which these models do not say what they hold for, or other than one
@@ -126,7 +126,7 @@ class ServerModel:
             exported.append(folder / "adapter")
             base = self._config.model.student or self._config.model.teacher
             export_adapters(self._student.base_model, exported[-1], shown_name(base))
-        if isinstance(self._pair, Nested) and not self._pair.private():
+        if isinstance(self._pair, Nested) and not self._pair.groups().private:
             exported.append(folder / "teacher")
             export(self._pair.teacher, self._task.processor, exported[-1], replace(about, model="teacher"), added)
         return exported
@@ -144,7 +144,7 @@ class ServerModel:
     def _load(self, shared: Mapping[str, Tensor]) -> None:
         assert self._pair is not None, "a method without a student has nothing to load"
         with torch.no_grad():
-            for name, parameter in self._pair.shared().items():
+            for name, parameter in self._pair.groups().shared.items():
                 parameter.copy_(shared[name])
 
 

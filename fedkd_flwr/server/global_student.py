@@ -1,4 +1,4 @@
-"""What travels, as the server knows it: its version, and what brings a node from an older version to it."""
+"""The shared parameters at the server: their version, and what brings a client from an older version to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from fedkd_flwr.messages import Refresh, apply_refresh
 class GlobalStudent:
     """The student after `version` updates, with the newest updates as they were sent.
 
-    `tensors`, float32 on the CPU, are its own and those of a teacher that travel with it.
+    `tensors`, float32 on the CPU, are the shared parameters: its own and those of a teacher.
     `residual` is what the encodings of the mean have dropped so far.
     `updates` ends with the one that led to `version`. Old ones are dropped once the rest is as large as a
     snapshot: no node is ever sent more bytes than that.
@@ -76,5 +76,5 @@ class GlobalStudent:
 
     @property
     def student_bytes(self) -> int:
-        """Bytes of the student alone, without the layers of a teacher that travel with it."""
+        """Bytes of the student alone, without the shared layers of a teacher."""
         return tensors.dense_bytes({n: t for n, t in self.tensors.items() if not n.startswith(TEACHER)})

@@ -118,7 +118,7 @@ class Admission:
         return info.version
 
     def _decide_head(self, newcomers: Sequence[JoinReply]) -> None:
-        """Whether the student's head travels; labels are the run's where it does."""
+        """Whether the student's head is shared; labels are the run's where it is."""
         state, setting = self._state, self._config.model.shared_head
         labels = self._config.data.label_names or _most_common(newcomer.labels for newcomer in newcomers)
         state.shared_head = setting == "always" or (setting == "auto" and all(n.labels == labels for n in newcomers))

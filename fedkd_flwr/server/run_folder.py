@@ -7,7 +7,7 @@ RUN/checkpoints/00000003/ the third state of the server: student, newest updates
 RUN/best/                 the student of the best round so far, where the run looks for one
 RUN/student/              the student after the last round or the best (its encoder where nodes keep heads of their
                           own), a `from_pretrained` folder; so is
-RUN/teacher/              where all layers of the teacher travel
+RUN/teacher/              where all layers of the teacher are shared
 RUN/nodes/TITLE           leads to the models of a node on this machine, by the title of its data
 """
 
@@ -52,7 +52,7 @@ class RunState:
         teacher_bytes: of sending a teacher once, dense; of the first node.
         partitions: among how many nodes the data set is shared out; None until a node has joined.
         taken: node -> the last round of which its update was taken.
-        shared_head: whether the student's head travels; decided when the first nodes have joined.
+        shared_head: whether the student's head is shared; decided when the first nodes have joined.
         label_shares: of the examples of all these nodes, to which heads are adjusted and by which classes are balanced;
             empty: neither.
     """

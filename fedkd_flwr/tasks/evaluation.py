@@ -24,7 +24,7 @@ def evaluate(
     batch_size: int,
     place: Device,
     adjustment: Tensor | None = None,
-    own: Mapping[str, Tensor] | None = None,
+    tied: Mapping[str, Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores by model, of one forward pass.
 
@@ -34,7 +34,7 @@ def evaluate(
         examples: what `task.encode` returned.
         batch_size: of a forward pass.
         place: where and how precisely to compute.
-        adjustment, own: as `Pair.forward` takes them.
+        adjustment, tied: as `Pair.forward` takes them.
 
     Returns:
         Of `teacher` and `student`, where the pair has them, scores as the models are; and of those to whose logits
@@ -46,7 +46,7 @@ def evaluate(
         for batch in task.batches(examples, batch_size):
             batch = {name: tensor.to(place.device) for name, tensor in batch.items()}
             with torch.autocast(place.device.type, place.autocast, enabled=place.autocast is not None):
-                outputs = dict(zip(("teacher", "student"), pair(batch, adjustment, own), strict=True))
+                outputs = dict(zip(("teacher", "student"), pair(batch, adjustment, tied), strict=True))
             for name, output in outputs.items():
                 if output is None:
                     continue

@@ -67,9 +67,9 @@ def test_a_pair_is_lent_to_one_client_at_a_time_and_kept_unless_its_use_fails(ru
     with cache.lend(key) as first, cache.lend(key) as second:
         assert first is not second
         with torch.no_grad():
-            for parameter in first.pair.shared().values():
+            for parameter in first.pair.groups().shared.values():
                 parameter.fill_(7.0)
-        for name, parameter in second.pair.shared().items():
+        for name, parameter in second.pair.groups().shared.items():
             assert torch.equal(parameter, second.initial_shared[name])
     with cache.lend(key) as again:
         assert again is first  # the one that came back last

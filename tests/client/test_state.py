@@ -26,7 +26,7 @@ def state(round: int) -> NodeState:
         version=round - 1,
         student={"w": torch.full((3, 2), value)},
         private={"teacher.w": torch.full((4,), value)},
-        lent={"w": torch.full((3, 2), value / 3)},
+        tied={"w": torch.full((3, 2), value / 3)},
         moments={"w/step": torch.tensor(value)},
         residual={"w": torch.full((3, 2), value / 7)},
         reply=b"reply %d" % round,
@@ -37,7 +37,7 @@ def same(a: NodeState, b: NodeState) -> bool:
     tensors = all(
         getattr(a, part).keys() == getattr(b, part).keys()
         and all(torch.equal(getattr(a, part)[name], getattr(b, part)[name]) for name in getattr(a, part))
-        for part in ("student", "private", "lent", "moments", "residual")
+        for part in ("student", "private", "tied", "moments", "residual")
     )
     return tensors and (a.round, a.version, a.reply) == (b.round, b.version, b.reply)
 
@@ -108,7 +108,7 @@ def test_a_state_of_another_version_is_left_alone(store: NodeStore) -> None:
         [
             "state.json",
             "reply",
-            *(f"{part}.safetensors" for part in ("student", "private", "lent", "moments", "residual")),
+            *(f"{part}.safetensors" for part in ("student", "private", "tied", "moments", "residual")),
         ]
     )
 

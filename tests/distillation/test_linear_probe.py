@@ -90,14 +90,14 @@ def test_a_class_that_no_example_has_stays_within_reach(batches: Batches) -> Non
     """Rare, but not ruled out: training brings a head back from there."""
     model = classifier(2, 0)
     known = [batch | {"labels": batch["labels"].clamp(max=1)} for batch in batches]
-    fit_heads(Single(model, travels=True), {"student": model.head}, known, Classification(), CPU)
+    fit_heads(Single(model, shared=True), {"student": model.head}, known, Classification(), CPU)
     shares = torch.cat([model.eval()(**batch).logits.softmax(1)[:, 2] for batch in batches]).tolist()
     assert min(shares) > 1e-4 and max(shares) < 2e-2
 
 
 def test_a_model_that_learns_alone(batches: Batches) -> None:
     model = classifier(2, 0)
-    pair = Single(model, travels=True)
+    pair = Single(model, shared=True)
     fit_heads(pair, {"student": model.head}, batches, Classification(), CPU)
     accuracy = sum(int((pair(b)[1].logits.argmax(1) == b["labels"]).sum()) for b in batches) / 40  # type: ignore[union-attr]
     assert accuracy > 0.5

@@ -15,7 +15,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable, trainable_parameters
+from fedkd_flwr.distillation import Nested, Weights, pair_loss, trainable
 from fedkd_flwr.models.modeling_mean_pooled import MeanPooledClassifier
 from fedkd_flwr.models.text import head
 
@@ -49,21 +49,21 @@ def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not
     batch: dict[str, Tensor], shared_layers: int, travel: int
 ) -> None:
     pair = nested(shared_layers)
-    assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == {str(n) for n in range(travel)}
-    assert not any(name.startswith("head.") for name in pair.lent())
+    assert {name.split(".")[3] for name in pair.groups().tied if ".layer." in name} == {str(n) for n in range(travel)}
+    assert not any(name.startswith("head.") for name in pair.groups().tied)
     if shared_layers == 4:
-        pair.keep([name for name in pair.federated() if "head." in name])
-        assert {name.split(".")[3] for name in pair.lent() if ".layer." in name} == set("0123")
-        pair.keep(())
+        pair.withhold([name for name in pair.sharable() if "head." in name])
+        assert {name.split(".")[3] for name in pair.groups().tied if ".layer." in name} == set("0123")
+        pair.withhold(())
     teacher, student = pair.eval()(batch)
-    values = {name: p.detach().clone() for name, p in pair.lent().items()}
-    assert torch.allclose(pair(batch, own=values)[0].logits, teacher.logits, atol=1e-6)
+    values = {name: p.detach().clone() for name, p in pair.groups().tied.items()}
+    assert torch.allclose(pair(batch, tied=values)[0].logits, teacher.logits, atol=1e-6)
     alone = classifier(4, 0).eval()
     alone.load_state_dict(pair.teacher.state_dict())
     for name, tensor in values.items():
         alone.get_parameter(name).data.copy_(tensor.add_(0.1 * torch.randn_like(tensor)))
     inputs = {k: v for k, v in batch.items() if k != "labels"}
-    own, same = pair(batch, own=values)
+    own, same = pair(batch, tied=values)
     assert torch.allclose(own.logits, alone(**inputs).logits, atol=1e-6)
     assert torch.allclose(own.logits, teacher.logits, atol=1e-6) == (not travel)
     assert torch.allclose(same.logits, student.logits, atol=1e-6)
@@ -71,21 +71,22 @@ def test_a_teacher_uses_what_is_its_own_out_of_training_and_the_student_does_not
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    assert torch.allclose(pair.train()(batch, own=values)[0].logits, teacher.logits, atol=1e-6)
+    assert torch.allclose(pair.train()(batch, tied=values)[0].logits, teacher.logits, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shared_layers", "travel"), [(0, 2), (2, 2), (3, 3), (4, 4)])
 def test_every_trainable_parameter_is_either_shared_or_private(shared_layers: int, travel: int) -> None:
     """The lowest layers travel; the teacher's head does so with the last of them."""
     pair = nested(shared_layers)
-    shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
+    groups = pair.groups()
+    shared, private = ({id(p) for p in part.values()} for part in (groups.shared, groups.private))
     assert not shared & private
     assert shared | private == {id(p) for p in pair.parameters()}
     for layer in range(4):
-        assert any(f"layer.{layer}." in name for name in pair.shared()) == (layer < travel)
-        assert any(f"layer.{layer}." in name for name in pair.private()) == (layer >= travel)
-    assert ("teacher.head.weight" in pair.shared()) == (travel == 4)
-    assert trainable(pair.student).keys() == {n for n in pair.shared() if not n.startswith("teacher.")}
+        assert any(f"layer.{layer}." in name for name in groups.shared) == (layer < travel)
+        assert any(f"layer.{layer}." in name for name in groups.private) == (layer >= travel)
+    assert ("teacher.head.weight" in groups.shared) == (travel == 4)
+    assert trainable(pair.student).keys() == {n for n in groups.shared if not n.startswith("teacher.")}
 
 
 @pytest.mark.parametrize("term", ["teacher_kl", "student_kl"])
@@ -97,7 +98,7 @@ def test_kl_reaches_its_pupil_and_the_trunk_below_it(batch: dict[str, Tensor], t
         teacher, student = pair(batch)
         loss = pair_loss(teacher, student, batch["labels"], batch["attention_mask"], Classification(), weights)
         torch.autograd.backward(loss.total)
-        found = trainable_parameters(pair)
+        found = pair.groups().trainable
         return {name: p.grad for name, p in found.items() if p.grad is not None}
 
     alone, taught = gradients(NONE), gradients(replace(NONE, **{term: 1.0}))
@@ -126,8 +127,9 @@ def test_a_norm_after_the_last_layer_is_each_models_own(batch: dict[str, Tensor]
     torch.testing.assert_close(pair(batch)[1].logits, student(**inputs).logits)
     of_teacher, of_student = (model.base_model.final_norm.weight for model in (teacher, student))
     assert of_teacher is not of_student and not torch.equal(of_teacher, of_student)
-    assert {name for name in pair.shared() if "norm" in name} >= {"model.final_norm.weight"}
-    assert "teacher.model.final_norm.weight" in pair.private()
+    groups = pair.groups()
+    assert {name for name in groups.shared if "norm" in name} >= {"model.final_norm.weight"}
+    assert "teacher.model.final_norm.weight" in groups.private
 
 
 def test_layers_that_share_their_weights_do_not_nest() -> None:

@@ -71,9 +71,10 @@ def test_only_the_students_trainable_parameters_are_shared() -> None:
         for parameter in model.bert.embeddings.parameters():
             parameter.requires_grad = False
     pair = TeacherStudent(teacher, student, hidden=True)
-    shared, private = pair.shared(), pair.private()
+    groups = pair.groups()
+    shared, private = groups.shared, groups.private
     assert all(parameter is student.get_parameter(name) for name, parameter in shared.items())
-    assert not any("embeddings" in name for name in shared | private)
+    assert not any("embeddings" in name for name in groups.everything)
     everything = {id(p) for p in pair.parameters() if p.requires_grad}
     assert {id(p) for p in [*shared.values(), *private.values()]} == everything
     assert {name.partition(".")[0] for name in private} == {"teacher", "projections"}

@@ -18,7 +18,6 @@ from fedkd_flwr.distillation import (
     build_optimizer,
     load_moments,
     moments,
-    trainable_parameters,
 )
 
 CPU = torch.device("cpu")
@@ -33,19 +32,16 @@ class LinearPair(Pair):
         self.teacher, self.student = nn.Linear(4, 3), nn.Linear(4, 3)
 
     def forward(
-        self, batch: Mapping[str, Tensor], adjustment: Tensor | None = None, own: Mapping[str, Tensor] | None = None
+        self, batch: Mapping[str, Tensor], adjustment: Tensor | None = None, tied: Mapping[str, Tensor] | None = None
     ) -> tuple[Outputs, Outputs]:
         return Outputs(self.teacher(batch["x"])), Outputs(self.student(batch["x"]))
 
-    def federated(self) -> dict[str, Parameter]:
+    def sharable(self) -> dict[str, Parameter]:
         return dict(self.student.named_parameters())
-
-    def local(self) -> dict[str, Parameter]:
-        return {f"teacher.{name}": p for name, p in self.teacher.named_parameters()}
 
 
 def optimizer_of(pair: Pair, settling: int = 0) -> AdamW:
-    parameters = trainable_parameters(pair)
+    parameters = pair.groups().trainable
     return build_optimizer(parameters, dict.fromkeys(parameters, Rate(0.05, settling)))
 
 
@@ -101,7 +97,7 @@ def test_moments_stored_and_loaded_continue_as_if_never_stopped(warm_up: int) ->
     straight = trained(data, warm_up=warm_up)
 
     pair = LinearPair()
-    parameters = trainable_parameters(pair)
+    parameters = pair.groups().trainable
     optimizer = optimizer_of(pair)
     training = LocalTraining(Classification(), Weights(), warm_up=warm_up)
     training.run(pair, optimizer, data[:3], CPU)
@@ -156,7 +152,7 @@ def test_each_learns_at_its_rate_and_only_matrices_decay() -> None:
 def test_gradients_are_clipped_per_model() -> None:
     """Adam forgets the scale of a gradient, so clipping shows in the moments."""
     pair = LinearPair()
-    parameters = trainable_parameters(pair)
+    parameters = pair.groups().trainable
     optimizer = optimizer_of(pair)
     LocalTraining(Classification(), Weights(), max_grad_norm=1e-3).run(pair, optimizer, batches(1), CPU)
     for prefix in ("shared", "teacher"):

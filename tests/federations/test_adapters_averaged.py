@@ -34,8 +34,8 @@ def build(raw: dict[str, Any], shared_head: bool = True, seed: int | None = None
 def test_adapters_and_head_are_all_that_learns(run_config: Config, method: str) -> None:
     models = build(run_config(method=method, lora_rank=2, codec="auto"))
     whole = build(run_config(method=method.removesuffix("-lora"), codec="auto"))
-    shared = models.pair.shared()
-    assert not models.pair.private()
+    shared = models.pair.groups().shared
+    assert not models.pair.groups().private
     assert all(".lora_" in name or name.startswith("head.") for name in shared)
     layers = {name.split(".layer.")[1][0] for name in shared if ".lora_" in name}
     assert layers == ({"0", "1", "2", "3"} if method == "fedavg-lora" else {"0", "1"})
@@ -75,7 +75,7 @@ def test_what_is_averaged_is_resumed_and_exported_as_one_plain_model(
     assert {name.removeprefix("bert.") for name in exported if "head." not in name} == first.keys()
     models = build(raw)
     with torch.no_grad():
-        for name, parameter in models.pair.shared().items():
+        for name, parameter in models.pair.groups().shared.items():
             parameter.copy_(shared[name])
     assert models.student is not None
     with torch.inference_mode():

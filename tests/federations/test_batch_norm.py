@@ -85,8 +85,8 @@ def test_of_batch_normalisation_nothing_travels_and_all_else_does(images: Config
     assert models.student is not None and models.teacher is not None
     own = {name for name, layer in batch_norms(models.student).items()}
     rest = {n: p for n, p in models.student.named_parameters() if n.rpartition(".")[0] not in own}
-    assert models.pair.shared().keys() == rest.keys() and own
-    private = models.pair.private()
+    assert models.pair.groups().shared.keys() == rest.keys() and own
+    private = models.pair.groups().private
     for model in ("student", "teacher"):
         layers = batch_norms(getattr(models, model))
         leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

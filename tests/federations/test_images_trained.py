@@ -65,7 +65,8 @@ def test_one_pass_gives_the_outputs_of_both_models(images: Config, changes: dict
     torch.testing.assert_close(learner.logits, models.student(**batch).logits)
     torch.testing.assert_close(teacher.logits, models.teacher(**batch).logits)
     assert teacher.logits.shape == learner.logits.shape == (3, 3)
-    shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
+    groups = pair.groups()
+    shared, private = ({id(p) for p in part.values()} for part in (groups.shared, groups.private))
     assert not shared & private and shared | private == {id(p) for p in pair.parameters()}
 
 
@@ -75,7 +76,7 @@ def test_a_nested_student_has_the_patches_and_first_layers_of_its_teacher_and_a_
     learner, teacher = models.student.base_model, models.teacher.base_model
     own = {name for name, p in learner.named_parameters() if p is not teacher.get_parameter(name)}
     assert own == {"layernorm.weight", "layernorm.bias"}
-    assert {n.removeprefix("vit.") for n in models.pair.shared()} >= own | {"embeddings.cls_token"}
+    assert {n.removeprefix("vit.") for n in models.pair.groups().shared} >= own | {"embeddings.cls_token"}
 
 
 def test_exported_models_are_the_students_and_load_with_the_stock_classes(

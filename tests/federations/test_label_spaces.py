@@ -229,7 +229,8 @@ def test_one_pass_gives_the_tags_of_both_models(tags: Config, changes: dict[str,
     torch.testing.assert_close(learner.logits, models.student(**batch).logits)
     torch.testing.assert_close(teacher.logits, models.teacher(**batch).logits)
     assert teacher.logits.shape == learner.logits.shape == (2, 4, 3)
-    shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
+    groups = pair.groups()
+    shared, private = ({id(p) for p in part.values()} for part in (groups.shared, groups.private))
     assert not shared & private and shared | private == {id(p) for p in pair.parameters() if p.requires_grad}
 
 

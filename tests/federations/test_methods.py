@@ -129,7 +129,7 @@ def test_a_teacher_scores_what_its_export_scores(
     for node_config in nodes(2):
         own = prepare(config_at_node(RunConfig.parse(raw), node_config), tuple(sorted(node_config.items())))
         teacher = load_classifier(tmp_path / "state" / found["lineage"] / own.name / "teacher")
-        alone = Single(teacher, travels=False)
+        alone = Single(teacher, shared=False)
         scores = evaluate(alone, own.task, own.examples.test, 64, choose_device("cpu", "fp32"))
         assert scores["teacher"] == pytest.approx(found["rounds"][-1]["nodes"][own.name]["teacher"], rel=1e-4)
 

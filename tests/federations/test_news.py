@@ -141,7 +141,8 @@ def test_one_pass_scores_for_both_models(news: Config, changes: dict[str, Any]) 
     torch.testing.assert_close(learner.logits, models.student(**BATCH).logits)
     torch.testing.assert_close(teacher.logits, models.teacher(**BATCH).logits)
     assert teacher.logits.shape == learner.logits.shape == (3, 3)
-    shared, private = ({id(p) for p in part.values()} for part in (pair.shared(), pair.private()))
+    groups = pair.groups()
+    shared, private = ({id(p) for p in part.values()} for part in (groups.shared, groups.private))
     assert not shared & private and shared | private == {id(p) for p in pair.parameters() if p.requires_grad}
 
 

@@ -44,7 +44,7 @@ def learn(models: PairModels) -> None:
     """Give every trainable parameter another value."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for parameter in (models.pair.shared() | models.pair.private()).values():
+        for parameter in models.pair.groups().everything.values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
@@ -52,8 +52,9 @@ def learn(models: PairModels) -> None:
 def test_adapters_and_heads_are_all_of_a_teacher_that_learns(run_config: Config, kind: str) -> None:
     whole, models = build(run_config(**KINDS[kind])), build(run_config(lora_rank=2, **KINDS[kind]))
     assert torch.equal(teacher_logits(models), teacher_logits(whole)), "a new adapter adds nothing"
-    shared, private = models.pair.shared(), models.pair.private()
-    assert {n: p.shape for n, p in shared.items()} == {n: p.shape for n, p in whole.pair.shared().items()}
+    groups = models.pair.groups()
+    shared, private = groups.shared, groups.private
+    assert {n: p.shape for n, p in shared.items()} == {n: p.shape for n, p in whole.pair.groups().shared.items()}
     of_teacher = {name for name in private if name.startswith("teacher.")}
     assert of_teacher and all(".lora_" in name or ".head." in name for name in of_teacher)
     layers = {name.split(".layer.")[1][0] for name in of_teacher if ".lora_" in name}
@@ -91,7 +92,7 @@ def test_frozen_matrices_in_half_precision_give_the_same_outputs_under_autocast(
         store_frozen_as(models.teacher, torch.bfloat16)
         assert torch.equal(teacher_logits(models), before)
     assert sum(p.numel() * p.element_size() for p in models.teacher.parameters()) < size
-    assert all(p.dtype == torch.float32 for p in (models.pair.shared() | models.pair.private()).values())
+    assert all(p.dtype == torch.float32 for p in models.pair.groups().everything.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,9 +117,9 @@ def test_a_state_holds_adapters_and_a_folder_a_plain_teacher(
     again = load_classifier(place / "teacher").eval()
     models = build(raw)
     with torch.no_grad():
-        for name, parameter in models.pair.private().items():
+        for name, parameter in models.pair.groups().private.items():
             parameter.copy_(private[name])
-        for name, parameter in models.pair.shared().items():
+        for name, parameter in models.pair.groups().shared.items():
             parameter.copy_(student(folder)[name])
     with torch.inference_mode():
         torch.testing.assert_close(again(**BATCH).logits, teacher_logits(models))

@@ -85,7 +85,7 @@ def teachers(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 def held_out(raw: dict[str, Any], node: dict[str, Any], folder: Path) -> dict[str, float]:
     """Scores of the classifier in a folder on a node's held-out rows."""
     prepared = prepare(RunConfig.parse(raw), tuple(sorted(node.items())))
-    alone = Single(load_classifier(folder), travels=True)
+    alone = Single(load_classifier(folder), shared=True)
     return evaluate(alone, prepared.task, prepared.examples.test, 16, choose_device("cpu", "fp32"))["student"]
 
 
