@@ -107,9 +107,9 @@ def test_a_nested_pair_runs_and_resumes_like_any_other(
     for path in exported:
         teacher = load_file(path)
         trunk = [name for name in expected if ".layer." in name]
-        (lent,) = path.parent.parent.glob("*/lent.safetensors")
+        (tied,) = path.parent.parent.glob("*/tied.safetensors")
         assert any("layer.3." in name for name in teacher)
-        own = load_file(lent)
+        own = load_file(tied)
         if not share:
             assert not own and trunk and all(torch.equal(teacher[name], expected[name]) for name in trunk)
             continue
