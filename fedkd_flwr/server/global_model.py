@@ -79,7 +79,7 @@ class ServerModel:
         return scores["student"]
 
     def export(self, state: RunState, folder: Path, label_shares: Sequence[float] = ()) -> list[Path]:
-        """Write `from_pretrained` folders of what the run has: `student`, `teacher` where all of it is shared, `adapter`.
+        """Write `from_pretrained` folders of what there is: `student`, `adapter`, `teacher` where all of it is shared.
 
         Of a student with private heads there is the encoder; one with batch normalisation has the checkpoint's.
 
