@@ -57,7 +57,7 @@ class _Trial:
         self._batch = {name: tensor.to(place.device) for name, tensor in batch.items()}
         both = (
             ("teacher", config.model.teacher, models.teacher),
-            ("student", config.model.student or config.model.teacher, models.student),
+            ("student", config.student_checkpoint, models.student),
         )
         self._models = {role: (name, model) for role, name, model in both if model is not None}
         self._names = " and ".join(dict.fromkeys(name for name, _ in self._models.values()))

@@ -181,6 +181,11 @@ class RunConfig(Group):
         return TASKS[self.task]
 
     @property
+    def student_checkpoint(self) -> str:
+        """The checkpoint that a student is, or is the first layers of."""
+        return self.model.teacher if self.parts.whole else self.model.student or self.model.teacher
+
+    @property
     def codec_kind(self) -> str:
         """The codec of updates, `auto` decided by the method."""
         return self.parts.codec if self.codec.kind == "auto" else self.codec.kind

@@ -73,9 +73,8 @@ class PairModels:
 
 def build_student(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":
     """The initial student: the same on every machine that has the checkpoint and the seed."""
-    if config.parts.whole:
-        return build_teacher(config, labels)
-    return _build(config, config.model.student or config.model.teacher, config.model.student_layers, labels)
+    layers = None if config.parts.whole else config.model.student_layers
+    return _build(config, config.student_checkpoint, layers, labels)
 
 
 def build_teacher(config: RunConfig, labels: Sequence[str]) -> "PreTrainedModel":

@@ -38,7 +38,7 @@ def check_models(config: RunConfig) -> None:
 
 
 def _check_text_models(config: RunConfig) -> None:
-    student = config.model.student or config.model.teacher
+    student = config.student_checkpoint
     for reference in dict.fromkeys((student, config.model.teacher)):
         _check_depth(config, reference, read_text_config(reference).num_hidden_layers)
         _check_length(config, reference)
@@ -89,7 +89,7 @@ def _check_layers(config: RunConfig) -> None:
 
 
 def _check_image_models(config: RunConfig) -> None:
-    student = config.model.student or config.model.teacher
+    student = config.student_checkpoint
     shape = ImageClassification(load_image_processor(config.model.teacher), ()).shape
     for reference in dict.fromkeys((config.model.teacher, student)):
         _check_takes(reference, shape, config.model.batch_norm)

@@ -63,7 +63,7 @@ def model_card(about: About, labels: tuple[str, ...], remote_code: bool) -> "Mod
     from huggingface_hub import ModelCard, ModelCardData
 
     config = about.config
-    reference = config.model.teacher if about.model == "teacher" else config.model.student or config.model.teacher
+    reference = config.model.teacher if about.model == "teacher" else config.student_checkpoint
     data = ModelCardData(
         license=licence_of(reference),
         library_name="transformers",

@@ -33,7 +33,7 @@ def load_readers(config: RunConfig) -> Readers:
     if inputs == "news":
         return Readers(load_tokenizer(config.model.teacher))
     words = inputs == "words"
-    reference = config.model.teacher if trains == {"teacher"} else config.model.student or config.model.teacher
+    reference = config.model.teacher if trains == {"teacher"} else config.student_checkpoint
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(reference, words)
     if "teacher" not in trains or config.model.teacher == reference:
         return Readers(tokenizer)

@@ -124,8 +124,8 @@ class ServerModel:
             export(student, self._task.processor, exported[0], about, added)
         if has_adapters(self._student):
             exported.append(folder / "adapter")
-            base = self._config.model.student or self._config.model.teacher
-            export_adapters(self._student.base_model, exported[-1], shown_name(base))
+            base = shown_name(self._config.student_checkpoint)
+            export_adapters(self._student.base_model, exported[-1], base)
         if isinstance(self._pair, Nested) and not self._pair.groups().private:
             exported.append(folder / "teacher")
             export(self._pair.teacher, self._task.processor, exported[-1], replace(about, model="teacher"), added)

@@ -235,6 +235,17 @@ def test_what_is_quantised_is_so_many_times_smaller_in_both_directions(
         assert times < size / (entry[f"bytes-{direction}"] / 2), direction
 
 
+@pytest.mark.parametrize("method", ["fedprox", "fedpaq", "onebit"])
+def test_a_rival_resumes_like_any_other_and_is_exported_as_it_ended(run_config: Config, method: str) -> None:
+    changes = {"method": method, **({"codec": "dense"} if method == "fedprox" else {})}
+    straight = run_server(LoopbackGrid(run_config(run_name="straight", **changes), nodes(2)))
+    folder = run_server(LoopbackGrid(run_config(num_rounds=1, **changes), nodes(2)))
+    run_server(LoopbackGrid(run_config(resume=str(folder), **changes), nodes(2), first_id=900))
+    assert_same(student(folder), student(straight))
+    exported = load_classifier(folder / "student").state_dict()
+    assert_same({name: exported[name] for name in student(folder)}, student(straight))
+
+
 def test_fedprox_is_fedavg_with_a_term_that_holds_the_update_back(run_config: Config) -> None:
     """So strong that nothing moves, with the usual strength, and as a key of another method."""
     plain = {"codec": "dense", "num_rounds": 1}

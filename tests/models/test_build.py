@@ -1,14 +1,32 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.federation import Config
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.models.build import build_pair
+from fedkd_flwr.models.build import build_pair, build_student
+from fedkd_flwr.models.hub import load_tokenizer
+from fedkd_flwr.models.model_card import About, model_card
+from fedkd_flwr.models.readers import load_readers
 from fedkd_flwr.models.text import build_classifier
 
 LABELS = ("negative", "neutral", "positive")
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedavg-lora", "fedavg-student"])
+def test_a_whole_checkpoint_reads_its_own_tokens_whatever_the_student_of_other_methods(
+    run_config: Config, tiny_bert: Path, checkpoints: Mapping[str, str], method: str
+) -> None:
+    """Also the model that travels, which its card names, is of that checkpoint: methods differ in one key."""
+    config = RunConfig.parse(run_config(method=method, codec="auto", student=checkpoints["distilbert"]))
+    expected = checkpoints["distilbert"] if method == "fedavg-student" else str(tiny_bert)
+    readers = load_readers(config)
+    assert readers.student.get_vocab() == load_tokenizer(expected).get_vocab() and readers.teacher is None
+    assert build_student(config, LABELS).config.model_type == ("distilbert" if "student" in method else "bert")
+    card = str(model_card(About(config, "student", 1), LABELS, False))
+    assert f"student of {Path(expected).name}" in card
 
 
 def rates(raw: dict[str, object]) -> Mapping[str, float]:
