@@ -162,6 +162,23 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
 
 
 @app.command()
+def report(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="The page: RUN/report.html; report.html for several runs.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write each plot as a PNG file, too.")] = None,
+) -> None:
+    """Write a page about the runs in folders RUN, finished or not: one file that needs no network."""
+    from fedkd_flwr.tracking.report import REPORT, write_report
+    from fedkd_flwr.tracking.report.pictures import write_pictures
+
+    with one_line_errors(BAD_INPUT):
+        default = run_folders[0] / REPORT if len(run_folders) == 1 else Path(REPORT)
+        say(f"report: {write_report(run_folders, out or default)}")
+        for path in write_pictures(run_folders, png) if png else ():
+            say(f"plot: {path}")
+
+
+@app.command()
 def clean(
     state_dir: Annotated[Path, typer.Option(help="Where nodes of this machine keep their states.")] = Path("state"),
     remove: Annotated[list[str] | None, typer.Option(metavar="LINEAGE", help="Remove this one; repeatable.")] = None,
@@ -220,6 +237,8 @@ def _report(arguments: Arguments) -> None:
     with one_line_errors(FAILED):
         print_wide(as_table(read_summary(arguments.folder)))
     say(f"results: {arguments.folder}")
+    if (page := arguments.folder / "report.html").is_file():
+        say(f"report: {page}")
 
 
 def _say_how_to_go_on(command: str, folder: Path) -> None:

@@ -43,5 +43,8 @@ def run(grid: Grid, run_config: Mapping[str, Any]) -> Path:
     folder, state = open_run(config)
     check_models(config)
     state.history.environment.append(start_of(state.round + 1))
-    FedKD(config, folder, state).run(ReliableGrid(grid))
+    try:
+        FedKD(config, folder, state).run(ReliableGrid(grid))
+    finally:
+        folder.close()
     return folder.path

@@ -3,11 +3,11 @@
 RUN/config.json           the run-config
 RUN/history.json          scores, bytes and seconds of each round
 RUN/traffic.csv           a row for each round, node, direction and tensor
+RUN/report.html           all of it to look at, written at the end; beside it TensorBoard's events
 RUN/checkpoints/00000003/ the third state of the server: student, newest updates, residual, history
 RUN/best/                 the student of the best round so far, where the run looks for one
-RUN/student/              the student after the last round or the best (its encoder where nodes keep heads of their
-                          own), a `from_pretrained` folder; so is
-RUN/teacher/              where all layers of the teacher are shared
+RUN/student/, teacher/    what is exported: the student (its encoder where nodes keep heads of their own), and the
+                          teacher where all of its layers are shared
 RUN/nodes/TITLE           leads to the models of a node on this machine, by the title of its data
 """
 
@@ -28,8 +28,10 @@ from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.runtime.disk import flush, remove_marked, write_json
 from fedkd_flwr.server.global_student import GlobalStudent
 from fedkd_flwr.tracking.history import History
+from fedkd_flwr.tracking.loggers import Loggers
 from fedkd_flwr.tracking.node_links import link_nodes
 from fedkd_flwr.tracking.past_run import CHECKPOINTS, CONFIG, FORMAT, HISTORY, STATE, PastRun, newest_checkpoint
+from fedkd_flwr.tracking.report import try_to_write_report
 from fedkd_flwr.tracking.run_names import fresh_run_name
 from fedkd_flwr.tracking.traffic_log import TRAFFIC, Ledger
 
@@ -75,6 +77,7 @@ class RunFolder:
     def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
         self.path = path
         self._ledger = ledger
+        self._loggers = Loggers()
 
     @property
     def ledger(self) -> Ledger:
@@ -108,15 +111,14 @@ class RunFolder:
         return cls(path, Ledger.load(path / TRAFFIC)), read_state(path)
 
     def begin(self, state: RunState, config: RunConfig) -> None:
-        """Publish a run whose nodes have joined: its config and history, and of a new run its whole folder at once.
-
-        A new folder has a checkpoint: a run that is on the disk can be resumed.
+        """Publish a run whose nodes have joined: config and history, of a new run a whole folder that can be resumed.
 
         Raises:
             StateError: another run has taken the folder meanwhile, or the disk refuses.
         """
         if self._ledger is not None:
             write_json(self.path / CONFIG, config.as_run_config() | {"run.resume": ""})
+            self._loggers = Loggers.of(self.path)
             self.write_history(state, config)
             return
         hidden = RunFolder(self.path.with_name(f".{self.path.name}.new-{state.lineage}"))
@@ -136,6 +138,7 @@ class RunFolder:
             ) from None
         flush(self.path.parent)
         self._ledger = Ledger.load(self.path / TRAFFIC)
+        self._loggers = Loggers.of(self.path)
 
     def checkpoint(self, state: RunState, config: RunConfig) -> None:
         """Keep the server as it is after a round, and publish the round in history.json.
@@ -191,8 +194,8 @@ class RunFolder:
 
     def write_history(self, state: RunState, config: RunConfig, finished: bool = False) -> None:
         """Replace history.json, and lead to the models of nodes on this machine."""
-        states = Path(config.run.state_dir).absolute() / state.lineage
-        link_nodes(self.path, states, {node: data["title"] for node, data in state.history.data.items()})
+        titles = {node: data["title"] for node, data in state.history.data.items()}
+        link_nodes(self.path, Path(config.run.state_dir).absolute() / state.lineage, titles)
         body = {
             "finished": finished,
             "config": config.as_run_config(),
@@ -208,13 +211,19 @@ class RunFolder:
             **state.history.as_dict(),
         }
         write_json(self.path / HISTORY, body)
+        self._loggers.log(state.history)
+
+    def close(self) -> None:
+        """Leave the run for people to look at, however it ended; nothing where no node has joined."""
+        self._loggers.close()
+        if self._ledger is not None:
+            try_to_write_report(self.path)
 
 
 def open_run(config: RunConfig) -> tuple[RunFolder, RunState]:
     """The folder and state from which the server starts: a new run's, or the one that `run.resume` names.
 
-    Where the server's owner has set the environment variable FEDKD_RUNS_DIR all runs lie there, whatever a run-config
-    says.
+    Where the server's owner has set the variable FEDKD_RUNS_DIR all runs lie there, whatever a run-config says.
 
     Raises:
         StateError, ConfigError: as `RunFolder.new` and `RunFolder.resume`; or the run to resume lies elsewhere.

@@ -13,6 +13,7 @@ from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.tracking.history import History
 from fedkd_flwr.tracking.node_links import node_folder
 from fedkd_flwr.tracking.past_run import HISTORY
+from fedkd_flwr.tracking.report import REPORT, write_report
 from fedkd_flwr.tracking.traffic_log import TRAFFIC, counted
 
 if TYPE_CHECKING:
@@ -91,6 +92,20 @@ class Run:
             ModelError: its folder cannot be read.
         """
         return _model(self.folder / "student", f"{self.folder} has no student: it has not finished, or shares none")
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write a page about the run: one file that needs no network.
+
+        Args:
+            path: the page; None: `report.html` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        return write_report([self.folder], self.folder / REPORT if path is None else Path(path))
 
     @cached_property
     def traffic(self) -> "pd.DataFrame":

@@ -187,7 +187,8 @@ class History:
         """
         import pandas as pd
 
-        rows = [_row(self.initial), *map(_row, self.rounds)]
+        columns = [board_numbers(self.initial), *(training_numbers(e) | board_numbers(e) for e in self.rounds)]
+        rows = [{name.replace("/", "_"): value for name, value in row.items()} for row in columns]
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="round"))
 
     @classmethod
@@ -201,6 +202,26 @@ class History:
             stored["data"],
             stored["environment"],
         )
+
+
+def board_numbers(board: ScoreBoard) -> dict[str, float]:
+    """The scores of the models after a round, and what it took to bring nodes to the student, as GROUP/NAME."""
+    scored = ("student", "student_own_labels", "teachers", "teachers_own_labels", "server")
+    scores = {f"{model}/{name}": v for model in scored for name, v in (getattr(board, model) or {}).items()}
+    return scores | {"refreshed": board.refreshed, "bytes/down": board.bytes_down}
+
+
+def training_numbers(entry: RoundEntry) -> dict[str, float]:
+    """How a round went, as GROUP/NAME."""
+    return {
+        **{f"loss/{name}": value for name, value in entry.losses.items()},
+        **{f"weight/{name.replace('-', '_')}": value for name, value in entry.distillation.items()},
+        "asked": entry.asked,
+        "trained": entry.trained,
+        "failed": len(entry.failed),
+        "bytes/up": entry.bytes_up,
+        **{"seconds" if part == "round" else f"seconds/{part}": value for part, value in entry.seconds.items()},
+    }
 
 
 def mean_scores(weighted: Iterable[tuple[float, Scores | None]]) -> Scores | None:
@@ -218,18 +239,6 @@ def mean_scores(weighted: Iterable[tuple[float, Scores | None]]) -> Scores | Non
 def prefixed(prefix: str, scores: Scores | None) -> Scores:
     """The same scores under longer names; none of none."""
     return {f"{prefix}-{name}": value for name, value in (scores or {}).items()}
-
-
-def _row(board: ScoreBoard) -> dict[str, float]:
-    """The numbers of a round, as a table has them."""
-    scored = ("student", "student_own_labels", "teachers", "teachers_own_labels", "server")
-    row = {f"{model}_{name}": v for model in scored for name, v in (getattr(board, model) or {}).items()}
-    if isinstance(board, RoundEntry):
-        row |= {f"loss_{name}": value for name, value in board.losses.items()}
-        row |= {f"weight_{name.replace('-', '_')}": value for name, value in board.distillation.items()}
-        row |= {"asked": board.asked, "trained": board.trained, "failed": len(board.failed), "bytes_up": board.bytes_up}
-        row |= {"seconds" if part == "round" else f"seconds_{part}": value for part, value in board.seconds.items()}
-    return row | {"refreshed": board.refreshed, "bytes_down": board.bytes_down}
 
 
 def _kebab(entry: Mapping[str, Any]) -> dict[str, Any]:
