@@ -215,7 +215,6 @@ class RunFolder:
 
     def close(self) -> None:
         """Leave the run for people to look at, however it ended; nothing where no node has joined."""
-        self._loggers.close()
         if self._ledger is not None:
             try_to_write_report(self.path)
 

@@ -16,10 +16,7 @@ class Logger(Protocol):
     """Shows a run somewhere else than in its folder."""
 
     def log(self, history: History) -> None:
-        """Show what is new in the history; of a run that was resumed, all of it the first time."""
-
-    def close(self) -> None:
-        """Show what was held back."""
+        """Show what is new in the history; the first time all of it, also of a run that was resumed."""
 
 
 class Loggers:
@@ -45,12 +42,3 @@ class Loggers:
             except Exception as error:
                 self._loggers.remove(logger)
                 log.warning("fedkd: %s ends: %s", type(logger).__name__, one_line(f"{type(error).__name__}: {error}"))
-
-    def close(self) -> None:
-        """Close each."""
-        for logger in self._loggers:
-            try:
-                logger.close()
-            except Exception as error:
-                log.warning("fedkd: %s: %s", type(logger).__name__, one_line(f"{type(error).__name__}: {error}"))
-        self._loggers.clear()

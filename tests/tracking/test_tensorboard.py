@@ -42,12 +42,8 @@ def test_a_logger_that_fails_is_left_out_and_told_of_once(caplog: pytest.LogCapt
         def log(self, history: History) -> None:
             raise OSError("No space\nleft")
 
-        def close(self) -> None:
-            raise AssertionError("it is not asked any more")
-
     loggers = Loggers([Full()])
     for _ in range(2):
         loggers.log(History())
-    loggers.close()
     (line,) = [record.message for record in caplog.records]
     assert "Full ends: OSError: No space left" in line
