@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import DataSettings, load_node_data
 from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.models.text import build_classifier
 
@@ -24,7 +24,7 @@ def record(steps: int, rounds: int, layers: int, learning_rate: float) -> dict[s
     """The updates of `rounds` rounds of `steps` steps of AdamW, batches of 16."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         config = RunConfig.parse(tomllib.load(file)["tool"]["flwr"]["app"]["config"])
-    data = load_node_data(config, {"partition-id": 0, "num-partitions": 4})
+    data = load_node_data(DataSettings.of(config), {"partition-id": 0, "num-partitions": 4})
     task = build_task(config, data.labels)
     examples = task.encode(data.train)
     model = build_classifier(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.name_lists import listed
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data.sources import SOURCES, named_for
+from fedkd_flwr.config.sources import SOURCES, named_for
 from fedkd_flwr.errors import ConfigError, DataError, RunError
 from fedkd_flwr.tracking.finished_run import Run
 from fedkd_flwr.tracking.run_names import fresh_run_name
@@ -119,7 +119,7 @@ def _with_data(
 
     if isinstance(nodes, int):
         return config
-    if (inputs := config.task_spec.inputs) not in SOURCES["hf"].inputs:
+    if (inputs := config.task_spec.inputs) not in SOURCES["hf"].readers:
         raise ConfigError(
             f"task {config.task!r} reads folders, not data sets: set data.dataset to {named_for(inputs)} and give the "
             "number of clients"
@@ -138,18 +138,18 @@ def _labels(config: RunConfig, folders: Iterable[Path]) -> str:
     """The labels of all clients, where it takes all data to know them; empty: each client's data tell its own."""
     from datasets import concatenate_datasets
 
-    from fedkd_flwr.data.examples import distinct_labels, find, read_examples
+    from fedkd_flwr.data import DataSettings
+    from fedkd_flwr.data.examples import distinct_labels, read_examples
     from fedkd_flwr.data.label_names import require_few
-    from fedkd_flwr.data.saved import class_names
+    from fedkd_flwr.data.reading import find
 
     if config.task_spec.labels == "tags" or config.model.shared_head == "never":
         return ""
-    files = [find(f"hf:{folder}") for folder in folders]
-    declared = {class_names(file, config.data.label_column) for file in files}
+    examples = [read_examples(find(f"hf:{folder}", "texts"), DataSettings.of(config)) for folder in folders]
+    declared = {each.declared for each in examples}
     if len(declared) == 1 and declared != {()}:
         return ""
-    examples = [read_examples(file, config)[0].select_columns("label") for file in files]
-    together = concatenate_datasets(examples)
+    together = concatenate_datasets([each.dataset.select_columns("label") for each in examples])
     found = distinct_labels(together)
     if config.task_spec.labels != "number":
         require_few(found, len(together), "the clients' data")

@@ -18,7 +18,7 @@ from support.config import keys
 
 from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_examples
+from fedkd_flwr.data import DataSettings, load_examples
 from fedkd_flwr.models.hub import load_tokenizer
 
 # Hypothesis' deadline is an assertion on time; a first call that imports a library may take longer.
@@ -111,7 +111,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tweets_csv(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any]) -> Path:
     """Every 100th tweet: some 380 rows of text, label."""
     path = tmp_path_factory.mktemp("tweets") / "tweets.csv"
-    dataset = load_examples("tweets", RunConfig.parse(defaults))
+    dataset = load_examples("tweets", DataSettings.of(RunConfig.parse(defaults)))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])

@@ -17,9 +17,10 @@ from rich.table import Table
 from fedkd_flwr.cli.preflight import Look, NodeConfig, look_at_number, looks_at_nodes, named
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import DataReport, NodeData, load_node_data, node_name
+from fedkd_flwr.data import DataReport, DataSettings, NodeData, load_node_data, node_name
 from fedkd_flwr.errors import ConfigError, FedKDError, in_full
 from fedkd_flwr.runtime.disk import write_text
+from fedkd_flwr.runtime.recent import Recent
 
 if TYPE_CHECKING:
     from fedkd_flwr.client.model_cache import ModelCache
@@ -67,12 +68,13 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
         say: is told what takes time.
     """
     found: list[CheckedNode] = []
+    recent = Recent()
 
     def load(config: RunConfig, node: NodeConfig) -> None:
         own = config
         with suppress(FedKDError):  # said where the node's settings are looked at
             own = config_at_node(config, node)
-        data = load_node_data(own, node)
+        data = load_node_data(DataSettings.of(own), node, recent)
         title = str(node.get("name") or data.name)
         found.append(CheckedNode(title, data.labels, data.report, len(data.train), len(data.test)))
         say(f"node {title}: {len(data.train) + len(data.test):,} examples")
@@ -161,7 +163,7 @@ def _look_at_names(config: RunConfig, nodes: Sequence[NodeConfig]) -> None:
     names: Counter[str] = Counter()
     for node in nodes:
         with suppress(FedKDError):  # said where its data are looked for
-            names[node_name(config, node)] += 1
+            names[node_name(DataSettings.of(config), node)] += 1
     for name, count in names.items():
         if count > 1:
             raise ConfigError(f"{count} nodes are called {name!r}: give each a name of its own in its node config")

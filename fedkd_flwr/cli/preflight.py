@@ -9,9 +9,10 @@ from pathlib import Path
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.node_config import config_at_node, require_named_labels
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
+from fedkd_flwr.data import DataSettings, data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import ConfigError, DataError, StateError, at_node
 from fedkd_flwr.runtime.cpus import available_cpus
+from fedkd_flwr.runtime.recent import Recent
 
 NodeConfig = Mapping[str, Value]
 
@@ -45,12 +46,17 @@ def preflight(config: RunConfig, nodes: int, cpus: int, gpus: float, say: Callab
     looked_at = every[:1] if first_tells_all else every
     if large := (size := _bytes_of(config)) is None or size > _MOST_READ:
         say("only the nodes will read the data: `fedkd check` reads them beforehand")
+    recent = Recent()
+
+    def load(config: RunConfig, node: NodeConfig) -> None:
+        load_node_data(DataSettings.of(config), node, recent)
+
     looks: list[Look] = [
         partial(_look_at_cpus, cpus),
         partial(look_at_folder, "run.runs-dir", config.run.runs_dir),
         partial(_look_at_gpus, config, gpus),
         partial(look_at_number, config, nodes),
-        *looks_at_nodes(config, looked_at, [] if large else looked_at, load_node_data),
+        *looks_at_nodes(config, looked_at, [] if large else looked_at, load),
         partial(look_for_space, config, every),
     ]
     for look in looks:
@@ -142,7 +148,7 @@ def _look_at_gpus(config: RunConfig, gpus: float) -> None:
 def _look_for_data(config: RunConfig, node: NodeConfig) -> None:
     own = config_at_node(config, node)
     look_at_folder("run.state-dir", own.run.state_dir)
-    data_fingerprint(own, node)
+    data_fingerprint(DataSettings.of(own), node)
 
 
 def _look_at_labels(config: RunConfig, node: NodeConfig) -> None:
@@ -156,7 +162,8 @@ def _look_for_test_data(source: str) -> None:
 
 
 def _look_at_test_data(config: RunConfig, node: NodeConfig) -> None:
-    load_test_data(config.data.server_test_data, config, load_node_data(config, node).labels)
+    settings = DataSettings.of(config)
+    load_test_data(config.data.server_test_data, settings, load_node_data(settings, node).labels)
 
 
 def _look_at_models(config: RunConfig, node: NodeConfig) -> None:

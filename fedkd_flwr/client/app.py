@@ -7,8 +7,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 import fedkd_flwr.runtime.libraries  # noqa: F401
+from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.client.client import Client
-from fedkd_flwr.client.model_cache import ModelCache
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.messages import (
     EvaluateRequest,
@@ -20,7 +20,7 @@ from fedkd_flwr.privacy.egress import leave
 from fedkd_flwr.runtime.device import set_threads
 
 app = ClientApp()
-models = ModelCache()
+caches = Caches()
 """What this process keeps between messages."""
 
 _Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
@@ -30,7 +30,7 @@ def _answer(
     message: Message, context: Context, kind: type[_Request], reply: Callable[[Client, _Request], Reply]
 ) -> Message:
     def by_client(request: _Request) -> Reply:
-        client = Client(RunConfig.parse(context.run_config), context.node_config, models)
+        client = Client(RunConfig.parse(context.run_config), context.node_config, caches)
         set_threads(client.threads)
         return reply(client, request)
 

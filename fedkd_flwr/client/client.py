@@ -10,10 +10,11 @@ from uuid import uuid4
 from torch import Tensor
 
 from fedkd_flwr import tensors
-from fedkd_flwr.client.dataset import prepare
+from fedkd_flwr.client.caches import Caches
+from fedkd_flwr.client.dataset import Prepared
 from fedkd_flwr.client.exports import export_own
 from fedkd_flwr.client.kept_models import KeptModels
-from fedkd_flwr.client.model_cache import ModelCache, PairKey
+from fedkd_flwr.client.model_cache import PairKey
 from fedkd_flwr.client.progress import earlier_answer, initial_state, lost_rounds, refreshed, stored_state
 from fedkd_flwr.client.round import LocalRound, Workplace
 from fedkd_flwr.client.sampling import Draws, RoundSize
@@ -62,21 +63,19 @@ class Client:
         threads: CPU threads that it may use (see `set_threads`, which the entry of a process calls); 0: all there are.
     """
 
-    def __init__(
-        self, config: RunConfig, node_config: Mapping[str, Value], model_cache: ModelCache | None = None
-    ) -> None:
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value], caches: Caches | None = None) -> None:
         """Prepare the client.
 
         Args:
             config: the run config.
             node_config: the node config.
-            model_cache: the process's, for clients that it serves in turn; None: the client has one of its own.
+            caches: the process's, for clients that it serves in turn; None: the client has its own.
 
         Raises:
             FedKDError: node config, data or device are not usable; says which and why, and names the node
                 where its config does.
         """
-        clock = Clock()
+        clock, caches = Clock(), Caches() if caches is None else caches
         clock.add("import", start_seconds())
         name, partition = str(node_config.get("name", "")), node_config.get("partition-id")
         with clock("setup"), at_node(name if is_node(name) else ""):
@@ -86,11 +85,11 @@ class Client:
             require_allowed(self._policy, config)
             device = choose_device(config.run.device, config.run.precision)
             secret = secret_of(Path(config.run.state_dir).absolute(), node_config)
-            prepared = prepare(config, tuple(sorted(node_config.items())))
+            prepared = Prepared(config, node_config, caches)
             size = RoundSize.of(config.train, config.model.batch_norm == "local", prepared.train_examples)
             require_examples(self._policy, prepared.train_examples, size.examples)
         self._config, self._prepared, self._clock, self._device = config, prepared, clock, device
-        self._model_cache = ModelCache() if model_cache is None else model_cache
+        self._model_cache = caches.models
         self.name, self.threads = prepared.name, config.run.threads
         self._owned = is_owned(node_config)
         self._partition = int(partition) if partition is not None else 0

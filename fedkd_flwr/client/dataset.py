@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.node_config import is_owned
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data import (
     DataReport,
+    DataSettings,
     EncodedData,
     EncodedStore,
     NodeData,
@@ -35,16 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=16)
-def prepare(config: RunConfig, node_config: tuple[tuple[str, Value], ...]) -> "Prepared":
-    """The data of the node with these items of its node config; in memory while the process lives.
-
-    Raises:
-        DataError: as `load_node_data`.
-    """
-    return Prepared(config, dict(node_config))
-
-
 class Prepared:
     """Data of a node, encoded once and kept on its disk.
 
@@ -56,11 +48,17 @@ class Prepared:
         label_shares: of these; empty where the run neither adjusts logits to them nor balances classes by them.
     """
 
-    def __init__(self, config: RunConfig, node_config: Mapping[str, Value]) -> None:
-        self._config, self._node_config = config, node_config
-        self.name = node_name(config, node_config)
+    def __init__(self, config: RunConfig, node_config: Mapping[str, Value], caches: Caches) -> None:
+        """Find the data, and what the node's disk holds of them.
+
+        Raises:
+            DataError: as `load_node_data`.
+        """
+        self._config, self._node_config, self._caches = config, node_config, caches
+        self._settings = DataSettings.of(config)
+        self.name = node_name(self._settings, node_config)
         self._store = EncodedStore(Path(config.run.state_dir).absolute(), self.name)
-        self._fingerprint = data_fingerprint(config, node_config)
+        self._fingerprint = data_fingerprint(self._settings, node_config)
         self._stored = self._store.load(self._fingerprint)
         data = self._stored or self._data
         self.title = self.name if is_owned(node_config) else data.name
@@ -69,14 +67,16 @@ class Prepared:
         self._counts = self._label_counts(data.train) if adjusts or config.train.class_weights == "balanced" else ()
         self.label_shares = self.shares_in_steps(1)
 
-    @property
+    @cached_property
     def _data(self) -> NodeData:
-        return load_node_data(self._config, self._node_config)
+        return load_node_data(self._settings, self._node_config, self._caches.data)
 
     @cached_property
     def task(self) -> Task:
         """The node's, with these labels."""
-        return build_task(self._config, self.labels)
+        config = self._config
+        key = (config.method, config.task, config.model, config.data.text_pair_column, self.labels)
+        return self._caches.tasks.get(key, lambda: build_task(config, self.labels))
 
     @cached_property
     def examples(self) -> EncodedData:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from fedkd_flwr.codec.energy import check_share
 from fedkd_flwr.errors import CodecError
 
 if TYPE_CHECKING:
@@ -66,9 +67,3 @@ class OwnRule(Protocol):
 
 
 Allocation = Energy | Budget | Uniform | OwnRule
-
-
-def check_share(share: float) -> None:
-    """Raise CodecError unless `share`, of an energy to keep, is in (0, 1]."""
-    if not 0 < share <= 1:
-        raise CodecError(f"the energy to keep must be in (0, 1], got {share}")

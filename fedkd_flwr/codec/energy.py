@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.codec.shapes import matrix_shape
+from fedkd_flwr.errors import CodecError
 
 DOUBT = 2.0**-18
 """What float32 arithmetic may get wrong in a share: a sender claims so much less than it measures."""
@@ -47,3 +48,9 @@ def to_byte(kept: float) -> int:
 def from_byte(byte: int) -> float:
     """The share that a byte stands for."""
     return 1.0 if byte == _NOTHING_DROPPED else 1 - 2.0 ** (-byte / STEPS_AN_OCTAVE)
+
+
+def check_share(share: float) -> None:
+    """Raise CodecError unless `share`, of an energy to keep, is in (0, 1]."""
+    if not 0 < share <= 1:
+        raise CodecError(f"the energy to keep must be in (0, 1], got {share}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd_flwr.codec.allocation import check_share
+from fedkd_flwr.codec.energy import check_share
 from fedkd_flwr.codec.host import on_host, to_host
 from fedkd_flwr.codec.rate_model import Floats
 from fedkd_flwr.errors import CodecError

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.name_lists import LONGEST, MOST, names
+from fedkd_flwr.config.sources import BUNDLED, source_of
 
 Value = bool | int | float | str
 AutoSwitch = Literal["auto", "always", "never"]
@@ -126,8 +127,6 @@ class DataConfig(Group):
     @field_validator("dataset", "server_test_data")
     @classmethod
     def _is_a_source(cls, value: str, info: ValidationInfo) -> str:
-        from fedkd_flwr.data.sources import BUNDLED, source_of
-
         bundled = info.field_name == "dataset"
         known = bundled if value == BUNDLED else source_of(value) is not None and not value.endswith(":")
         if not (known or (value == "" and not bundled)):

@@ -7,10 +7,10 @@ from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.name_lists import listed
 from fedkd_flwr.config.policy import policy_of
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.config.tasks import TASKS
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.names import require_identity
 from fedkd_flwr.runtime.registry import readers_of
-from fedkd_flwr.tasks.registry import TASKS
 
 DATA_KEYS = {
     "text-column", "text-pair-column", "label-column", "label-separator", "labels", "skip-unlabelled", "separator",

@@ -22,10 +22,9 @@ from fedkd_flwr.config.groups import (
 )
 from fedkd_flwr.config.methods import METHODS, Method, defaults_of, fixed_otherwise, fixes_of
 from fedkd_flwr.config.mistakes import mistakes_in
+from fedkd_flwr.config.tasks import TASKS, TaskSpec
 from fedkd_flwr.config.validation import broken_rules
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.tasks.registry import TASKS
-from fedkd_flwr.tasks.spec import TaskSpec
 
 # What may differ between a run and the run that resumes it: none of it changes what a round gives, but that rates,
 # energies and budgets that follow the number of rounds go by the new one.

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from fedkd_flwr.config.codecs import CODECS
 from fedkd_flwr.config.methods import METHODS
+from fedkd_flwr.config.sources import BUNDLED, named_for, source_of
+from fedkd_flwr.config.tasks import TASKS
 from fedkd_flwr.runtime.registry import readers_of
-from fedkd_flwr.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from fedkd_flwr.config.schema import RunConfig
@@ -64,12 +65,10 @@ def _codec_has_these_bits(config: "RunConfig") -> None:
 
 
 def _data_fit_the_task(config: "RunConfig") -> None:
-    from fedkd_flwr.data.sources import BUNDLED, named_for, source_of
-
     inputs = config.task_spec.inputs
     for key, source in (("data.dataset", config.data.dataset), ("data.server-test-data", config.data.server_test_data)):
         found = source_of(source)
-        if found is not None and source != BUNDLED and inputs not in found.inputs:
+        if found is not None and source != BUNDLED and inputs not in found.readers:
             raise ValueError(
                 f"{key} is {source!r} but task is {config.task!r}: set it to {named_for(inputs)}, or the task"
             )
@@ -84,8 +83,6 @@ def _pairs_are_of_two_texts(config: "RunConfig") -> None:
 
 
 def _partition_fits_the_data(config: "RunConfig") -> None:
-    from fedkd_flwr.data.sources import source_of
-
     source, prefix = source_of(config.data.dataset), config.data.dataset.partition(":")[0]
     if source is not None and source.owners == "folder" and config.data.partition != "natural":
         raise ValueError(f"a dataset of kind {prefix} has a folder for each node: set data.partition to 'natural'")

@@ -3,10 +3,12 @@
 from fedkd_flwr.data.examples import distinct_labels, load_examples, with_labels
 from fedkd_flwr.data.node_data import DataReport, NodeData, in_words
 from fedkd_flwr.data.nodes import data_fingerprint, load_node_data, load_test_data, node_name
+from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.data.store import EncodedData, EncodedStore
 
 __all__ = [
     "DataReport",
+    "DataSettings",
     "EncodedData",
     "EncodedStore",
     "NodeData",

@@ -1,13 +1,14 @@
 """Examples of a table: checked texts and labels, whatever types the columns have."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.config.sources import BUNDLED
 from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.label_columns import blank, class_lists, indices, names_of, numbers, strings
+from fedkd_flwr.data.reading import Tables, find, reader_of
 from fedkd_flwr.data.rows import Place, Rows, row_at
-from fedkd_flwr.data.saved import find_saved, is_saved
-from fedkd_flwr.data.sources import BUNDLED, source_of, tables_of
+from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _KEYS = {
 """The run-config keys of the columns, by what they are of an example."""
 
 
-def load_examples(source: str, config: RunConfig) -> "Dataset":
+def load_examples(source: str, settings: DataSettings) -> "Dataset":
     """All examples of `tweets`, `csv:PATH`, `json:PATH`, `parquet:PATH`, `hf:NAME` or a plain path, in their order.
 
     Returns:
@@ -40,8 +41,7 @@ def load_examples(source: str, config: RunConfig) -> "Dataset":
     Raises:
         DataError: what is wrong with which file, column and row; row 1 follows a csv file's header.
     """
-    dataset, _ = read_examples(find(source), config)
-    return dataset.remove_columns([ROW, LINE])
+    return read_examples(find(source, "texts"), settings).dataset.remove_columns([ROW, LINE])
 
 
 def with_labels(dataset: "Dataset", labels: tuple[str, ...], where: str = "the data") -> "Dataset":
@@ -63,36 +63,46 @@ def distinct_labels(dataset: "Dataset") -> tuple[str, ...]:
     return names_of(dataset.with_format("arrow")[:]["label"])
 
 
-def find(reference: str) -> DataFile:
-    """The data behind `PREFIX:REST`, the name of the bundled tweets, or a path, as they are now."""
-    source = source_of(reference)
-    if source is not None and source.tables:
-        return tables_of(reference.partition(":")[0]).find(reference)
-    return find_saved(reference) if is_saved(reference) else DataFile.find(reference)
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a table.
+
+    Attributes:
+        dataset: as `load_examples` has them, with the columns `row` and `line`.
+        declared: names of the labels, where the data declare them, in their order.
+        unlabelled: how many rows were left out because they have no label.
+    """
+
+    dataset: "Dataset"
+    declared: tuple[str, ...]
+    unlabelled: int
 
 
-def read_examples(file: DataFile, config: RunConfig, owned: bool = False) -> tuple["Dataset", int]:
-    """As `load_examples`, with the columns `row` and `line`; where `owned`, with the partition column (str) as `owner`.
+def read_examples(file: DataFile, settings: DataSettings, owned: bool = False) -> Examples:
+    """All examples of a table; where `owned`, with the partition column (str) as `owner`.
 
-    Returns:
-        The examples, and how many rows were left out because they have no label.
+    Raises:
+        DataError: as `load_examples`.
     """
     from datasets import Dataset
     from pyarrow import array, concat_tables
 
-    columns = {"text": config.data.text_column, "label": config.data.label_column}
-    if config.data.text_pair_column:
-        columns["pair"] = config.data.text_pair_column
+    data, tables = settings.data, cast(Tables, reader_of(file, "texts"))
+    columns = {"text": data.text_column, "label": data.label_column}
+    if data.text_pair_column:
+        columns["pair"] = data.text_pair_column
     if owned:
-        columns["owner"] = config.data.partition_column
+        columns["owner"] = data.partition_column
     parts: list[pa.Table] = []
+    declared: tuple[str, ...] = ()
     unlabelled = 0
-    for split, rows in tables_of(file.kind).read(file, columns.values(), config.data).items():
+    for split, rows in tables.read(file, columns.values(), data).items():
         where = f"{file.path}, split {split}" if split else name_of(file)
-        part, missing = _examples(rows, columns, config, where)
+        part, missing = _examples(rows, columns, settings, where)
         parts.append(part.append_column(HELD_OUT, array([bool(parts)] * len(part))))
-        unlabelled += missing
-    return Dataset(concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT)), unlabelled
+        declared, unlabelled = rows.declared, unlabelled + missing
+    table = concat_tables(parts) if len(parts) > 1 else parts[0].drop_columns(HELD_OUT)
+    return Examples(Dataset(table), declared, unlabelled)
 
 
 def name_of(file: DataFile) -> str:
@@ -100,7 +110,7 @@ def name_of(file: DataFile) -> str:
     return f"dataset {BUNDLED!r}" if file.kind == BUNDLED else str(file.path)
 
 
-def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str) -> tuple["pa.Table", int]:
+def _examples(rows: Rows, columns: dict[str, str], settings: DataSettings, where: str) -> tuple["pa.Table", int]:
     """Checked columns, by what they are of an example; and how many rows without a label are left out."""
     import numpy as np
     import pyarrow as pa
@@ -108,11 +118,11 @@ def _examples(rows: Rows, columns: dict[str, str], config: RunConfig, where: str
     for role, column in columns.items():
         _require(rows, column, _KEYS[role], where)
     kept = np.arange(rows.count)
-    if config.data.skip_unlabelled:
-        kept = kept[~blank(rows.table[config.data.label_column])]
+    if settings.data.skip_unlabelled:
+        kept = kept[~blank(rows.table[settings.data.label_column])]
     lines = (np.array(rows.lines, np.int64) if rows.lines else np.zeros(rows.count, np.int64))[kept]
     table, place = rows.table.take(kept), Place(where, lines.tolist() if rows.lines else (), (kept + 1).tolist())
-    found = {role: _values(table[column], role, column, config, place) for role, column in columns.items()}
+    found = {role: _values(table[column], role, column, settings, place) for role, column in columns.items()}
     return pa.table({**found, ROW: pa.array(kept + 1), LINE: pa.array(lines, pa.int64())}), rows.count - len(kept)
 
 
@@ -143,10 +153,10 @@ def _require(rows: Rows, column: str, key: str, where: str) -> None:
     )
 
 
-def _values(values: "pa.ChunkedArray", role: str, column: str, config: RunConfig, place: Place) -> Any:
+def _values(values: "pa.ChunkedArray", role: str, column: str, settings: DataSettings, place: Place) -> Any:
     """The column that is a text, the label or the owner of the examples."""
-    if role == "label" and config.task_spec.labels == "several":
-        return class_lists(values, config.data.label_separator, column, place)
-    if role == "label" and config.task_spec.labels == "number":
+    if role == "label" and settings.spec.labels == "several":
+        return class_lists(values, settings.data.label_separator, column, place)
+    if role == "label" and settings.spec.labels == "number":
         return numbers(values, column, place)
     return strings(values, _KEYS[role], column, place, stripped=role in ("label", "owner"))

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
+from fedkd_flwr.config.groups import DataConfig
 from fedkd_flwr.data.decoding import read_text
 from fedkd_flwr.data.files import DataFile, stamp, visible
 from fedkd_flwr.data.sentences import TAG, Sentence, Sentences, as_iob2
@@ -25,7 +26,7 @@ _HELD_OUT = (("test", "eng.testb"), ("dev", "valid", "validation", "eng.testa"))
 """Names of files, with one of these suffixes or as they stand; of two kinds to hold out the first that is there."""
 
 
-def find_iob(reference: str) -> DataFile:
+def find(reference: str) -> DataFile:
     """The folder or file behind `iob:PATH` or a path.
 
     Raises:
@@ -61,20 +62,15 @@ def folder_of(dataset: str, partition: int, partitions: int) -> Path:
     return folders[partition]
 
 
-def read_iob(data: DataFile, known: Collection[str] = (), encoding: str = "utf-8") -> Sentences:
-    """All sentences of a folder or file.
-
-    Args:
-        data: what `find_iob` found.
-        known: the tags that may occur; none: any.
-        encoding: of files without a byte order mark.
+def read(file: DataFile, data: DataConfig, owned: bool = False) -> Sentences:
+    """All sentences of a folder or file; see `Words.read`. They have no owners.
 
     Raises:
-        DataError: a line has no word or no tag, its tag is no IOB tag or not known, or a file has no sentence.
+        DataError: a line has no word or no tag, its tag is no IOB tag or none of the run's labels, or a file has no
+            sentence.
     """
-    train, *held_out = _files(data.path)
-    test = tuple(sentence for file in held_out for sentence in _read(file, known, encoding))
-    return Sentences(_read(train, known, encoding), test)
+    train, *held_out = (_read(path, data.label_names, data.encoding) for path in _files(file.path))
+    return Sentences(train, tuple(sentence for part in held_out for sentence in part))
 
 
 def _files(path: Path) -> list[Path]:

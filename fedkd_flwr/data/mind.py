@@ -6,50 +6,25 @@ dev the impressions of dev are held out, otherwise the latest.
 """
 
 import logging
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.files import DataFile, stamp
-from fedkd_flwr.data.node_data import DataReport, NodeData
-from fedkd_flwr.data.partition import share_rows
-from fedkd_flwr.data.split import drawn
+from fedkd_flwr.data.impressions import Impressions, ends_of, lists_of
 from fedkd_flwr.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from datasets import Dataset
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
-
-LABELS = ("not clicked", "clicked")
 
 _NEWS, _BEHAVIORS = "news.tsv", "behaviors.tsv"
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 
 
-@dataclass(frozen=True)
-class Mind:
-    """What a folder holds.
-
-    Attributes:
-        titles: of all news, str.
-        train: columns `user` (str), `time` (timestamp), `history` and `candidates` (lists of indices into `titles`)
-            and `clicked` (list of int8, 1: the candidate was clicked), of which in each row one is and one is not; and
-            `line` (int64), from 1, of its file.
-        test: held out, the same columns; None where the folder brings none.
-    """
-
-    titles: "pa.Array"
-    train: "pa.Table"
-    test: "pa.Table | None"
-
-
-def find_mind(reference: str) -> DataFile:
+def find(reference: str) -> DataFile:
     """The folder behind `mind:FOLDER` or a path.
 
     Raises:
@@ -68,8 +43,7 @@ def find_mind(reference: str) -> DataFile:
     return DataFile("mind", path, tuple(number for file in files for number in stamp(file)))
 
 
-@lru_cache(maxsize=2)
-def read_mind(data: DataFile) -> Mind:
+def read(data: DataFile) -> Impressions:
     """All impressions of a folder in which some news was clicked and some was not.
 
     Raises:
@@ -83,64 +57,7 @@ def read_mind(data: DataFile) -> Mind:
     news = [_read(folder / _NEWS, {"id": 0, "title": 3}, expected) for folder in folders]
     known = pa.concat_tables(news).combine_chunks()
     parts = [_impressions(folder / _BEHAVIORS, known["id"], len(folders) == 1) for folder in folders]
-    return Mind(known["title"].combine_chunks(), parts[0], parts[1] if len(parts) > 1 else None)
-
-
-@lru_cache(maxsize=64)
-def load_mind(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
-    """All impressions of a folder, as those of node `name`; or where there are `partitions`, those of one.
-
-    Natural partitions hold all impressions of a user. Where none are held out, the latest
-    `data.test-fraction` of the node's are.
-
-    Raises:
-        DataError: as `read_mind`; or so many nodes cannot share them, or one is left with too few.
-    """
-    import numpy as np
-
-    mind, where = read_mind(file), str(file.path)
-    rng = np.random.default_rng((config.seed, partition))
-    train, test = mind.train, mind.test
-    if partitions:
-        name = f"partition-{partition}"
-        train, test = _share(mind, config, partition, partitions, where)
-    if test is None:
-        train, test = _latest(train, config.data.test_fraction)
-    if not (len(train) and len(test)):
-        raise DataError(
-            f"{where}: node {partition} has {len(train)} impressions to train on and {len(test)} to test on, expected "
-            "at least one of each: bring more, or run fewer nodes"
-        )
-    rows, test = len(train) + len(test), test.take(drawn(len(test), config.data.max_test_examples, rng))
-    report = DataReport(rows=rows, held_out=tuple(sorted(test["line"].to_pylist())))
-    return NodeData(name, as_dataset(train, mind.titles), as_dataset(test, mind.titles), LABELS, report)
-
-
-def load_test_mind(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
-    """All impressions of a source; where some are held out, these."""
-    mind = read_mind(find_mind(source))
-    return as_dataset(mind.train if mind.test is None else mind.test, mind.titles)
-
-
-def as_dataset(impressions: "pa.Table", titles: "pa.Array") -> "Dataset":
-    """A row for each impression.
-
-    Returns:
-        Columns `titles` (of the first row all that the impressions speak of, of the others none), `history` and
-        `candidates` (int32 indices into them) and `clicked` (int8, 1: the candidate was).
-    """
-    import numpy as np
-    import pyarrow as pa
-    from datasets import Dataset
-
-    columns = {name: impressions[name].combine_chunks() for name in ("history", "candidates", "clicked")}
-    indices = {name: columns[name].flatten().to_numpy() for name in ("history", "candidates")}
-    used = np.unique(np.concatenate(list(indices.values())))
-    for name, values in indices.items():
-        lengths = columns[name].value_lengths().to_numpy()
-        columns[name] = _lists(_ends(lengths), np.searchsorted(used, values).astype(np.int32))
-    first = _ends(np.where(np.arange(len(impressions)) == 0, len(used), 0))
-    return Dataset(pa.table({"titles": _lists(first, titles.take(pa.array(used))), **columns}))
+    return Impressions(known["title"].combine_chunks(), parts[0], parts[1] if len(parts) > 1 else None)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -220,9 +137,9 @@ def _impressions(path: Path, known: "pa.ChunkedArray", timed: bool) -> "pa.Table
             "%s: %d of %d lines are left out: none or all of the offered news were clicked", path, sum(~kept), len(kept)
         )
     columns = {
-        "history": _lists(click_ends, history),
-        "candidates": _lists(ends, candidates),
-        "clicked": _lists(ends, clicked),
+        "history": lists_of(click_ends, history),
+        "candidates": lists_of(ends, candidates),
+        "clicked": lists_of(ends, clicked),
     }
     lines = pa.array(np.arange(1, len(table) + 1))
     return pa.table({"user": table["user"], "time": times, "line": lines, **columns}).take(np.flatnonzero(kept))
@@ -236,7 +153,7 @@ def _words(column: "pa.ChunkedArray") -> tuple["pa.Array", "NDArray[np.int64]"]:
     rows = pc.split_pattern(column.combine_chunks(), " ")
     words, parents = rows.flatten(), pc.list_parent_indices(rows)
     kept = pc.not_equal(words, "")
-    return words.filter(kept), _ends(np.bincount(parents.filter(kept).to_numpy(), minlength=len(rows)))
+    return words.filter(kept), ends_of(np.bincount(parents.filter(kept).to_numpy(), minlength=len(rows)))
 
 
 def _indices(
@@ -262,36 +179,3 @@ def _require(path: Path, wrong: "pa.Array", ends: "NDArray[np.int64]", problem: 
 
     if (word := pc.index(wrong, True).as_py()) >= 0:
         raise DataError(f"{path}: line {np.searchsorted(ends, word, side='right')} {problem}")
-
-
-def _share(
-    mind: Mind, config: RunConfig, partition: int, partitions: int, where: str
-) -> tuple["pa.Table", "pa.Table | None"]:
-    owners = mind.train["user"].to_pylist() + ([] if mind.test is None else mind.test["user"].to_pylist())
-    users = len(set(owners))
-    if config.data.partition == "natural" and partitions > users:
-        raise DataError(f"{where}: {partitions} nodes cannot share {users} users: run at most {users} nodes")
-    _, train, test = share_rows(owners, len(mind.train), config, partition, partitions, where)
-    return mind.train.take(train), None if mind.test is None else mind.test.take(test)
-
-
-def _latest(table: "pa.Table", fraction: float) -> tuple["pa.Table", "pa.Table"]:
-    """The rows without the latest, and these: a share of all, at least one, and one is left."""
-    import numpy as np
-
-    rows = np.argsort(table["time"].to_numpy(), kind="stable")
-    held = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-    cut = len(rows) - max(held, 0)
-    return table.take(np.sort(rows[:cut])), table.take(np.sort(rows[cut:]))
-
-
-def _ends(lengths: "NDArray[np.int64]") -> "NDArray[np.int64]":
-    import numpy as np
-
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def _lists(ends: "NDArray[np.int64]", values: "pa.Array | NDArray[np.int32]") -> "pa.Array":
-    import pyarrow as pa
-
-    return pa.LargeListArray.from_arrays(pa.array(ends), values if isinstance(values, pa.Array) else pa.array(values))

@@ -58,7 +58,7 @@ class NodeData:
         train: columns `text` (str), `pair` (str) where texts come in pairs, and `label` (int64 index into `labels`), in
             the order of the data; of texts with several labels `label` is a list of int64, for regression float64; of
             tagged words `words` (list of str) and `label` (list of int64); of images `image` (path) and `label`; of
-            impressions those of `fedkd_flwr.data.mind.as_dataset`.
+            impressions those of `fedkd_flwr.data.impressions.as_dataset`.
         test: held out, the same columns.
         labels: the names of all classes, also of those that this node has no example of; of numbers the lowest and
             the highest.

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.errors import DataError
 
 Scheme = Literal["iid", "dirichlet", "shard", "natural"]
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
-    """Name and examples of partition `partition` of `partitions`; together they are the whole data set.
+def share_out(dataset: "Dataset", settings: DataSettings, partitions: int, where: str) -> "list[tuple[str, Dataset]]":
+    """Name and examples of each partition; together they are the whole data set.
 
     Natural partitions are those of the owners. All others are drawn with the run's seed:
 
@@ -32,38 +32,40 @@ def share(dataset: "Dataset", config: RunConfig, partition: int, partitions: int
     Args:
         dataset: columns `text`, `label` (int64, for shards also float64; none where no label decides) and, for natural
             partitions, `owner` (str).
-        config: `partition`, its column, concentration or shards, and `seed`.
-        partition: at least 0, below `partitions`.
+        settings: `partition`, its column, concentration or shards, and `seed`.
         partitions: number of nodes.
         where: how errors call the data.
 
     Raises:
         DataError: so many nodes cannot share this data set.
     """
-    if config.data.partition == "natural":
-        return _natural(dataset, config.data.partition_column, partition, partitions, where)
-    return f"partition-{partition}", _drawn(dataset, config, partition, partitions, where)
+    if settings.data.partition == "natural":
+        return _natural(dataset, settings.data.partition_column, partitions, where)
+    return [(f"partition-{number}", part) for number, part in enumerate(_drawn(dataset, settings, partitions, where))]
 
 
 def share_rows(
-    owners: Sequence[str], learnt: int, config: RunConfig, partition: int, partitions: int, where: str
-) -> tuple[str, "NDArray[np.int64]", "NDArray[np.int64]"]:
-    """`share` of examples that no label decides on, shared out together with those held out.
+    owners: Sequence[str], learnt: int, settings: DataSettings, partitions: int, where: str
+) -> list[tuple[str, "NDArray[np.int64]", "NDArray[np.int64]"]]:
+    """`share_out` of examples that no label decides on, shared out together with those held out.
 
     Args:
         owners: of every example, first of those to learn from.
         learnt: how many these are.
 
     Returns:
-        The partition's name, its rows to learn from, and its held-out rows counted from the first of them; ascending.
+        Of each partition its name, its rows to learn from, and its held-out rows counted from the first of them; all
+        ascending.
     """
     import numpy as np
     from datasets import Dataset
 
     everything = Dataset.from_dict({"row": range(len(owners)), "owner": owners})
-    name, mine = share(everything, config, partition, partitions, where)
-    rows = np.sort(np.array(mine["row"][:], np.int64))
-    return name, rows[rows < learnt], rows[rows >= learnt] - learnt
+    found = []
+    for name, mine in share_out(everything, settings, partitions, where):
+        rows = np.sort(np.array(mine["row"][:], np.int64))
+        found.append((name, rows[rows < learnt], rows[rows >= learnt] - learnt))
+    return found
 
 
 def partition(
@@ -112,8 +114,7 @@ def partition(
         row = dataset[column][:].index(None) + 1
         raise DataError(f"row {row} has nothing in column {column!r}: leave such rows out, or set column")
     if scheme == "natural":
-        owners = _owners(dataset, column, num_partitions, "the data set", "scheme")
-        return [_of(dataset, column, owners[part::num_partitions]) for part in range(num_partitions)]
+        return [part for _, part in _owned(dataset, column, num_partitions, "the data set", "scheme")]
     parts = _draw(dataset, num_partitions, scheme, column, alpha, shards, seed)
     if parts is None:
         setting = f"alpha {alpha}" if scheme == "dirichlet" else f"scheme {scheme!r}"
@@ -124,39 +125,42 @@ def partition(
     return parts
 
 
-def _natural(dataset: "Dataset", column: str, partition: int, partitions: int, where: str) -> tuple[str, "Dataset"]:
-    mine = _owners(dataset, "owner", partitions, where, "data.partition", column)[partition::partitions]
-    return "+".join(mine), _of(dataset, "owner", mine)
+def _natural(dataset: "Dataset", column: str, partitions: int, where: str) -> "list[tuple[str, Dataset]]":
+    return _owned(dataset, "owner", partitions, where, "data.partition", column)
 
 
-def _owners(dataset: "Dataset", column: str, parts: int, where: str, key: str, called: str = "") -> list[str]:
-    owners = sorted(dataset.unique(column))
+def _owned(
+    dataset: "Dataset", column: str, parts: int, where: str, key: str, called: str = ""
+) -> "list[tuple[str, Dataset]]":
+    """Of each part the owners, of whom each has all of his rows, and these."""
+    rows: dict[str, list[int]] = {}
+    for row, owner in enumerate(dataset[column][:]):
+        rows.setdefault(owner, []).append(row)
+    owners = sorted(rows)
     if parts > len(owners):
         raise DataError(
             f"{where}: {parts} nodes cannot share the {len(owners)} values of column {(called or column)!r}: "
             f"run at most {len(owners)} nodes, or set {key} to 'iid' or 'dirichlet'"
         )
-    return owners
+    mine = [owners[part::parts] for part in range(parts)]
+    return [
+        ("+".join(map(str, some)), dataset.select(sorted(row for owner in some for row in rows[owner])))
+        for some in mine
+    ]
 
 
-def _of(dataset: "Dataset", column: str, owners: Sequence[str]) -> "Dataset":
-    """The rows of these owners."""
-    mine = dict.fromkeys(owners)
-    return dataset.select([i for i, owner in enumerate(dataset[column][:]) if owner in mine])
-
-
-def _drawn(dataset: "Dataset", config: RunConfig, partition: int, partitions: int, where: str) -> "Dataset":
-    data = config.data
-    parts = _draw(dataset, partitions, data.partition, "label", data.dirichlet_alpha, data.shards_per_node, config.seed)
+def _drawn(dataset: "Dataset", settings: DataSettings, partitions: int, where: str) -> "list[Dataset]":
+    data, seed = settings.data, settings.seed
+    parts = _draw(dataset, partitions, data.partition, "label", data.dirichlet_alpha, data.shards_per_node, seed)
     if parts is None:
-        scheme = config.data.partition
+        scheme = data.partition
         alpha = scheme == "dirichlet"
-        setting = f"data.dirichlet-alpha {config.data.dirichlet_alpha}" if alpha else f"data.partition {scheme!r}"
+        setting = f"data.dirichlet-alpha {data.dirichlet_alpha}" if alpha else f"data.partition {scheme!r}"
         raise DataError(
             f"{where}: {setting} leaves one of {partitions} nodes fewer than 2 of its {len(dataset)} examples: "
             f"{'raise data.dirichlet-alpha or run' if alpha else 'run'} fewer nodes"
         )
-    return parts[partition]
+    return parts
 
 
 def _draw(

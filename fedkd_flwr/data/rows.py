@@ -39,6 +39,7 @@ class Rows:
         lines: as in `Place`.
         header: what errors may say of the columns of a csv file, whose first line may be no header but a row; empty:
             their names.
+        declared: names of the labels, where the data declare them, in their order.
     """
 
     table: "pa.Table"
@@ -46,6 +47,7 @@ class Rows:
     names: Sequence[str]
     lines: Sequence[int] = ()
     header: str = ""
+    declared: tuple[str, ...] = ()
 
 
 def row_at(name: str, number: int, line: int, held_out: bool = False) -> str:

@@ -6,7 +6,6 @@ names of a `ClassLabel` stand for its numbers. A folder of such folders holds th
 """
 
 from collections.abc import Collection
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +68,10 @@ def folder_of_node(reference: str, partition: int, partitions: int) -> Path | No
     return folders[partition] if folders else None
 
 
-def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:
+def read_saved(file: DataFile, label_column: str) -> tuple[dict[str, "pa.Table"], tuple[str, ...]]:
     """Rows and columns of the split to learn from, and of the one to hold out where there is one, by their names.
+
+    Beside them the names that the data set declares for its labels, in its order; empty: it declares none.
 
     Raises:
         DataError: it cannot be read or downloaded, or has no split `train`.
@@ -79,7 +80,8 @@ def read_saved(file: DataFile, label_column: str) -> dict[str, "pa.Table"]:
     if "train" not in splits:
         raise DataError(f"data set {file.path}: expected a split train but found {', '.join(splits)}")
     held_out = [name for name in _HELD_OUT if name in splits and not _hidden(splits[name], label_column)]
-    return {name: _table(splits[name]) for name in ("train", *held_out[:1])}
+    found = {name: _table(splits[name]) for name in ("train", *held_out[:1])}
+    return found, _names(splits["train"].features.get(label_column))
 
 
 find = find_saved
@@ -87,16 +89,10 @@ find = find_saved
 
 def read(file: DataFile, columns: Collection[str], data: DataConfig) -> dict[str, Rows]:
     """`read_saved`, as rows; see `Tables.read`."""
-    splits = read_saved(file, data.label_column)
-    return {split: Rows(rows, len(rows), rows.column_names) for split, rows in splits.items()}
+    splits, declared = read_saved(file, data.label_column)
+    return {split: Rows(rows, len(rows), rows.column_names, declared=declared) for split, rows in splits.items()}
 
 
-def class_names(file: DataFile, label_column: str) -> tuple[str, ...]:
-    """The names that the data set declares for its labels, in its order; empty: it declares none."""
-    return _names(next(iter(_load(file).values())).features.get(label_column))
-
-
-@lru_cache(maxsize=2)
 def _load(file: DataFile) -> "DatasetDict":
     from datasets import DatasetDict, disable_progress_bars, load_dataset, load_from_disk
 

@@ -3,9 +3,9 @@
 import logging
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.config.groups import DataConfig
 from fedkd_flwr.data.files import DataFile
-from fedkd_flwr.data.saved import read_saved
+from fedkd_flwr.data.saved import find_saved, read_saved
 from fedkd_flwr.data.sentences import TAG, Sentence, Sentences, as_iob2
 from fedkd_flwr.errors import DataError
 
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def read_saved_words(file: DataFile, config: RunConfig, owned: bool = False) -> Sentences:
-    """All sentences of a data set; where `owned`, with the partition column as their owners.
+find = find_saved
+
+
+def read(file: DataFile, data: DataConfig, owned: bool) -> Sentences:
+    """All sentences of a data set; see `Words.read`.
 
     Raises:
         DataError: a column is missing or holds no lists of texts, a row has no words, a blank one or another number of
             tags, or a tag is no IOB tag or none of the run's labels.
     """
-    parts = [
-        _sentences(rows, config, f"{file.path}, split {split}", owned)
-        for split, rows in read_saved(file, config.data.label_column).items()
-    ]
-    return Sentences(parts[0], parts[1] if len(parts) > 1 else ())
+    splits, declared = read_saved(file, data.label_column)
+    parts = [_sentences(rows, data, f"{file.path}, split {split}", owned) for split, rows in splits.items()]
+    return Sentences(parts[0], parts[1] if len(parts) > 1 else (), declared)
 
 
-def _sentences(rows: "pa.Table", config: RunConfig, where: str, owned: bool) -> tuple[Sentence, ...]:
-    words = _lists(rows, "data.text-column", config.data.text_column, where)
-    tags = _lists(rows, "data.label-column", config.data.label_column, where)
+def _sentences(rows: "pa.Table", data: DataConfig, where: str, owned: bool) -> tuple[Sentence, ...]:
+    words = _lists(rows, "data.text-column", data.text_column, where)
+    tags = _lists(rows, "data.label-column", data.label_column, where)
     owners = (
-        _column(rows, "data.partition-column", config.data.partition_column, where).to_pylist()
-        if owned
-        else [""] * len(rows)
+        _column(rows, "data.partition-column", data.partition_column, where).to_pylist() if owned else [""] * len(rows)
     )
     found: list[Sentence] = []
     repaired: list[int] = []
@@ -48,8 +47,8 @@ def _sentences(rows: "pa.Table", config: RunConfig, where: str, owned: bool) -> 
         if not all(tag and TAG.fullmatch(tag) for tag in row_tags):
             raise DataError(f"{row} has a tag that is not O, B-TYPE or I-TYPE, convert other schemes (IOBES, say)")
         if owner is None:
-            raise DataError(f"{row} has no {config.data.partition_column!r}: fill it in or remove the row")
-        valid, places = as_iob2(row_tags, config.data.label_names, [row] * len(row_tags))
+            raise DataError(f"{row} has no {data.partition_column!r}: fill it in or remove the row")
+        valid, places = as_iob2(row_tags, data.label_names, [row] * len(row_tags))
         repaired += [number] * bool(places)
         found.append(Sentence(tuple(row_words), valid, str(owner), number))
     if repaired:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.label_names import checked_labels
 from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
+from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.data.split import drawn, held_out
 from fedkd_flwr.errors import DataError
 
@@ -39,10 +39,11 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Those of a node; `test` is empty where its data bring no held-out ones."""
+    """Those of a node; `test` is empty where its data bring no held-out ones, `declared` where they name no tags."""
 
     train: tuple[Sentence, ...]
     test: tuple[Sentence, ...]
+    declared: tuple[str, ...] = ()
 
 
 def as_iob2(tags: Sequence[str], known: Collection[str], where: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
@@ -74,7 +75,7 @@ def as_iob2(tags: Sequence[str], known: Collection[str], where: Sequence[str]) -
 
 
 def node_data(
-    found: Sentences, config: RunConfig, name: str, partition: int, labels: tuple[str, ...], where: str
+    found: Sentences, settings: DataSettings, name: str, partition: int, labels: tuple[str, ...], where: str
 ) -> NodeData:
     """These sentences, each of which is there once, as those of node `name`; `where` says in errors whose they are.
 
@@ -84,14 +85,14 @@ def node_data(
     import numpy as np
 
     checked_labels(labels, where)
-    train, test, limit = found.train, found.test, config.data.max_test_examples
-    rng = np.random.default_rng((config.seed, partition))
+    train, test, limit = found.train, found.test, settings.data.max_test_examples
+    rng = np.random.default_rng((settings.seed, partition))
     require_two(len(train) + bool(test), name, where)
     if test:
         test = tuple(test[row] for row in drawn(len(test), limit, rng))
     else:
         spans = np.array([int(set(sentence.tags) != {"O"}) for sentence in train])
-        rows = held_out(spans, config.data.test_fraction, limit, rng)
+        rows = held_out(spans, settings.data.test_fraction, limit, rng)
         train, test = (tuple(train[row] for row in part) for part in rows)
     kept = found.train + found.test
     repeats, conflicts = (sum(getattr(s, count) for s in kept) for count in ("repeats", "conflicts"))
@@ -131,4 +132,4 @@ def once(found: Sentences) -> Sentences:
         repeats = sum(other.tags == first.tags for other in others)
         kept[id(first)] = replace(first, repeats=repeats, conflicts=len(others) - repeats)
     train, test = (tuple(kept[id(s)] for s in part if id(s) in kept) for part in (found.train, found.test))
-    return Sentences(train, test)
+    return Sentences(train, test, found.declared)

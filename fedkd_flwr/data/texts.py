@@ -1,14 +1,11 @@
 """A node's texts with their labels: a table, or its share of one, split into train and held out."""
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.data.examples import (
     HELD_OUT,
     ROW,
     distinct_labels,
-    find,
     name_of,
     read_examples,
     with_labels,
@@ -17,9 +14,11 @@ from fedkd_flwr.data.files import DataFile
 from fedkd_flwr.data.label_columns import strata
 from fedkd_flwr.data.label_names import checked_labels, require_different, require_few
 from fedkd_flwr.data.node_data import DataReport, NodeData, require_two
-from fedkd_flwr.data.partition import share
-from fedkd_flwr.data.saved import class_names
+from fedkd_flwr.data.partition import share_out
+from fedkd_flwr.data.reading import find
+from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.data.split import held_out, thinned
+from fedkd_flwr.runtime.recent import Recent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +29,9 @@ _REPEATS, _CONFLICTS = "repeats", "conflicts"
 """Columns: how many later rows with this text were left out, under the same label and under another one."""
 
 
-@lru_cache(maxsize=64)
-def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, partitions: int) -> NodeData:
+def load_texts(
+    file: DataFile, settings: DataSettings, name: str, partition: int, partitions: int, recent: Recent
+) -> NodeData:
     """All texts of a file, as those of node `name`; or where there are `partitions`, those of one, named by its owners.
 
     Raises:
@@ -39,41 +39,43 @@ def load_texts(file: DataFile, config: RunConfig, name: str, partition: int, par
     """
     import numpy as np
 
-    where, limit = name_of(file), config.data.max_test_examples
-    dataset, labels, unlabelled = _labelled(file, config, bool(partitions) and config.data.partition == "natural")
+    where, limit = name_of(file), settings.data.max_test_examples
+    owned = bool(partitions) and settings.data.partition == "natural"
+    key = ("texts", file, settings, owned)
+    dataset, labels, unlabelled = recent.get(key, lambda: _labelled(file, settings, owned))
     if partitions:
-        name, dataset = share(dataset, config, partition, partitions, where)
+        shares = recent.get((*key, partitions), lambda: share_out(dataset, settings, partitions, where))
+        name, dataset = shares[partition]
     require_two(len(dataset), name, where)
-    rng = np.random.default_rng((config.seed, partition))
+    rng = np.random.default_rng((settings.seed, partition))
     classes = strata(dataset)
     held = np.array(dataset[HELD_OUT][:] if HELD_OUT in dataset.column_names else [])
     if held.any() and not held.all():
         rows = np.flatnonzero(~held), thinned(classes, np.flatnonzero(held), limit, rng)
     else:
-        rows = held_out(classes, config.data.test_fraction, limit, rng)
+        rows = held_out(classes, settings.data.test_fraction, limit, rng)
     train, test = (dataset.select(part).select_columns(_columns(dataset, "label")) for part in rows)
     report = _report(dataset, rows[1], labels, unlabelled)
     return NodeData(name, train, test, labels, report)
 
 
-def load_test_texts(source: str, config: RunConfig, labels: tuple[str, ...]) -> "Dataset":
+def load_test_texts(source: str, settings: DataSettings, labels: tuple[str, ...]) -> "Dataset":
     """All texts of a source; where some are held out, these."""
-    found = with_labels(read_examples(find(source), config)[0], labels, source)
+    found = with_labels(read_examples(find(source, "texts"), settings).dataset, labels, source)
     if HELD_OUT in found.column_names:
         found = found.select([row for row, held in enumerate(found[HELD_OUT][:]) if held])
     return found.select_columns(_columns(found, "label"))
 
 
-@lru_cache(maxsize=4)
-def _labelled(file: DataFile, config: RunConfig, owned: bool) -> tuple["Dataset", tuple[str, ...], int]:
+def _labelled(file: DataFile, settings: DataSettings, owned: bool) -> tuple["Dataset", tuple[str, ...], int]:
     """Each text once, with its label; the labels; and how many rows have none."""
-    (dataset, unlabelled), where = read_examples(file, config, owned), name_of(file)
-    labels = config.data.label_names or (class_names(file, config.data.label_column) if file.kind == "hf" else ())
-    found = checked_labels(labels or distinct_labels(dataset), where)
-    if not labels and config.task_spec.has_classes:
-        require_few(found, len(dataset), where)
+    examples, where = read_examples(file, settings, owned), name_of(file)
+    labels = settings.data.label_names or examples.declared
+    found = checked_labels(labels or distinct_labels(examples.dataset), where)
+    if not labels and settings.spec.has_classes:
+        require_few(found, len(examples.dataset), where)
         require_different(found, where)
-    return _without_repeats(with_labels(dataset, found, where)), found, unlabelled
+    return _without_repeats(with_labels(examples.dataset, found, where)), found, examples.unlabelled
 
 
 def _columns(dataset: "Dataset", *others: str) -> list[str]:

@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Collection
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,6 @@ CLASSES = ("negative", "neutral", "positive")
 _NOISE = re.compile(r"http\S*|\brt @\w+:?|[^a-z0-9@#']+")
 
 
-@lru_cache(maxsize=1)
 def tweets() -> "pa.Table":
     """The installed tweets, see `read_tweets`.
 

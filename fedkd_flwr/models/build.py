@@ -22,7 +22,7 @@ from fedkd_flwr.models.hub import cause, depth, reading
 from fedkd_flwr.models.image import build_image_classifier, image_head, noise
 from fedkd_flwr.models.lora import add_adapters, learning_rate_factor
 from fedkd_flwr.models.text import build_classifier, head, head_parameter_names, output_layer, probe
-from fedkd_flwr.tasks.spec import scale
+from fedkd_flwr.tasks.numerics import scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

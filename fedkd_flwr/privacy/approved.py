@@ -16,7 +16,7 @@ from fedkd_flwr.runtime.disk import flush
 
 APPROVED = "approved.txt"
 _CLIENT = "flwr-clientapp"
-_MODULE = "fedkd_flwr.privacy.pinned_app"
+_MODULE = "fedkd_flwr.client.pinned_app"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _OTHERS_WRITE = 0o022
 

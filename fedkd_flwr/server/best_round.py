@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.config.tasks import LOWER_IS_BETTER
 from fedkd_flwr.errors import ConfigError, StateError
 from fedkd_flwr.runtime.disk import flush
 from fedkd_flwr.server.run_folder import RunState
-from fedkd_flwr.tasks.spec import LOWER_IS_BETTER
 from fedkd_flwr.tracking.history import History, Scored
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd_flwr import tensors
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_test_data
+from fedkd_flwr.data import DataSettings, load_test_data
 from fedkd_flwr.distillation import Nested, Single, batch_norms
 from fedkd_flwr.errors import ConfigError, ModelError
 from fedkd_flwr.messages import Scores
@@ -65,7 +65,9 @@ class ServerModel:
         self._task = build_task(config, labels)
         self.initial = {} if self._pair is None else tensors.snapshot(self._pair.groups().shared)
         self.frozen_digest = "" if self._student is None else frozen_digest(self._student)
-        self._test = self._task.encode(load_test_data(source, config, labels)) if source else None
+        self._test = None
+        if source:
+            self._test = self._task.encode(load_test_data(source, DataSettings.of(config), labels))
 
     def score(self, shared: Mapping[str, Tensor]) -> Scores | None:
         """The student's scores on the server's test data; None where the run has none, or no student."""

@@ -60,7 +60,7 @@ class NewsRecommendation:
         return digest(self.processor, "news-recommendation", self._max_length)
 
     def encode(self, dataset: "Dataset") -> "pa.Table":
-        """Tokenise the column `titles` of a data set as `fedkd_flwr.data.mind.as_dataset` makes it.
+        """Tokenise the column `titles` of a data set as `fedkd_flwr.data.impressions.as_dataset` makes it.
 
         Returns:
             Columns `tokens` (a list of titles, int32 ids, unpadded: of the first row all titles, of the others none),

@@ -1,4 +1,4 @@
-"""Logits and losses, as all tasks take them."""
+"""Logits, losses and numbers, as all tasks take them."""
 
 import math
 
@@ -46,3 +46,9 @@ def finite(loss: float) -> float:
             f"the loss on the held-out examples is {loss}: the model has diverged, lower train.learning-rate"
         )
     return loss
+
+
+def scale(labels: tuple[str, ...]) -> tuple[float, float]:
+    """Middle and half range of the numbers between the lowest and the highest, which are the labels of numbers."""
+    low, high = map(float, labels)
+    return (low + high) / 2, (high - low) / 2

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr.tasks.label_priors import Link
 from fedkd_flwr.tasks.labelled_texts import LabelledTexts
-from fedkd_flwr.tasks.numerics import finite, full
-from fedkd_flwr.tasks.spec import scale
+from fedkd_flwr.tasks.numerics import finite, full, scale
 
 if TYPE_CHECKING:
     import pyarrow as pa

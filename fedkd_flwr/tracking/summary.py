@@ -9,9 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from fedkd_flwr.config.tasks import TASKS, Metrics
 from fedkd_flwr.errors import StateError
-from fedkd_flwr.tasks.registry import TASKS
-from fedkd_flwr.tasks.spec import Metrics
 from fedkd_flwr.tracking.seconds import in_words
 
 _MB = 1e6

@@ -11,7 +11,7 @@ from transformers import FNetConfig, FNetModel
 from fedkd_flwr.cli.check import CheckedNode, as_table, check, write_held_out
 from fedkd_flwr.cli.preflight import NodeConfig, simulated_nodes
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import DataReport, load_node_data
+from fedkd_flwr.data import DataReport, DataSettings, load_node_data
 from fedkd_flwr.errors import ConfigError
 from fedkd_flwr.models.hub import load_tokenizer
 
@@ -41,7 +41,7 @@ def test_what_each_node_has(run_config: Config, silos: list[NodeConfig]) -> None
     assert found.mistakes == ()
     assert [node.title for node in found.nodes] == ["north", "south"]
     for node, silo in zip(found.nodes, silos, strict=True):
-        data = load_node_data(config, silo)
+        data = load_node_data(DataSettings.of(config), silo)
         assert node.labels == data.labels == ("bad", "good")
         assert (node.train, node.test) == (len(data.train), len(data.test))
         assert node.report.held_out == data.report.held_out

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.federation import Config, nodes
 
+from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.client.client import Client
 from fedkd_flwr.client.model_cache import ModelCache, PairKey
 from fedkd_flwr.config.schema import RunConfig
@@ -21,10 +22,10 @@ FIRST = TrainRequest(lineage=LINEAGE, round=1, evaluate=False, refresh=Refresh.o
 def make(run_config: Config, tmp_path: Path, tiny_bert_with_dropout: Path) -> Callable[..., Client]:
     """A client of a run on two partitions, with its state in a folder of its own; its training draws random numbers."""
 
-    def make(state: str, partition: int, cache: ModelCache | None) -> Client:
+    def make(state: str, partition: int, caches: Caches | None) -> Client:
         changes = {"teacher": str(tiny_bert_with_dropout), "architecture": "nested"}
         config = RunConfig.parse(run_config(state_dir=str(tmp_path / state), **changes))
-        return Client(config, nodes(2)[partition], cache)
+        return Client(config, nodes(2)[partition], caches)
 
     return make
 
@@ -32,11 +33,14 @@ def make(run_config: Config, tmp_path: Path, tiny_bert_with_dropout: Path) -> Ca
 def trained_inside(outer: Client, inner: Client) -> tuple[TrainReply, TrainReply]:
     """What two clients answer, the second of which trains a whole round between two batches of the first."""
     found: list[TrainReply] = []
+    begun = False
     batches = outer._prepared.task.batches
 
     def interrupted(*arguments: Any) -> Iterator[Any]:
+        nonlocal begun
         for number, batch in enumerate(batches(*arguments)):
-            if number == 1:
+            if number == 1 and not begun:
+                begun = True
                 found.append(inner.train(FIRST))
             yield batch
 
@@ -48,7 +52,7 @@ def trained_inside(outer: Client, inner: Client) -> tuple[TrainReply, TrainReply
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one cache", "a cache each"])
 def test_two_clients_side_by_side_train_as_each_does_alone(make: Callable[..., Client], shared: bool) -> None:
-    cache = ModelCache() if shared else None
+    cache = Caches() if shared else None
     alone = [make("alone", partition, None).train(FIRST).update for partition in range(2)]
     assert alone[0] != alone[1]
     together = trained_inside(make("together", 0, cache), make("together", 1, cache))
@@ -56,7 +60,7 @@ def test_two_clients_side_by_side_train_as_each_does_alone(make: Callable[..., C
 
 
 def test_clients_in_turn_train_as_each_does_alone(make: Callable[..., Client]) -> None:
-    cache = ModelCache()
+    cache = Caches()
     alone = [make("alone", partition, None).train(FIRST).update for partition in range(2)]
     assert [make("in turn", partition, cache).train(FIRST).update for partition in range(2)] == alone
 

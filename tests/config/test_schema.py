@@ -10,8 +10,8 @@ from fedkd_flwr.config.documentation import as_markdown, as_toml
 from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.config.node_config import DATA_KEYS, config_at_node
 from fedkd_flwr.config.schema import RunConfig, documentation, flat
+from fedkd_flwr.config.tasks import TASKS
 from fedkd_flwr.errors import ConfigError
-from fedkd_flwr.tasks.registry import TASKS
 
 ROOT = Path(__file__).parent.parent.parent
 

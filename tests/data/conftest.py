@@ -10,16 +10,17 @@ from support.config import keys
 
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.data import DataSettings
 
 Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def configure(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
-    """The default run with some keys changed: configure(test_fraction=0.5)."""
+def configure(defaults: dict[str, Any]) -> Callable[..., DataSettings]:
+    """What the default run reads data by, with some keys changed: configure(test_fraction=0.5)."""
 
-    def build(**changes: Value) -> RunConfig:
-        return RunConfig.parse(defaults | keys(**changes))
+    def build(**changes: Value) -> DataSettings:
+        return DataSettings.of(RunConfig.parse(defaults | keys(**changes)))
 
     return build
 

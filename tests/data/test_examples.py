@@ -4,11 +4,10 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import distinct_labels, load_examples, load_node_data, with_labels
+from fedkd_flwr.data import DataSettings, distinct_labels, load_examples, load_node_data, with_labels
 from fedkd_flwr.errors import DataError, at_node
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 Write = Callable[..., str]
 
 

@@ -1,15 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from support.images import save_digits
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import NodeData, data_fingerprint, load_node_data, load_test_data, node_name
+from fedkd_flwr.data import DataSettings, NodeData, data_fingerprint, load_node_data, load_test_data, node_name
 from fedkd_flwr.errors import DataError
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def split(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def configured(configure: Configure) -> Configure:
-    def build(folder: Path, **changes: object) -> RunConfig:
+    def build(folder: Path, **changes: object) -> DataSettings:
         own = {"task": "image-classification", "dataset": f"imagefolder:{folder}", "partition": "iid"}
         return configure(**own | changes)
 
     return build
 
 
-def node(config: RunConfig, partition: int = 0, partitions: int = 1) -> NodeData:
+def node(config: DataSettings, partition: int = 0, partitions: int = 1) -> NodeData:
     return load_node_data(config, {"partition-id": partition, "num-partitions": partitions})
 
 
@@ -148,8 +148,9 @@ def test_errors_name_the_folder(plain: Path, split: Path, tmp_path: Path, config
             node(configured(split), partition, 3)
     next((split / "test").rglob("*.png")).unlink()
     fails(split, "test: it has no images, expected CLASS/\\*.png: fill or remove it")
+    settings = configured(plain)
     with pytest.raises(DataError, match=r"data.dataset 'tweets' has no images: set run-config key 'data.dataset'"):
-        node(configured(plain).changed(data={"dataset": "tweets"}))
+        node(replace(settings, data=settings.data.model_copy(update={"dataset": "tweets"})))
 
 
 @pytest.mark.parametrize("train", ["train", "Training"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data, node_name
-from fedkd_flwr.data.iob import find_iob, read_iob
+from fedkd_flwr.config.groups import DataConfig
+from fedkd_flwr.data import DataSettings, data_fingerprint, load_node_data, load_test_data, node_name
+from fedkd_flwr.data.iob import find, read
 from fedkd_flwr.data.sentences import tags_of
 from fedkd_flwr.errors import ConfigError, DataError
 
@@ -37,7 +37,7 @@ def numbered(n: int, word: str = "word") -> list[Tagged]:
 
 
 @pytest.fixture
-def tokens(configure: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
+def tokens(configure: Callable[..., DataSettings]) -> Callable[..., DataSettings]:
     return lambda **changes: configure(task="token-classification", **changes)
 
 
@@ -55,9 +55,9 @@ def test_words_come_as_they_are_and_tags_as_valid_iob2(
     """Spans as conlleval sees them stay what they are; only their first tag may change, from I- to B-."""
     path = tmp_path_factory.mktemp("iob") / "a.tsv"
     path.write_text(as_iob(found, columns) + "\n", encoding="utf-8")
-    read = read_iob(find_iob(str(path))).train
-    assert [s.words for s in read] == [tuple(word for word, _ in sentence) for sentence in found]
-    for sentence, original in zip(read, found, strict=True):
+    kept = read(find(str(path)), DataConfig()).train
+    assert [s.words for s in kept] == [tuple(word for word, _ in sentence) for sentence in found]
+    for sentence, original in zip(kept, found, strict=True):
         before = "O"
         for tag, (_, written) in zip(sentence.tags, original, strict=True):
             follows = written.startswith("I-") and before[2:] == written[2:]
@@ -68,8 +68,8 @@ def test_words_come_as_they_are_and_tags_as_valid_iob2(
 
 def test_a_repaired_tag_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.tsv").write_text("a\tO\nb\tI-X\nc\tI-X\n\nd\tB-X\ne\tI-Y\n")
-    read = read_iob(find_iob(str(tmp_path / "a.tsv"))).train
-    assert [s.tags for s in read] == [("O", "B-X", "I-X"), ("B-X", "B-Y")]
+    found = read(find(str(tmp_path / "a.tsv")), DataConfig()).train
+    assert [s.tags for s in found] == [("O", "B-X", "I-X"), ("B-X", "B-Y")]
     assert "2 I- tags follow no tag of their type (the first in line 2) and are read as B-" in caplog.text
 
 
@@ -91,24 +91,24 @@ def test_what_is_no_iob_is_one_line_with_file_and_line_and_no_text(tmp_path: Pat
     path = tmp_path / "a.tsv"
     path.write_text(text)
     with pytest.raises(DataError, match=f"^{re.escape(str(path))}: {re.escape(message)}") as caught:
-        read_iob(find_iob(str(path)))
+        read(find(str(path)), DataConfig())
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"a\tO\n\xff\tO\n")
     with pytest.raises(DataError, match=r"a.tsv: line 2 is no utf-8 text: .*'data.encoding'"):
-        read_iob(find_iob(str(tmp_path / "a.tsv")))
+        read(find(str(tmp_path / "a.tsv")), DataConfig())
 
 
 def test_both_tags_of_every_type_are_labels(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", train=[[("a", "B-Drug"), ("b", "O")]], test=[[("c", "I-ADR")]])
-    assert tags_of(read_iob(find_iob(str(folder)))) == ("O", "B-ADR", "I-ADR", "B-Drug", "I-Drug")
+    assert tags_of(read(find(str(folder)), DataConfig())) == ("O", "B-ADR", "I-ADR", "B-Drug", "I-Drug")
 
 
 @pytest.mark.parametrize(("held_out", "used"), [(("test", "dev"), "test"), (("dev",), "dev")])
 def test_a_folder_brings_its_own_held_out_sentences(
-    tokens: Callable[..., RunConfig], tmp_path: Path, held_out: tuple[str, ...], used: str
+    tokens: Callable[..., DataSettings], tmp_path: Path, held_out: tuple[str, ...], used: str
 ) -> None:
     parts = {name: numbered(10, name) for name in held_out}
     folder = write(tmp_path / "ward.a", train=numbered(20), **parts)
@@ -120,7 +120,7 @@ def test_a_folder_brings_its_own_held_out_sentences(
     assert len(few.test) == 4 and len(few.train) == 20
 
 
-def test_without_them_and_of_a_file_a_share_is_held_out(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_without_them_and_of_a_file_a_share_is_held_out(tokens: Callable[..., DataSettings], tmp_path: Path) -> None:
     folder = write(tmp_path / "ward", train=numbered(40))
     for path in (folder, folder / "train.tsv"):
         node = load_node_data(tokens(), {"data-path": str(path)})
@@ -129,7 +129,7 @@ def test_without_them_and_of_a_file_a_share_is_held_out(tokens: Callable[..., Ru
         assert sorted(node.test["label"][:]) == [[0], [0], [1], [1]]
 
 
-def test_no_held_out_sentence_is_learnt_from(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_no_held_out_sentence_is_learnt_from(tokens: Callable[..., DataSettings], tmp_path: Path) -> None:
     folder = write(tmp_path / "a", train=[*numbered(9), *numbered(5, "WORD")], test=numbered(3))
     node = load_node_data(tokens(), {"data-path": str(folder)})
     assert node.test["words"][:] == [["word0"], ["word1"], ["word2"]]
@@ -139,7 +139,7 @@ def test_no_held_out_sentence_is_learnt_from(tokens: Callable[..., RunConfig], t
         load_node_data(tokens(), {"data-path": str(folder)})
 
 
-def test_a_simulated_node_has_a_folder(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_a_simulated_node_has_a_folder(tokens: Callable[..., DataSettings], tmp_path: Path) -> None:
     for name, kind in (("b", "Drug"), ("a", "Disease")):
         write(tmp_path / name, train=[[(f"{name}{i}", f"B-{kind}")] for i in range(9)])
     (tmp_path / ".git").mkdir()
@@ -156,7 +156,7 @@ def test_a_simulated_node_has_a_folder(tokens: Callable[..., RunConfig], tmp_pat
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_a_changed_file_is_another_fingerprint(tokens: Callable[..., RunConfig], tmp_path: Path, part: str) -> None:
+def test_a_changed_file_is_another_fingerprint(tokens: Callable[..., DataSettings], tmp_path: Path, part: str) -> None:
     folder = write(tmp_path / "a", train=numbered(9), test=numbered(5, "test"))
     node_config: dict[str, Any] = {"data-path": str(folder)}
     before = data_fingerprint(tokens(), node_config)
@@ -165,7 +165,7 @@ def test_a_changed_file_is_another_fingerprint(tokens: Callable[..., RunConfig],
     assert data_fingerprint(tokens(), node_config) != before
 
 
-def test_named_labels_are_all_that_may_occur(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_named_labels_are_all_that_may_occur(tokens: Callable[..., DataSettings], tmp_path: Path) -> None:
     folder = write(tmp_path / "a", train=numbered(9))
     node = load_node_data(tokens(labels="O, B-Y, I-Y, B-X, I-X"), {"data-path": str(folder)})
     assert node.labels == ("O", "B-Y", "I-Y", "B-X", "I-X")
@@ -186,7 +186,7 @@ def test_named_labels_are_all_that_may_occur(tokens: Callable[..., RunConfig], t
     ],
 )
 def test_a_node_without_sentences_is_told(
-    configure: Callable[..., RunConfig], changes: dict[str, Any], node_config: dict[str, Any], message: str
+    configure: Callable[..., DataSettings], changes: dict[str, Any], node_config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         load_node_data(configure(**{"task": "token-classification"} | changes), node_config)
@@ -202,14 +202,14 @@ def test_a_node_without_sentences_is_told(
     ],
 )
 def test_data_of_another_task_are_refused(
-    configure: Callable[..., RunConfig], changes: dict[str, Any], message: str
+    configure: Callable[..., DataSettings], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         configure(**changes)
 
 
 def test_the_server_scores_on_the_held_out_sentences_of_a_folder(
-    tokens: Callable[..., RunConfig], tmp_path: Path
+    tokens: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
     folder = write(tmp_path / "a", train=numbered(9), test=numbered(2, "test"))
     for source, words in ((folder, [["test0"], ["test1"]]), (folder / "train.tsv", [[f"word{i}"] for i in range(9)])):
@@ -239,7 +239,7 @@ Blackburn NNP I-NP I-PER
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
 def test_conlls_own_files_are_read(
-    names: tuple[str, str, str], encoding: str, tokens: Callable[..., RunConfig], tmp_path: Path
+    names: tuple[str, str, str], encoding: str, tokens: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
     train, valid, test = names
     (tmp_path / train).write_text(CONLL + "Z\u00fcrich NNP I-NP I-LOC\n", encoding=encoding)
@@ -263,10 +263,10 @@ def test_two_files_of_one_part_are_asked_about(tmp_path: Path) -> None:
     for name in ("train.txt", "train.tsv"):
         (tmp_path / name).write_text(CONLL)
     with pytest.raises(DataError, match=r"expected one of train.tsv, train.txt: remove others"):
-        find_iob(str(tmp_path))
+        find(str(tmp_path))
 
 
-def test_sentences_that_are_left_out_are_counted(tokens: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_sentences_that_are_left_out_are_counted(tokens: Callable[..., DataSettings], tmp_path: Path) -> None:
     same, other = numbered(12)[:5], [[("Word1", "O")], [("word0", "B-X")]]
     folder = write(tmp_path, train=numbered(12) + same + other, test=[[("WORD3", "B-X")], [("new", "O")]])
     report = load_node_data(tokens(), {"data-path": str(folder)}).report
@@ -275,7 +275,7 @@ def test_sentences_that_are_left_out_are_counted(tokens: Callable[..., RunConfig
 
 
 def test_types_that_are_nearly_one_are_refused_unless_the_run_names_them(
-    tokens: Callable[..., RunConfig], tmp_path: Path
+    tokens: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
     folder = write(tmp_path, train=[[("a", "B-Drug")], [("b", "B-drug")], [("c", "O")]])
     with pytest.raises(DataError, match="2 of its 2 labels differ from another only in case"):

@@ -4,16 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import NodeData, data_fingerprint, load_node_data
+from fedkd_flwr.data import DataSettings, NodeData, data_fingerprint, load_node_data
 from fedkd_flwr.errors import ConfigError, DataError
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 Write = Callable[[str, list[dict[str, Any]]], str]
 KINDS = ["csv", "tsv", "json", "jsonl", "parquet"]
 
 
-def load(config: RunConfig, path: str) -> NodeData:
+def load(config: DataSettings, path: str) -> NodeData:
     return load_node_data(config, {"data-path": path})
 
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from support.mind import line, write_behaviors, write_mind, write_news
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_node_data, load_test_data
-from fedkd_flwr.data.mind import LABELS, as_dataset, find_mind, read_mind
+from fedkd_flwr.data import DataSettings, load_node_data, load_test_data
+from fedkd_flwr.data.impressions import LABELS, as_dataset
+from fedkd_flwr.data.mind import find, read
 from fedkd_flwr.errors import ConfigError, DataError
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 
 TITLES = ['Good "news', "bad news", "Straße", "", "a, b", "five"]
 TRAIN = [
@@ -41,7 +41,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def configure_news(configure: Configure, folder: Path, **changes: Any) -> RunConfig:
+def configure_news(configure: Configure, folder: Path, **changes: Any) -> DataSettings:
     return configure(**{"task": "news-recommendation", "data.dataset": f"mind:{folder}"} | changes)
 
 
@@ -58,7 +58,7 @@ def readable(impressions: pa.Table, titles: list[str]) -> list[tuple[list[str], 
 
 def test_impressions_say_what_was_clicked_and_what_was_not(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        mind = read_mind(find_mind(f"mind:{folder}"))
+        mind = read(find(f"mind:{folder}"))
     titles = mind.titles.to_pylist()
     assert titles[: len(TITLES)] == TITLES
     assert readable(mind.train, titles) == [
@@ -72,7 +72,7 @@ def test_impressions_say_what_was_clicked_and_what_was_not(folder: Path, caplog:
 
 
 def test_a_data_set_holds_each_title_once_and_the_same_impressions(many: Path) -> None:
-    mind = read_mind(find_mind(str(many)))
+    mind = read(find(str(many)))
     some = mind.train.take([3, 40, 41])
     table = as_dataset(some, mind.titles).with_format("arrow")[:]
     titles = table["titles"].to_pylist()
@@ -83,7 +83,7 @@ def test_a_data_set_holds_each_title_once_and_the_same_impressions(many: Path) -
 @pytest.mark.parametrize("partition", ["natural", "iid"])
 def test_nodes_share_all_impressions(configure: Configure, many: Path, partition: str) -> None:
     config = configure_news(configure, many, partition=partition, max_test_examples=0)
-    mind = read_mind(find_mind(str(many)))
+    mind = read(find(str(many)))
     assert mind.test is not None
     nodes = [load_node_data(config, {"partition-id": i, "num-partitions": 3}) for i in range(3)]
     for parts, whole in (([n.train for n in nodes], mind.train), ([n.test for n in nodes], mind.test)):
@@ -125,12 +125,12 @@ def test_of_one_folder_the_latest_impressions_are_held_out(configure: Configure,
         configure_news(configure, many, test_fraction=1 / 3, max_test_examples=0),
         {"data-path": f"mind:{many / 'train'}", "name": "north"},
     )
-    table = read_mind(find_mind(str(many / "train"))).train
+    table = read(find(str(many / "train"))).train
     minutes = np.array([time.minute for time in table["time"].to_pylist()])
     expected = [row["candidates"] for row, minute in zip(table.to_pylist(), minutes, strict=True) if minute >= 4]
     assert (len(data.train), len(data.test), data.name) == (80, 40, "north")
     test = data.test.with_format("arrow")[:]
-    found, titles = readable(test, test["titles"][0].as_py()), read_mind(find_mind(str(many / "train"))).titles
+    found, titles = readable(test, test["titles"][0].as_py()), read(find(str(many / "train"))).titles
     assert [[title for title, _ in offers] for _, offers in found] == [
         [titles[news].as_py() for news in row] for row in expected
     ]
@@ -193,16 +193,16 @@ def test_what_does_not_fit_is_one_line(folder: Path, file: str, content: str | b
     path = folder / "train" / file
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=words) as caught:
-        read_mind(find_mind(str(folder / "train")))
+        read(find(str(folder / "train")))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "N77" not in str(caught.value)
 
 
 def test_missing_files_and_folders(folder: Path, configure: Configure) -> None:
     with pytest.raises(DataError, match=r"mind data .*/nowhere: no such folder, correct the path in 'mind:/nowhere'"):
-        find_mind("mind:/nowhere")
+        find("mind:/nowhere")
     (folder / "dev" / "news.tsv").unlink()
     with pytest.raises(DataError, match=r"there is no dev/news.tsv, expected news.tsv and behaviors.tsv in it"):
-        find_mind(str(folder))
+        find(str(folder))
 
 
 def test_nodes_that_cannot_share(folder: Path, configure: Configure) -> None:
@@ -216,9 +216,9 @@ def test_nodes_that_cannot_share(folder: Path, configure: Configure) -> None:
 
 
 def test_a_changed_file_is_read_again(folder: Path) -> None:
-    before = read_mind(find_mind(str(folder)))
+    before = read(find(str(folder)))
     write_behaviors(folder / "train", TRAIN[:1])
-    assert len(before.train) == 3 and len(read_mind(find_mind(str(folder))).train) == 1
+    assert len(before.train) == 3 and len(read(find(str(folder))).train) == 1
 
 
 @pytest.mark.parametrize(

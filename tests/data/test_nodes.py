@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import DataReport, in_words, load_node_data
+from fedkd_flwr.data import DataReport, DataSettings, in_words, load_node_data, texts
 from fedkd_flwr.errors import ConfigError, DataError
+from fedkd_flwr.runtime.recent import Recent
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 Write = Callable[..., str]
 
 
@@ -49,16 +49,17 @@ def test_the_held_out_tweets_are_few_and_mixed_like_the_nodes(configure: Configu
 def test_another_process_makes_the_same_split(configure: Configure) -> None:
     code = """
 import sys
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import DataReport, in_words, load_node_data
-node = load_node_data(RunConfig.parse(eval(sys.stdin.read())), {"partition-id": 1, "num-partitions": 2})
+from fedkd_flwr.config.groups import DataConfig
+from fedkd_flwr.data import DataSettings, load_node_data
+settings = DataSettings(DataConfig(**eval(sys.stdin.read())), "text-classification", 0)
+node = load_node_data(settings, {"partition-id": 1, "num-partitions": 2})
 print(node.test["text"][:])
 """
     config = configure(partition="iid")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", code]
     theirs = subprocess.run(
-        command, input=repr(config.as_run_config()), env=environment, capture_output=True, text=True, check=True
+        command, input=repr(config.data.model_dump()), env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert eval(theirs) == load_node_data(config, {"partition-id": 1, "num-partitions": 2}).test["text"][:]
 
@@ -81,9 +82,22 @@ def test_a_changed_file_is_read_again(configure: Configure, write: Write) -> Non
     assert sizes == [20, 30]
 
 
-def test_data_are_loaded_once(configure: Configure, write: Write) -> None:
-    path = write("a.csv", rows(20))
-    assert load_node_data(configure(), {"data-path": path}) is load_node_data(configure(), {"data-path": path})
+def test_a_data_set_is_read_and_shared_out_once_for_the_nodes_of_a_process(
+    configure: Configure, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        found = getattr(texts, name)
+        monkeypatch.setattr(texts, name, lambda *arguments: calls.append(name) or found(*arguments))
+
+    counted("read_examples")
+    counted("share_out")
+    settings = configure(dataset=f"csv:{write('a.csv', rows(100))}", partition="iid")
+    recent, places = Recent(), [{"partition-id": i, "num-partitions": 40} for i in range(40)]
+    together = [load_node_data(settings, place, recent) for place in places]
+    assert calls == ["read_examples", "share_out"]
+    assert [t.train[:] for t in together] == [load_node_data(settings, place).train[:] for place in places]
 
 
 def test_repeated_texts_count_once(configure: Configure, write: Write) -> None:

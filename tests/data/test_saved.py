@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
+from fedkd_flwr.data import DataSettings, data_fingerprint, load_node_data, load_test_data
 from fedkd_flwr.errors import DataError
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 NAMES = ["spam", "ham", "eggs"]
 FEATURES = Features({"body": Value("string"), "kind": ClassLabel(names=NAMES), "ward": Value("string")})
 COLUMNS = {"text_column": "body", "label_column": "kind"}

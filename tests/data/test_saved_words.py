@@ -9,14 +9,11 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import data_fingerprint, load_node_data, load_test_data
-from fedkd_flwr.data.iob import find_iob, read_iob
-from fedkd_flwr.data.saved import find_saved
-from fedkd_flwr.data.saved_words import read_saved_words
+from fedkd_flwr.config.groups import DataConfig
+from fedkd_flwr.data import DataSettings, data_fingerprint, iob, load_node_data, load_test_data, saved_words
 from fedkd_flwr.errors import DataError
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 NAMES = ["O", "B-DRUG", "I-DRUG", "B-ADR", "I-ADR"]
 DECLARED = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=NAMES)), "ward": Value("string")})
 WORDS = st.text(st.characters(exclude_characters="\t\n\r\ufeff", exclude_categories=("Z", "C")), min_size=1).filter(
@@ -114,10 +111,8 @@ def test_a_data_set_is_read_as_the_same_sentences_in_a_file(
     )
     columns = {"tokens": [[word for word, _ in s] for s in found], "tags": [[tag for _, tag in s] for s in found]}
     source = save(folder, alone=Dataset.from_dict(columns))
-    config = RunConfig(
-        task="token-classification", data={"dataset": "iob:x", "text_column": "tokens", "label_column": "tags"}
-    )
-    assert read_saved_words(find_saved(source), config) == read_iob(find_iob(str(folder / "a.tsv")))
+    data = DataConfig(text_column="tokens", label_column="tags")
+    assert saved_words.read(saved_words.find(source), data, False) == iob.read(iob.find(str(folder / "a.tsv")), data)
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,25 @@
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel
 from support.federation import silo
 from support.killed import killed_at
 
+from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.client.client import Client
-from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import DataReport, EncodedData, EncodedStore, data_fingerprint, load_node_data
+from fedkd_flwr.data import DataReport, DataSettings, EncodedData, EncodedStore, data_fingerprint
 from fedkd_flwr.messages import JoinRequest
-from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.tasks.text_classification import TextClassification
 
-Configure = Callable[..., RunConfig]
+Configure = Callable[..., DataSettings]
 Write = Callable[..., str]
 
 
@@ -54,7 +53,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def texts_of(config: RunConfig, node_config: dict[str, Value]) -> set[str]:
     """What a node finds in its encoded examples in a process of its own."""
-    prepare.cache_clear()
     prepared = Client(config, node_config)._prepared
     tokenizer = prepared.task.processor
     tables = (prepared.examples.train, prepared.examples.test)
@@ -161,7 +159,6 @@ def test_a_node_encodes_when_it_joins_and_says_how_many_rows_are_what(
     reply = Client(config, place).join(JoinRequest(lineage=16 * "0"))
     assert (reply.title, reply.labels, reply.train_examples) == ("ward", ("ham", "spam"), 36)
     assert (reply.data.cut, reply.data.longest, sum(encoded)) == (40, 6, 40)
-    prepare.cache_clear()
     assert Client(config, place).join(JoinRequest(lineage=16 * "0")) == reply and sum(encoded) == 40
 
 
@@ -201,37 +198,33 @@ def test_a_changed_key_is_as_if_nothing_had_been_kept(
     assert changed[0] == changed[1]
 
 
-def test_every_key_that_decides_on_a_nodes_data_is_in_the_fingerprint(configure: Configure, write: Write) -> None:
-    """What reading, sharing out and encoding look up in the config, they find in what the examples are kept under."""
-    looked_up: set[str] = set()
-
-    class Watched:
-        def __init__(self, group: BaseModel, prefix: str = "") -> None:
-            self._group, self._prefix = group, prefix
-
-        def __getattr__(self, name: str) -> Any:
-            value = getattr(self._group, name)
-            if isinstance(value, BaseModel):
-                return Watched(value, f"{name}.")
-            looked_up.add(f"{self._prefix}{name}".replace("_", "-"))
-            return value
-
+def test_every_key_on_data_and_the_seed_are_in_the_fingerprint(configure: Configure, write: Write) -> None:
+    """What reading, sharing out and splitting look up, they find in what the examples are kept under."""
     place = {"partition-id": 0, "num-partitions": 2}
-    own = f"csv:{write('a.csv', [row | {'source': row['label']} for row in rows(20)])}"
-    for dataset, partition in (("tweets", "natural"), ("tweets", "iid"), ("tweets", "dirichlet"), (own, "natural")):
-        watched: Any = Watched(configure(dataset=dataset, partition=partition, test_fraction=0.11))
-        data = load_node_data(watched, place)
-        build_task(watched, data.labels)
-    elsewhere = {"parts", "task", "task-spec", "data.dataset", "data.label-names"}
-    others = {"natural": "iid", "text": "body", "label": "class", "source": "owner", "auto": ";", "utf-8": "cp1252"}
-    others |= {"": "a,b", False: True}
-    needed = {"data.dirichlet-alpha": {"partition": "dirichlet"}, "data.shards-per-node": {"partition": "shard"}}
-    needed |= {"data.label-separator": {"task": "multi-label", "dataset": own, "partition": "iid"}}
-    for key in (key for key in looked_up - elsewhere if not key.startswith("model.")):
-        before = configure(**needed.get(key, {}))
-        value = before.as_run_config()[key]
-        changed = others[value] if isinstance(value, bool | str) else value * 2 + 1 if isinstance(value, int) else 0.25
-        after = RunConfig.parse(before.as_run_config() | {key: changed})
-        assert data_fingerprint(after, place) != data_fingerprint(before, place), key
-    drawn = {"data.partition", "data.dirichlet-alpha", "data.partition-column", "data.test-fraction"}
-    assert drawn | {"seed", "data.separator", "data.encoding", "data.skip-unlabelled"} <= looked_up
+    before = configure(dataset=f"csv:{write('a.csv', rows(20))}", partition="iid")
+    others = {"iid": "shard", "auto": ";", "utf-8": "cp1252", False: True}
+    changed = [replace(before, seed=1), replace(before, task="multi-label")]
+    for key, value in before.data.model_dump(exclude={"dataset", "server_test_data"}).items():
+        other = others.get(value, f"{value}x") if isinstance(value, bool | str) else value * 0.5 + 1
+        changed.append(replace(before, data=before.data.model_copy(update={key: other})))
+    prints = [data_fingerprint(settings, place) for settings in (before, *changed)]
+    assert len(set(prints)) == len(prints)
+
+
+def test_many_nodes_keep_little_in_memory(
+    run_config: Callable[..., dict[str, Any]], tmp_path: Path, encoded: list[int]
+) -> None:
+    """Clients of one process have one task, with its tokenizer; their examples lie on the disk."""
+    config = RunConfig.parse(run_config(partition="iid", dataset=f"csv:{_csv(tmp_path, 200)}"))
+    caches = Caches()
+    clients = [Client(config, {"partition-id": i, "num-partitions": 40}, caches) for i in range(40)]
+    assert len({id(client._prepared.task) for client in clients}) == 1
+    assert sum(len(client._prepared.examples.train) + len(client._prepared.examples.test) for client in clients) == 200
+    again = Client(config, {"partition-id": 0, "num-partitions": 40}, caches)
+    assert again._prepared.examples == clients[0]._prepared.examples and sum(encoded) == 200
+
+
+def _csv(folder: Path, count: int) -> Path:
+    path = folder / "all.csv"
+    path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows(count)))
+    return path

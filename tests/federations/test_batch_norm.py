@@ -27,7 +27,7 @@ from transformers import (
 
 from fedkd_flwr.client.client import Client
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import DataSettings, load_node_data
 from fedkd_flwr.distillation import batch_norms
 from fedkd_flwr.messages import EvaluateRequest
 from fedkd_flwr.models.build import build_pair
@@ -209,7 +209,7 @@ def test_no_batch_is_of_one_example(images: Config, tmp_path: Path) -> None:
     """Of n images n - 1 make a batch and one is left over, which has no variance where a map is one pixel."""
     small = tiny_resnet(tmp_path / "small", side=8)
     changes = {"teacher": small, "student": small, "local_steps": 0, "num_rounds": 1}
-    count = len(load_node_data(RunConfig.parse(images(**changes)), nodes(2)[0]).train)
+    count = len(load_node_data(DataSettings.of(RunConfig.parse(images(**changes))), nodes(2)[0]).train)
     folder = run_server(LoopbackGrid(images(batch_size=count - 1, **changes), nodes(2)))
     seen = [tensor for name, tensor in teachers(folder)["partition-0"].items() if name.endswith("num_batches_tracked")]
     assert {int(batches) for batches in seen} == {2}

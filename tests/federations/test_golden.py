@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedkd_flwr import tensors
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_examples
+from fedkd_flwr.data import DataSettings, load_examples
 
 RECORDING = Path(__file__).parent / "golden.json"
 Changes = dict[str, Any]
@@ -59,7 +59,7 @@ FEDERATIONS: dict[str, Changes] = {
 def sources(tmp_path_factory: pytest.TempPathFactory, tweets_csv: Path, defaults: Changes) -> dict[str, Changes]:
     """The data of each task, and what names them."""
     folder = tmp_path_factory.mktemp("golden")
-    tweets = load_examples("tweets", RunConfig.parse(defaults))["text"][:24000:100]
+    tweets = load_examples("tweets", DataSettings.of(RunConfig.parse(defaults)))["text"][:24000:100]
     words = ("the", "to", "http")
     rows = [{"text": t, "words": [w for w in words if w in t.lower()], "length": len(t)} for t in tweets]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from support.federation import Config, assert_same, history, nodes, silo, student
 from support.loopback import LoopbackGrid, run_server
 
-from fedkd_flwr.client.dataset import prepare
+from fedkd_flwr.client.caches import Caches
+from fedkd_flwr.client.dataset import Prepared
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config.methods import METHODS
 from fedkd_flwr.config.node_config import config_at_node
@@ -127,7 +128,7 @@ def test_a_teacher_scores_what_its_export_scores(
     )
     found = history(run_server(LoopbackGrid(raw, nodes(2))))
     for node_config in nodes(2):
-        own = prepare(config_at_node(RunConfig.parse(raw), node_config), tuple(sorted(node_config.items())))
+        own = Prepared(config_at_node(RunConfig.parse(raw), node_config), node_config, Caches())
         teacher = load_classifier(tmp_path / "state" / found["lineage"] / own.name / "teacher")
         alone = Single(teacher, shared=False)
         scores = evaluate(alone, own.task, own.examples.test, 64, choose_device("cpu", "fp32"))

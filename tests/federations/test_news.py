@@ -12,8 +12,8 @@ from support.mind import write_mind
 from transformers import AutoModel, AutoTokenizer
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_examples
-from fedkd_flwr.data.mind import LABELS
+from fedkd_flwr.data import DataSettings, load_examples
+from fedkd_flwr.data.impressions import LABELS
 from fedkd_flwr.models.build import build_pair
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.models.modeling_news import NewsRecommender
@@ -32,7 +32,7 @@ BATCH = {
 @pytest.fixture(scope="module")
 def tweets_as_news(tmp_path_factory: pytest.TempPathFactory, defaults: dict[str, Any]) -> Path:
     folder = tmp_path_factory.mktemp("mind")
-    titles = load_examples("tweets", RunConfig.parse(defaults))["text"][:6000:100]
+    titles = load_examples("tweets", DataSettings.of(RunConfig.parse(defaults)))["text"][:6000:100]
     for part, each in (("train", 4), ("dev", 1)):
         write_mind(folder / part, titles, 9, each, len(part))
     return folder

@@ -12,7 +12,6 @@ from support.images import save_digits, tiny_vit
 from support.loopback import LoopbackGrid, run_server
 
 import fedkd_flwr.client.round
-from fedkd_flwr.client.dataset import prepare
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.models.hub import load_tokenizer
 from fedkd_flwr.tasks.class_weights import class_weights
@@ -118,7 +117,6 @@ def test_every_task_with_classes_has_weights_also_of_stored_examples(
     own = data(tmp_path) | {"class_weights": "balanced", "linear_probe": "always"}
     found = history(run(run_config, rare, run_name="one", **own))
     first = [*weights]
-    prepare.cache_clear()
     run(run_config, rare, run_name="two", **own)
     link: Any = "sigmoid" if own["task"] == "multi-label" else "softmax"
     expected = class_weights("balanced", found["label-shares"], link)

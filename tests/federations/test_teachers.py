@@ -26,10 +26,10 @@ from transformers import (
 )
 
 from fedkd_flwr.client import app as client
-from fedkd_flwr.client.model_cache import ModelCache
+from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.config.node_config import config_at_node
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import DataSettings, load_node_data
 from fedkd_flwr.errors import ConfigError, ModelError, RunError
 from fedkd_flwr.models.build import build_pair
 from fedkd_flwr.models.compatibility import check_models
@@ -123,7 +123,7 @@ def test_a_node_learns_the_same_whoever_shares_its_process(
     grid = LoopbackGrid(raw | {"run.name": "alone"}, nodes(3))
 
     def afresh(message: Message, deliver: Callable[[], Message]) -> Message:
-        monkeypatch.setattr(client, "models", ModelCache())
+        monkeypatch.setattr(client, "caches", Caches())
         return deliver()
 
     grid.fault = afresh
@@ -182,7 +182,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     (state,) = places(tmp_path, folder)[0].glob("0*")
     if other == "weights":
         _wide(own, tiny_bert, seed=2)
-        monkeypatch.setattr(client, "models", ModelCache())
+        monkeypatch.setattr(client, "caches", Caches())
     again = LoopbackGrid(run_config(resume=str(folder)), nodes(2))
     again.nodes[100]["teacher"] = distilled if other == "family" else str(own)
     with pytest.raises(RunError, match=r"the state of node partition-0 in .*/partition-0 is of another teacher than"):
@@ -190,7 +190,7 @@ def test_a_changed_teacher_is_refused_by_name_and_the_state_stays(
     assert state.is_dir()
     if other == "weights":
         _wide(own, tiny_bert, seed=1)
-        monkeypatch.setattr(client, "models", ModelCache())
+        monkeypatch.setattr(client, "caches", Caches())
     again.nodes[100]["teacher"] = str(own)
     again.run_config["run.name"] = "run"
     run_server(again)
@@ -242,7 +242,7 @@ def test_a_teacher_may_read_tokens_of_its_own(
     tokenizer = AutoTokenizer.from_pretrained(place / "teacher")
     assert model.config.model_type == "roberta" and tokenizer.get_vocab() == load_tokenizer(byte_pairs).get_vocab()
     config = config_at_node(RunConfig.parse(grid.run_config), grid.nodes[101])
-    test = load_node_data(config, nodes(2)[1]).test
+    test = load_node_data(DataSettings.of(config), nodes(2)[1]).test
     right = 0
     for text, label in zip(test["text"][:], test["label"][:], strict=True):
         encoded = tokenizer(text, truncation=True, max_length=config.model.max_length, return_tensors="pt")

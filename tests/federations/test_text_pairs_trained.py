@@ -14,7 +14,7 @@ from support.loopback import LoopbackGrid, run_server
 from transformers import pipeline
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import data_fingerprint, load_node_data
+from fedkd_flwr.data import DataSettings, data_fingerprint, load_node_data
 from fedkd_flwr.errors import DataError
 from fedkd_flwr.models.export import load_classifier
 from fedkd_flwr.models.hub import load_tokenizer
@@ -101,7 +101,7 @@ def test_a_data_set_of_the_datasets_library_is_read_alike(
     parts = {"train": rows[:120], "test": rows[120:]}
     DatasetDict({name: Dataset.from_list(part) for name, part in parts.items()}).save_to_disk(tmp_path / "saved")
     raw = paired(dataset=f"hf:{tmp_path / 'saved'}", **NESTED)
-    data = load_node_data(RunConfig.parse(raw), {"partition-id": 0, "num-partitions": 1})
+    data = load_node_data(DataSettings.of(RunConfig.parse(raw)), {"partition-id": 0, "num-partitions": 1})
     for part, found in (("train", data.train), ("test", data.test)):
         expected = {(row["premise"], row["hypothesis"]) for row in parts[part]}
         assert set(zip(found["text"][:], found["pair"][:], strict=True)) <= expected
@@ -113,11 +113,11 @@ def test_a_pair_repeats_where_both_texts_do(paired: Config, tmp_path: Path) -> N
     rows = [{"premise": one, "hypothesis": two, "label": LABELS[i % 2]} for i, (one, two) in enumerate(texts)]
     config = RunConfig.parse(paired(dataset=f"csv:{write(tmp_path / 'few.csv', rows)}"))
     node = {"partition-id": 0, "num-partitions": 1}
-    data = load_node_data(config, node)
+    data = load_node_data(DataSettings.of(config), node)
     found = {(row["text"], row["pair"]) for part in (data.train, data.test) for row in part}
     assert found == {("a b", "c"), ("a b", "d"), ("c", "a b"), ("e", "f")}
     swapped = config.changed(data={"text_column": "hypothesis", "text_pair_column": "premise"})
-    assert data_fingerprint(config, node) != data_fingerprint(swapped, node)
+    assert data_fingerprint(DataSettings.of(config), node) != data_fingerprint(DataSettings.of(swapped), node)
 
 
 def test_what_is_missing_is_named(paired: Config, tmp_path: Path) -> None:
@@ -125,6 +125,6 @@ def test_what_is_missing_is_named(paired: Config, tmp_path: Path) -> None:
     path = write(tmp_path / "few.csv", rows)
     node = {"partition-id": 0, "num-partitions": 1}
     with pytest.raises(DataError, match=r"few.csv: row 2.* has no 'hypothesis'"):
-        load_node_data(RunConfig.parse(paired(dataset=f"csv:{path}")), node)
+        load_node_data(DataSettings.of(RunConfig.parse(paired(dataset=f"csv:{path}"))), node)
     with pytest.raises(DataError, match=r"one column 'second' but found 0 .*run-config key 'data.text-pair-column' to"):
-        load_node_data(RunConfig.parse(paired(dataset=f"csv:{path}", text_pair_column="second")), node)
+        load_node_data(DataSettings.of(RunConfig.parse(paired(dataset=f"csv:{path}", text_pair_column="second"))), node)

@@ -13,7 +13,8 @@ import torch
 from flwr.app import Message
 from safetensors.torch import load_file
 
-from fedkd_flwr.client.dataset import prepare
+from fedkd_flwr.client.caches import Caches
+from fedkd_flwr.client.dataset import Prepared
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.distillation import Single
 from fedkd_flwr.messages import (
@@ -84,7 +85,7 @@ def teachers(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def held_out(raw: dict[str, Any], node: dict[str, Any], folder: Path) -> dict[str, float]:
     """Scores of the classifier in a folder on a node's held-out rows."""
-    prepared = prepare(RunConfig.parse(raw), tuple(sorted(node.items())))
+    prepared = Prepared(RunConfig.parse(raw), node, Caches())
     alone = Single(load_classifier(folder), shared=True)
     return evaluate(alone, prepared.task, prepared.examples.test, 16, choose_device("cpu", "fp32"))["student"]
 

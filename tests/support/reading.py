@@ -20,7 +20,7 @@ from torch import Tensor
 from fedkd_flwr.client.client import Client
 from fedkd_flwr.codec import EncodedUpdate
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_examples
+from fedkd_flwr.data import DataSettings, load_examples
 from fedkd_flwr.messages import Refresh, TrainRequest
 from fedkd_flwr.models.hub import load_tokenizer, resolve
 
@@ -95,7 +95,7 @@ class Vocabulary:
 
 def write_silo(path: Path, config: RunConfig, rows: int, first: int = 0) -> list[str]:
     """Write tweets, evenly from all but the first ones, as the csv file of a silo; returns their labels."""
-    tweets = load_examples("tweets", config)
+    tweets = load_examples("tweets", DataSettings.of(config))
     tweets = tweets.select(range(first, len(tweets), len(tweets) // rows))
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *zip(tweets["text"][:], tweets["label"][:], strict=True)])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data import load_node_data
+from fedkd_flwr.data import DataSettings, load_node_data
 from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.models.text import build_classifier, head_parameter_names
 
@@ -22,7 +22,7 @@ class ReferenceNode:
 
     def __init__(self, config: RunConfig, partition: int, partitions: int) -> None:
         self.config, self.partition = config, partition
-        data = load_node_data(config, {"partition-id": partition, "num-partitions": partitions})
+        data = load_node_data(DataSettings.of(config), {"partition-id": partition, "num-partitions": partitions})
         self.task: Any = build_task(config, data.labels)
         self.examples = self.task.encode(data.train)
         self.teacher = model(config, data.labels, None)

@@ -12,7 +12,7 @@ from support.images import save_digits
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from fedkd_flwr.data.images import find_images, read_images
+from fedkd_flwr.data.image_folders import find, read
 from fedkd_flwr.data.store import EncodedData, EncodedStore
 from fedkd_flwr.errors import DataError, ModelError
 from fedkd_flwr.tasks.image_classification import ImageClassification
@@ -33,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = save_digits(tmp_path_factory.mktemp("digits"), 10)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 90, 4), dtype=np.uint8)
     Image.fromarray(pixels, "RGBA").save(folder / "3" / "colours.png")
-    return _numbered(read_images(find_images(str(folder))))
+    return _numbered(read(find(str(folder))))
 
 
 def _numbered(images: Dataset) -> Dataset:

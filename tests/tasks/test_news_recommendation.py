@@ -13,7 +13,8 @@ from support.mind import write_mind
 from torch import Tensor
 
 from fedkd_flwr.config.schema import RunConfig
-from fedkd_flwr.data.mind import LABELS, as_dataset, find_mind, read_mind
+from fedkd_flwr.data.impressions import LABELS, as_dataset
+from fedkd_flwr.data.mind import find, read
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.models.readers import build_task
 from fedkd_flwr.tasks.base import Task
@@ -37,7 +38,7 @@ def impressions(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]
     """Those of a folder; history and candidates as titles, all different."""
     folder = tmp_path_factory.mktemp("mind")
     write_mind(folder, [f"{a} {b} {a} {a}"[: 2 * (1 + i % 4)] + b for i, a in enumerate(WORDS) for b in WORDS], 6, 4, 1)
-    mind = read_mind(find_mind(str(folder)))
+    mind = read(find(str(folder)))
     return [
         row | {part: [mind.titles[news].as_py() for news in row[part]] for part in ("history", "candidates")}
         for row in mind.train.to_pylist()

@@ -10,8 +10,8 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from fedkd_flwr.errors import RunError
 from fedkd_flwr.models.hub import load_tokenizer
+from fedkd_flwr.tasks.numerics import scale
 from fedkd_flwr.tasks.regression import Regression, RegressionScores
-from fedkd_flwr.tasks.spec import scale
 
 
 @pytest.fixture(scope="module")

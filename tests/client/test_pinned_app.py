@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+from fedkd_flwr.client import pinned_app
 from fedkd_flwr.client.app import app
-from fedkd_flwr.privacy import pinned_app
+from fedkd_flwr.client.pinned_app import Gate, main
 from fedkd_flwr.privacy.approved import APPROVED, approve, install
-from fedkd_flwr.privacy.pinned_app import Gate, main
 from fedkd_flwr.records import REFUSED
 
 ARCHIVE = b"the bytes of an app"
