@@ -13,6 +13,13 @@ ORDER = re.findall(r"`(\w+)`", next(line for line in PAGE.splitlines() if line.s
 """Folders and modules of the package, from the top down."""
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
 def imports_of(path: Path, also_for_types: bool = True) -> set[str]:
     """Names of this package's modules that a file imports, wherever in it, also in functions."""
     tree, found = ast.parse(path.read_text()), set[str]()
@@ -24,20 +31,12 @@ def imports_of(path: Path, also_for_types: bool = True) -> set[str]:
     }
     for node in set(ast.walk(tree)) - (set() if also_for_types else for_types):
         match node:
-            case ast.ImportFrom(module="fedkd_flwr", names=names):
-                found |= {f"fedkd_flwr.{name.name}" for name in names}
-            case ast.ImportFrom(module=str(module)) if module.startswith("fedkd_flwr."):
-                found.add(module)
+            case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] == "fedkd_flwr":
+                inner = {f"{module}.{name.name}" for name in names}
+                found |= {name if name in MODULES else module for name in inner}
             case ast.Import(names=names):
                 found |= {name.name for name in names if name.name.startswith("fedkd_flwr.")}
     return found
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def test_arrows_between_folders_run_one_way() -> None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from fedkd_flwr.tasks.spec import LOWER_IS_BETTER
+from fedkd_flwr.config.tasks import LOWER_IS_BETTER
 from fedkd_flwr.tracking.report.plotting import (
     Chart,
     Line,
