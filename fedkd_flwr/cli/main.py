@@ -173,9 +173,9 @@ def report(
 
     with one_line_errors(BAD_INPUT):
         default = run_folders[0] / REPORT if len(run_folders) == 1 else Path(REPORT)
-        say(f"report: {write_report(run_folders, out or default)}")
         for path in write_pictures(run_folders, png) if png else ():
             say(f"plot: {path}")
+        say(f"report: {write_report(run_folders, out or default)}")
 
 
 @app.command()

@@ -193,10 +193,17 @@ def test_a_page_that_cannot_be_written_costs_the_run_a_line(
     assert "No space left" in line and "\n" not in line
 
 
-def test_the_command_writes_one_page_for_several_runs(folder: Path, hostile: Path, tmp_path: Path) -> None:
+def test_the_command_writes_one_page_for_several_runs(
+    folder: Path, hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "both.html"
     done = CliRunner().invoke(app, ["report", str(folder), str(hostile), "--out", str(page)])
     assert done.exit_code == 0 and "both.html" in done.output
     assert {"run", "run-2"} <= set(Page(page.read_text()).text.split())
+    monkeypatch.setattr("fedkd_flwr.tracking.report.pictures.find_spec", lambda name: None)
+    page.unlink()
+    done = CliRunner().invoke(app, ["report", str(folder), "--out", str(page), "--png", str(tmp_path / "plots")])
+    assert done.exit_code == 2 and "pip install 'fedkd-flwr[png]'" in " ".join(done.output.split())
+    assert not page.exists() and not (tmp_path / "plots").exists()
     done = CliRunner().invoke(app, ["report", str(tmp_path / "none")])
     assert done.exit_code == 2 and "holds no run" in done.output and done.output.count("\n") == 1
