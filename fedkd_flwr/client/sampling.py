@@ -23,16 +23,16 @@ class RoundSize:
 
     @classmethod
     def of(cls, train: TrainConfig, batch_norm: bool, held: int) -> "RoundSize":
-        """Whole epochs over the `held` training examples, or as many examples as the local steps need.
+        """The `held` training examples once, or as many examples as the local steps need.
 
         Batch normalisation needs two in a batch: one more is taken where one would be left over.
 
         Args:
-            train: local steps or epochs, batch size, gradient accumulation.
+            train: local steps, batch size, gradient accumulation.
             batch_norm: the models may have batch normalisation.
             held: training examples of the client.
         """
-        examples = train.local_steps * train.gradient_accumulation * train.batch_size or train.local_epochs * held
+        examples = train.local_steps * train.gradient_accumulation * train.batch_size or held
         if batch_norm and examples % train.batch_size == 1:
             examples += 1
         return cls(examples, ceil(ceil(examples / train.batch_size) / train.gradient_accumulation))

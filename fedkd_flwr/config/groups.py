@@ -115,8 +115,6 @@ class DataConfig(Group):
     """natural: column that names the owner of a row"""
     dirichlet_alpha: float = Field(default=0.5, gt=0)
     """dirichlet: concentration; smaller is more skewed"""
-    shards_per_node: int = Field(default=2, ge=1)
-    """shard: pieces of the examples, sorted by label, that a node has; fewer is more skewed"""
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
     """share of a node's examples that is held out for evaluation"""
     max_test_examples: int = Field(default=200, ge=0)
@@ -164,9 +162,7 @@ class TrainConfig(Group):
     gradient_accumulation: int = Field(default=1, ge=1)
     """batches of one optimiser step"""
     local_steps: int = Field(default=8, ge=0)
-    """optimiser steps of a round; 0: `train.local-epochs` decides"""
-    local_epochs: int = Field(default=1, ge=1)
-    """epochs of a round, where `train.local-steps` is 0"""
+    """optimiser steps of a round; 0: as many as pass once over a node's examples"""
     learning_rate: float = Field(default=0.0005, gt=0)
     """AdamW: of the student's encoder"""
     teacher_learning_rate: float = Field(default=0.0002, gt=0)
@@ -236,9 +232,7 @@ class FederationConfig(Group):
     fraction_train: float = Field(default=1.0, gt=0, le=1)
     """share of the nodes that train in a round"""
     min_train_nodes: int = Field(default=2, ge=1)
-    """nodes that a round needs, and good replies"""
-    min_success_share: float = Field(default=0.5, gt=0, le=1)
-    """share of the replies of a round that must be good"""
+    """nodes that a round needs, and good replies, which are also half of all that are asked for"""
     aggregation: Literal["examples", "uniform", "median"] = "examples"
     """examples: mean weighted by training examples | uniform: plain mean | median: of each number"""
     max_weight_share: float = Field(default=0.5, gt=0, le=1)

@@ -18,8 +18,6 @@ _BY_LABEL = ("dirichlet", "shard")
 
 _READ_WITH: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "data.dirichlet-alpha": ("data.partition", ("dirichlet",)),
-    "data.shards-per-node": ("data.partition", ("shard",)),
-    "train.local-epochs": ("train.local-steps", (0,)),
     "model.teacher-own-share": ("model.architecture", ("nested",)),
 }
 """Keys that are read only where another key has one of these values."""

@@ -13,6 +13,9 @@ Scheme = Literal["iid", "dirichlet", "shard", "natural"]
 _FEWEST = 2
 """Rows that a part has at least."""
 
+_SHARDS = 2
+"""Blocks that a node has of `shard`."""
+
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
@@ -26,13 +29,12 @@ def share_out(dataset: "Dataset", settings: DataSettings, partitions: int, where
 
     - iid: of equal size, by chance;
     - dirichlet: of each label the nodes' shares are drawn from Dirichlet(`data.dirichlet-alpha`);
-    - shard: sorted by label and cut into equal blocks, of which each node has `data.shards-per-node`
-      (McMahan et al. 2017).
+    - shard: sorted by label and cut into equal blocks, of which each node has two (McMahan et al. 2017).
 
     Args:
         dataset: columns `text`, `label` (int64, for shards also float64; none where no label decides) and, for natural
             partitions, `owner` (str).
-        settings: `partition`, its column, concentration or shards, and `seed`.
+        settings: `partition`, its column, concentration, and `seed`.
         partitions: number of nodes.
         where: how errors call the data.
 
@@ -74,7 +76,7 @@ def partition(
     scheme: Scheme = "iid",
     *,
     alpha: float = 0.5,
-    shards: int = 2,
+    shards: int = _SHARDS,
     column: str | None = None,
     seed: int = 0,
 ) -> "list[Dataset]":
@@ -151,7 +153,7 @@ def _owned(
 
 def _drawn(dataset: "Dataset", settings: DataSettings, partitions: int, where: str) -> "list[Dataset]":
     data, seed = settings.data, settings.seed
-    parts = _draw(dataset, partitions, data.partition, "label", data.dirichlet_alpha, data.shards_per_node, seed)
+    parts = _draw(dataset, partitions, data.partition, "label", data.dirichlet_alpha, _SHARDS, seed)
     if parts is None:
         scheme = data.partition
         alpha = scheme == "dirichlet"

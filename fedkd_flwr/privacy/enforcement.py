@@ -201,9 +201,6 @@ def _of_training(policy: Policy, config: "RunConfig") -> Iterator[Violation]:
         yield Violation(
             "model.max-length", str(config.model.max_length), "training.min-length", f"{training.min_length} at least"
         )
-    if config.train.local_steps == 0 and config.train.local_epochs > training.max_epochs:
-        allowed = f"{training.max_epochs} at most"
-        yield Violation("train.local-epochs", str(config.train.local_epochs), "training.max-epochs", allowed)
     if "," in config.train.class_weights:
         weights = [float(number) for number in config.train.class_weights.split(",")]
         if max(weights) > training.max_class_weight * min(weights):

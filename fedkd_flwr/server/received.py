@@ -105,11 +105,10 @@ def shortfall(federation: FederationConfig, asked: int, good: int, failed: Mappi
         good: nodes whose answer counts.
         failed: node -> why its answer does not.
     """
-    if good >= federation.min_train_nodes and good >= federation.min_success_share * asked:
+    if good >= federation.min_train_nodes and 2 * good >= asked:
         return ""
     return (
-        f"{good} of {asked} nodes gave a good answer, needed are "
-        f"federation.min-train-nodes = {federation.min_train_nodes} and federation.min-success-share = "
-        f"{federation.min_success_share}. "
+        f"{good} of {asked} nodes gave a good answer, needed are half of them and "
+        f"federation.min-train-nodes = {federation.min_train_nodes}. "
         f"{'; '.join(f'{node}: {reason}' for node, reason in failed.items())}"
     )

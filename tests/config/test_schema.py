@@ -195,7 +195,6 @@ def test_a_methods_own_defaults_give_way_to_what_is_set(defaults: dict[str, Any]
         ({"codec.kind": "dense", "codec.budget": "5kB"}, ["budget is '5kB'", "codec.kind 'dense'", "'budget'"]),
         ({"codec.energy-end": 1.0}, ["energy-end is 1.0", "codec.kind 'auto'", "'energy'"]),
         ({"data.dirichlet-alpha": 0.1}, ["dirichlet-alpha is 0.1", "partition 'natural'", "'dirichlet'"]),
-        ({"train.local-epochs": 2}, ["local-epochs is 2", "local-steps 8", "0"]),
         (
             {"model.architecture": "separate", "model.teacher-own-share": 1.0},
             ["teacher-own-share is 1.0", "'separate'", "'nested'"],

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedkd_flwr.data import DataSettings
-from fedkd_flwr.data.partition import share_out, share_rows
+from fedkd_flwr.data.partition import partition, share_out, share_rows
 from fedkd_flwr.errors import DataError
 
 Configure = Callable[..., DataSettings]
@@ -24,14 +24,13 @@ def dataset(owners: list[str]) -> Dataset:
 @given(
     kind=st.sampled_from(["natural", *DRAWN]),
     partitions=st.integers(1, 5),
-    shards=st.integers(1, 5),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_partitions_are_disjoint_and_cover_everything(
-    kind: str, partitions: int, shards: int, seed: int, configure: Configure
+    kind: str, partitions: int, seed: int, configure: Configure
 ) -> None:
     data = dataset([f"hospital {i % 5}" for i in range(427)])
-    own = {"dirichlet": {"dirichlet_alpha": 5.0}, "shard": {"shards_per_node": shards}}
+    own = {"dirichlet": {"dirichlet_alpha": 5.0}}
     config = configure(partition=kind, seed=seed, **own.get(kind, {}))
     parts = [share_out(data, config, partitions, "data")[i][1]["text"][:] for i in range(partitions)]
     assert sorted(text for part in parts for text in part) == sorted(data["text"][:])
@@ -77,25 +76,20 @@ def test_shares_by_chance_are_of_one_size(partitions: int, rows: int, configure:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(classes=st.integers(2, 10), partitions=st.integers(2, 6), shards=st.integers(1, 3), rows=st.integers(80, 300))
-def test_a_node_of_few_shards_sees_few_labels(
-    classes: int, partitions: int, shards: int, rows: int, configure: Configure
-) -> None:
+def test_a_node_of_few_shards_sees_few_labels(classes: int, partitions: int, shards: int, rows: int) -> None:
     """A block of the sorted examples that is no longer than a class holds two classes at most."""
     labels = [i % classes for i in range(rows)]
     data = dataset(["a"] * rows).remove_columns("label").add_column("label", labels)
-    config = configure(partition="shard", shards_per_node=shards)
     block = math.ceil(rows / (partitions * shards))
     per_shard = 1 + math.ceil(block / (rows // classes))
-    for i in range(partitions):
-        part = share_out(data, config, partitions, "data")[i][1]
+    for part in partition(data, partitions, "shard", shards=shards):
         assert len(set(part["label"][:])) <= shards * per_shard
         assert len(part) <= shards * block
 
 
-def test_shards_of_numbers_are_of_near_numbers(configure: Configure) -> None:
+def test_shards_of_numbers_are_of_near_numbers() -> None:
     data = dataset(["a"] * 100).remove_columns("label").add_column("label", [i / 10 for i in range(100)])
-    config = configure(task="regression", dataset="csv:x", partition="shard", shards_per_node=1)
-    ranges = [share_out(data, config, 4, "data")[i][1]["label"][:] for i in range(4)]
+    ranges = [part["label"][:] for part in partition(data, 4, "shard", shards=1)]
     assert sorted((min(part), max(part)) for part in ranges) == [(0.0, 2.4), (2.5, 4.9), (5.0, 7.4), (7.5, 9.9)]
 
 

@@ -14,8 +14,8 @@ from fedkd_flwr.distillation import LocalTraining, TrainingSummary
     [
         {"local_steps": 3},
         {"local_steps": 3, "gradient_accumulation": 2},
-        {"local_steps": 0, "local_epochs": 1, "batch_size": 7},
-        {"local_steps": 0, "local_epochs": 2, "batch_size": 5, "gradient_accumulation": 3},
+        {"local_steps": 0, "batch_size": 7},
+        {"local_steps": 0, "batch_size": 5, "gradient_accumulation": 3},
     ],
 )
 def test_each_round_begins_where_the_one_before_ended(

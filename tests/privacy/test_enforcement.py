@@ -23,7 +23,6 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"train.max-grad-norm": 1e-9}, "train.max-grad-norm", "training.min-grad-norm"),
     ({"train.batch-size": 4, "train.local-steps": 64}, "train.batch-size", "training.min-batch-size"),
     ({"train.local-steps": 1}, "train.local-steps", "training.min-examples"),
-    ({"train.local-steps": 0, "train.local-epochs": 21}, "train.local-epochs", "training.max-epochs"),
     ({"data.labels": "a,b", "train.class-weights": "0.0000001,1"}, "train.class-weights", "training.max-class-weight"),
     ({"codec.kind": "dense"}, "codec.kind", "update.min-compression"),
     ({"codec.kind": "dense", "codec.bits": 8}, "codec.kind", "update.min-compression"),
@@ -40,7 +39,7 @@ ALLOWED: list[dict[str, Any]] = [
     {"codec.budget": "5MB/run", "num-rounds": 100},
     {"train.max-grad-norm": 0.0},
     {"train.batch-size": 4, "train.gradient-accumulation": 8},
-    {"train.local-steps": 0, "train.local-epochs": 3},
+    {"train.local-steps": 0},
     {"data.labels": "a,b", "train.class-weights": "1,5"},
 ]
 OWNERS = Policy.model_validate(

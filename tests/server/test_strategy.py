@@ -184,16 +184,21 @@ def test_a_node_that_failed_is_asked_what_it_holds_and_goes_on(run_config: Confi
     ]
 
 
-@pytest.mark.parametrize(("share", "ok"), [(0.5, True), (0.75, False)])
-def test_a_round_fails_below_the_share_of_good_replies(run_config: Config, share: float, ok: bool) -> None:
-    grid = LoopbackGrid(run_config(num_rounds=1, min_train_nodes=1, min_success_share=share), nodes(2))
+@pytest.mark.parametrize(("needed", "asked", "ok"), [(1, 2, True), (2, 2, False), (1, 3, False)])
+def test_a_round_fails_with_fewer_good_replies_than_half_or_than_are_needed(
+    run_config: Config, needed: int, asked: int, ok: bool
+) -> None:
+    grid = LoopbackGrid(run_config(num_rounds=1, min_train_nodes=needed), nodes(asked))
     grid.fault = tamper(101, damaged)
+    if asked == 3:
+        grid.fault = lambda message, deliver: tamper(101, damaged)(
+            message, lambda: tamper(102, damaged)(message, deliver)
+        )
     if ok:
         run_server(grid)
     else:
-        with pytest.raises(
-            RunError, match=r"round 1: 1 of 2 nodes.*federation.min-success-share = 0.75.*partition-1: .*checksum"
-        ):
+        match = rf"round 1: 1 of {asked} nodes.*half of them and federation.min-train-nodes = {needed}.*partition-1: .*"
+        with pytest.raises(RunError, match=match + "checksum"):
             run_server(grid)
 
 
