@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from common import in_one_process
 
+from fedkd_flwr.live.channel import listening
+from fedkd_flwr.live.events import Answered, Event, Joined, Working
 from fedkd_flwr.models.hub import load_tokenizer
 
 SETTINGS = {
@@ -63,13 +65,20 @@ def federate(out: Path, settings: dict[str, object]) -> dict[str, int]:
     places = {"run.runs-dir": str(out / "runs"), "run.name": "adapters", "run.state-dir": str(out / "state")}
     peaks: dict[str, int] = {}
 
-    def watch(kind: str, number: int, sent: int) -> None:
-        peaks[f"memory, at most, up to and with {kind}"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        peaks["memory, after the last message"] = (
-            int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-        )
+    work = ""
 
-    run_federation(in_one_process(SETTINGS | settings | places, nodes=2, watch=watch))
+    def watch(event: Event) -> None:
+        nonlocal work
+        if isinstance(event, Working):
+            work = event.work
+        elif isinstance(event, Joined | Answered):
+            peaks[f"memory, at most, up to and with {work}"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peaks["memory, after the last message"] = (
+                int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+            )
+
+    with listening(watch):
+        run_federation(in_one_process(SETTINGS | settings | places, nodes=2))
     (node,) = (out / "state").glob("*/partition-0")
     return {
         **peaks,

@@ -24,7 +24,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedkd_flwr.simulation import InProcessGrid, Watch
+    from fedkd_flwr.simulation import InProcessGrid
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -187,12 +187,12 @@ def run_missing(wanted: Sequence[Run], results: Results, places: Mapping[str, Sc
             print(f"# {run.scenario}, {run.variant}, seed {run.seed}: done", file=sys.stderr, flush=True)
 
 
-def in_one_process(settings: Settings, nodes: int, watch: "Watch | None" = None) -> "InProcessGrid":
+def in_one_process(settings: Settings, nodes: int) -> "InProcessGrid":
     """A federation of the real apps, with settings on top of the defaults of pyproject.toml."""
     from fedkd_flwr.simulation import InProcessGrid
 
     node_configs = [{"partition-id": number, "num-partitions": nodes} for number in range(nodes)]
-    return InProcessGrid({**defaults(), **settings}, node_configs, watch=watch)
+    return InProcessGrid({**defaults(), **settings}, node_configs)
 
 
 def defaults() -> dict[str, Any]:

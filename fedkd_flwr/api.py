@@ -1,17 +1,15 @@
 """What a notebook calls: a federation on this machine, and the run that it leaves."""
 
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from fedkd_flwr.config.groups import Value
 from fedkd_flwr.config.name_lists import listed
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.config.sources import SOURCES, named_for
 from fedkd_flwr.errors import ConfigError, DataError, RunError
+from fedkd_flwr.runtime.bars import without_bars
 from fedkd_flwr.tracking.finished_run import Run
 from fedkd_flwr.tracking.run_names import fresh_run_name
 
@@ -39,7 +37,7 @@ def simulate(
             `DatasetDict` with the splits `train` and `test` says what is held out.
         num_clients: number of clients where `nodes` is one data set.
         runs_dir: folder for the run's folder; None: that of the config.
-        progress: show how far the run is, where the output is a terminal.
+        progress: show how the run goes: as a live view on a terminal and in a notebook, otherwise in lines.
         engine: `local`: one client after the other in this process; `ray`: Flower's simulation, in processes.
 
     Returns:
@@ -69,7 +67,12 @@ def simulate(
             }
         )
         run = _in_this_process if engine == "local" else _with_ray
-        return Run.load(run(config, count, progress))
+        try:
+            run(config, count, progress)
+        except KeyboardInterrupt:
+            print(_how_to_go_on(config, by_command=isinstance(nodes, int)))
+            raise
+        return Run.load(_folder(config))
 
 
 def load_run(folder: str | Path) -> Run:
@@ -111,11 +114,12 @@ def _count(nodes: "Sequence[Dataset | DatasetDict] | Dataset | DatasetDict | int
     return count
 
 
+@without_bars()
 def _with_data(
     config: RunConfig, nodes: "Sequence[Dataset | DatasetDict] | Dataset | DatasetDict | int", folder: Path
 ) -> RunConfig:
     """The config of a run whose clients read these data, which are written into a folder."""
-    from datasets import Dataset, DatasetDict, disable_progress_bars
+    from datasets import Dataset, DatasetDict
 
     if isinstance(nodes, int):
         return config
@@ -124,7 +128,6 @@ def _with_data(
             f"task {config.task!r} reads folders, not data sets: set data.dataset to {named_for(inputs)} and give the "
             "number of clients"
         )
-    disable_progress_bars()
     if isinstance(nodes, Dataset | DatasetDict):
         nodes.save_to_disk(str(folder))
         return config.changed(data={"dataset": f"hf:{folder}"})
@@ -156,55 +159,50 @@ def _labels(config: RunConfig, folders: Iterable[Path]) -> str:
     return listed(found)
 
 
-def _in_this_process(config: RunConfig, clients: int, progress: bool) -> Path:
-    """Run one client after the other; returns the run's folder."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+def _in_this_process(config: RunConfig, clients: int, progress: bool) -> None:
+    """Run one client after the other."""
+    from fedkd_flwr.cli.preflight import simulated_nodes
+    from fedkd_flwr.live.channel import listening
+    from fedkd_flwr.live.screen import log_of, shown
+    from fedkd_flwr.runtime.quiet import quiet
     from fedkd_flwr.simulation import InProcessGrid, run_federation
 
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[doing]}"), TimeElapsedColumn())
-    with _quiet(), Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
-        rounds = bar.add_task(f"{config.num_rounds} rounds", total=config.num_rounds, doing="clients join")
-
-        def watch(kind: str, number: int, sent: int) -> None:
-            doing = {"query": "clients join", "train": "training", "evaluate": "scoring"}[kind]
-            bar.update(rounds, advance=(kind == "train") / sent, doing=f"{doing}: {number} of {sent} clients")
-
-        node_configs: list[dict[str, Value]] = [
-            {"partition-id": number, "num-partitions": clients} for number in range(clients)
-        ]
-        return run_federation(InProcessGrid(config.as_run_config(), node_configs, watch=watch))
+    folder = _folder(config)
+    with quiet(log_of(folder)), shown(folder, show=progress, keep=True) as tell, listening(tell):
+        run_federation(InProcessGrid(config.as_run_config(), simulated_nodes(clients)))
 
 
-def _with_ray(config: RunConfig, clients: int, progress: bool) -> Path:
-    """Run Flower's simulation; returns the run's folder."""
+def _with_ray(config: RunConfig, clients: int, progress: bool) -> None:
+    """Run Flower's simulation."""
     from fedkd_flwr.cli.installed_app import installed_app
-    from fedkd_flwr.cli.launcher import Job, launch
+    from fedkd_flwr.cli.launcher import Job
     from fedkd_flwr.cli.preflight import preflight
+    from fedkd_flwr.cli.processes import Interrupted
+    from fedkd_flwr.cli.shown_run import launch_shown
 
-    def say(line: str) -> None:
-        if progress:
-            print(line)
-
-    preflight(config, clients, 1, 0.0, say)
+    preflight(config, clients, 1, 0.0, print if progress else lambda line: None)
     with installed_app() as app:
-        verdict = launch(Job(app=app, run_config=config.as_run_config(), nodes=clients), say=say, show=say)
+        job = Job(app=app, run_config=config.as_run_config(), nodes=clients)
+        try:
+            verdict = launch_shown(job, _folder(config), show=progress, keep_view=True)
+        except Interrupted:
+            raise KeyboardInterrupt from None
     if not verdict.completed:
         raise RunError(verdict.reason)
+
+
+def _folder(config: RunConfig) -> Path:
+    """The folder of a run that has a name."""
     return Path(config.run.runs_dir, config.run.name)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, the server tells warnings only, and the clients nothing that the server tells as well."""
-    logs = {logging.getLogger("flwr"): logging.WARNING, logging.getLogger("fedkd_flwr"): logging.ERROR}
-    before = {log: log.level for log in logs}
-    for log, level in logs.items():
-        log.setLevel(level)
-    try:
-        yield
-    finally:
-        for log, level in before.items():
-            log.setLevel(level)
+def _how_to_go_on(config: RunConfig, by_command: bool) -> str:
+    """What a run that was stopped has kept, and what goes on with it; data that were handed over are gone."""
+    from fedkd_flwr.cli.run_arguments import resume_command
+    from fedkd_flwr.cli.shown_run import what_is_kept
+
+    folder = _folder(config)
+    if not (kept := what_is_kept(folder, config.num_rounds)):
+        return "fedkd: stopped before any node had joined: nothing is kept"
+    command = resume_command(None, folder) if by_command else ""
+    return f"fedkd: {kept}" + (f"\nfedkd: continue it with: {command}" if command else "")

@@ -1,6 +1,6 @@
 """A federation in this process: Flower's messages and the real apps, no Ray and no sockets."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,15 @@ from fedkd_flwr.server import app as server
 _UNAVAILABLE = 5
 """Flower's code of the error that no such node is there."""
 
-Watch = Callable[[str, int, int], None]
-"""Is told the type of a message that was answered, the how-manieth it is of those sent together, and how many are."""
-
 
 class InProcessGrid(Grid):
-    """Hands each message to the ClientApp at once, one after the other."""
+    """Hands a message to the ClientApp when its reply is asked for, one after the other."""
 
     def __init__(
         self,
         run_config: Mapping[str, Any],
         node_configs: Iterable[Mapping[str, Any]],
         first_id: int = 100,
-        watch: Watch | None = None,
     ) -> None:
         """Connect the nodes.
 
@@ -35,12 +31,10 @@ class InProcessGrid(Grid):
             run_config: flat mapping of run-config keys, which all nodes are given.
             node_configs: node config of each node.
             first_id: Flower's id of the first node; the others follow.
-            watch: is told of each answer.
         """
         self.run_config = dict(run_config)
         self.nodes = {first_id + i: dict(node) for i, node in enumerate(node_configs)}
-        self._watch = watch
-        self._replies: dict[str, Message] = {}
+        self._waiting: dict[str, Message] = {}
         self._count = 0
 
     def set_run(self, run: Run) -> None:
@@ -62,22 +56,22 @@ class InProcessGrid(Grid):
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Let each node answer; returns the messages' ids."""
-        ids, sent = [], list(messages)
-        for number, message in enumerate(sent, 1):
+        """Keep messages until their replies are asked for; returns their ids."""
+        ids = []
+        for message in messages:
             self._count += 1
             message.metadata.__dict__["_message_id"] = f"message-{self._count}"
             ids.append(message.metadata.message_id)
-            reply = self._deliver(message)
-            if reply is not None:
-                self._replies[message.metadata.message_id] = reply
-            if self._watch is not None:
-                self._watch(message.metadata.message_type, number, len(sent))
+            self._waiting[message.metadata.message_id] = message
         return ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See `Grid`; each reply is there once."""
-        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Let each node answer in turn, in the order of the messages; each reply comes once."""
+        wanted = set(message_ids)
+        for message in [message for key, message in self._waiting.items() if key in wanted]:
+            del self._waiting[message.metadata.message_id]
+            if (reply := self._deliver(message)) is not None:
+                yield reply
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """See `Grid`; nothing is waited for."""

@@ -7,7 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedkd_flwr.cli.processes import MARKER
+from fedkd_flwr.live.channel import EVENTS
 from fedkd_flwr.tracking.environment import as_variables
+
+EVENTS_FILE = "events.jsonl"
+"""Name of the file in the folder of a launch into which its processes write what they tell."""
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where Flower's commands are installed."""
@@ -30,6 +34,7 @@ def child_environment(home: Path) -> dict[str, str]:
         **_no_proxy_here(inherited),
         **as_variables(),
         MARKER: str(home),
+        EVENTS: str(home / EVENTS_FILE),
         "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "RAY_TMPDIR": str(home),

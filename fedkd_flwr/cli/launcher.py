@@ -20,12 +20,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-from fedkd_flwr.cli.child_environment import SCRIPTS, child_environment
+from fedkd_flwr.cli.child_environment import EVENTS_FILE, SCRIPTS, child_environment
 from fedkd_flwr.cli.processes import guarded
 from fedkd_flwr.cli.run_log import RunLog, Say, plain
 from fedkd_flwr.config.documentation import toml_value
 from fedkd_flwr.config.groups import Value
 from fedkd_flwr.errors import RunError
+from fedkd_flwr.live.channel import Tell, followed
+from fedkd_flwr.live.events import Starting
 from fedkd_flwr.runtime.cpus import available_cpus
 
 _CONNECTION = "fedkd"
@@ -61,13 +63,13 @@ class Verdict:
     reason: str = ""
 
 
-def launch(job: Job, say: Say, show: Say) -> Verdict:
+def launch(job: Job, tell: Tell, keep: Say) -> Verdict:
     """Run a Flower app in a simulated federation of its own and wait for the verdict.
 
     Args:
         job: what to run.
-        say: is told each phase in one line.
-        show: is given each line of the run's log.
+        tell: is given each event, first of the launch, then of the run.
+        keep: is given each line of the run's log.
 
     Raises:
         RunError: the federation did not start or refused the app.
@@ -79,12 +81,13 @@ def launch(job: Job, say: Say, show: Say) -> Verdict:
     home = Path(tempfile.mkdtemp(prefix="fedkd-", dir=_temp_root()))
     federation = _Federation(home)
     try:
-        with guarded(home):
+        with guarded(home), followed(home / EVENTS_FILE, tell):
+            tell(Starting(step="Flower's SuperLink starts"))
             federation.start()
-            say(f"SuperLink is up at {federation.address} ({time.monotonic() - began:.1f} s)")
+            tell(Starting(step=f"the SuperLink is up at {federation.address}: the app is handed over"))
             run_id = federation.submit(job)
-            say(f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each")
-            return federation.follow(run_id, job, began, show)
+            tell(Starting(step=f"run {run_id} is submitted: {job.nodes} nodes with {_resources(job)} each"))
+            return federation.follow(run_id, job, began, keep)
     finally:
         federation.reap()
 
@@ -141,13 +144,13 @@ class _Federation:
             raise RunError(f"Flower refused the app: {_one_line(why)}")
         return str(answer["run-id"])
 
-    def follow(self, run_id: str, job: Job, began: float, show: Say) -> Verdict:
-        """Show the run's log until the run is over or hangs; return the verdict."""
+    def follow(self, run_id: str, job: Job, began: float, keep: Say) -> Verdict:
+        """Keep the run's log until the run is over or hangs; return the verdict."""
         log = RunLog(
             self._popen(
                 "flwr", "log", run_id, _CONNECTION, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             ),
-            show,
+            keep,
         )
         deadline = began + (job.timeout or math.inf)
         while True:

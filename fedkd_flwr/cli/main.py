@@ -1,12 +1,12 @@
 """`fedkd`: run a federation on this machine, show what came of it."""
 
+import os
 import platform
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from fedkd_flwr.cli.check import Checked, write_held_out
 from fedkd_flwr.cli.check import as_table as nodes_table
@@ -15,7 +15,7 @@ from fedkd_flwr.cli.clean import as_table as lineages_table
 from fedkd_flwr.cli.clean import choose, lineages, megabytes
 from fedkd_flwr.cli.clean import remove as remove_lineage
 from fedkd_flwr.cli.installed_app import installed_app
-from fedkd_flwr.cli.launcher import Job, launch
+from fedkd_flwr.cli.launcher import Job
 from fedkd_flwr.cli.preflight import preflight, simulated_nodes
 from fedkd_flwr.cli.processes import Interrupted
 from fedkd_flwr.cli.run_arguments import (
@@ -26,9 +26,11 @@ from fedkd_flwr.cli.run_arguments import (
     parse_overrides,
     resume_command,
 )
+from fedkd_flwr.cli.shown_run import launch_shown, what_is_kept
 from fedkd_flwr.cli.silo import silo
 from fedkd_flwr.cli.terminal import BAD_INPUT, FAILED, err, one_line_errors, out, print_wide, say
 from fedkd_flwr.config.documentation import as_toml
+from fedkd_flwr.live.screen import log_of
 from fedkd_flwr.tracking.environment import version_of
 from fedkd_flwr.tracking.summary import as_table, read_summary
 
@@ -76,6 +78,7 @@ def _main(
     ] = False,
 ) -> None:
     """Take the options that belong to no command."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when that library is imported
 
 
 @app.command()
@@ -111,14 +114,15 @@ def run(
             + _SILENCE_MARGIN_SECONDS,
         )
         try:
-            verdict = launch(job, say=say, show=lambda line: out.print(Text.from_ansi(line)))
+            verdict = launch_shown(job, arguments.folder)
         except Interrupted as interrupted:
-            _say_how_to_go_on(how_to_go_on, arguments.folder)
+            _say_how_to_go_on(how_to_go_on, arguments)
             err.print(f"fedkd: stopped by {interrupted}; all its processes have ended")
             raise typer.Exit(interrupted.exit_code) from None
     _report(arguments)
     if not verdict.completed:
-        _say_how_to_go_on(how_to_go_on, arguments.folder)
+        say(f"log: {log_of(arguments.folder)}")
+        _say_how_to_go_on(how_to_go_on, arguments)
         err.print(f"fedkd: {verdict.reason}")
         raise typer.Exit(FAILED)
 
@@ -241,7 +245,8 @@ def _report(arguments: Arguments) -> None:
         say(f"report: {page}")
 
 
-def _say_how_to_go_on(command: str, folder: Path) -> None:
-    """Print the command that resumes the run, if it has finished a round."""
-    if (folder / "checkpoints").is_dir():
+def _say_how_to_go_on(command: str, arguments: Arguments) -> None:
+    """Print what the run has kept, and the command that resumes it; nothing where it has kept nothing."""
+    if kept := what_is_kept(arguments.folder, arguments.config.num_rounds):
+        say(kept)
         say(f"continue it with: {command}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fedkd_flwr.runtime.flower_log import FAILED
 
 Say = Callable[[str], None]
-"""Takes one line of text for the user."""
+"""Takes one line of text."""
 
 _ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,17 +32,17 @@ def plain(line: str) -> str:
 
 
 class RunLog:
-    """A run's log as it arrives: shown line by line by a thread that remembers the last line and error.
+    """A run's log as it arrives: kept line by line by a thread that remembers the last line and error.
 
-    Of a run that ends with an error of ours the log is shown up to there: whoever gives the verdict says the error.
+    Of a run that ends with an error of ours the log is kept up to there: whoever gives the verdict says the error.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", show: Say) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", keep: Say) -> None:
         self.error = ""
         self._last = ""
         self._heard = time.monotonic()
         self._process = process
-        self._reader = threading.Thread(target=self._read, args=(show,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(keep,), daemon=True)
         self._reader.start()
 
     @property
@@ -59,7 +59,7 @@ class RunLog:
         """Wait until the log has ended, at most so long."""
         self._reader.join(seconds)
 
-    def _read(self, show: Say) -> None:
+    def _read(self, keep: Say) -> None:
         told = False
         for line in self._process.stdout or ():
             self._heard = time.monotonic()
@@ -68,7 +68,7 @@ class RunLog:
                 self.error, told = words.partition(FAILED)[2], True
             if told or any(noise in words for noise in _NOISE):
                 continue
-            show(line.rstrip())
+            keep(_ANSI.sub("", line).rstrip())
             self._last = words or self._last
             if (match := _ERROR.match(words)) and not words.endswith(_WRAPPED):
                 self.error = match[1]

@@ -10,6 +10,8 @@ import fedkd_flwr.runtime.libraries  # noqa: F401
 from fedkd_flwr.client.caches import Caches
 from fedkd_flwr.client.client import Client
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.live.channel import tell
+from fedkd_flwr.live.events import Work, Working
 from fedkd_flwr.messages import (
     EvaluateRequest,
     JoinRequest,
@@ -23,6 +25,7 @@ app = ClientApp()
 caches = Caches()
 """What this process keeps between messages."""
 
+_WORK: dict[type, Work] = {JoinRequest: "join", TrainRequest: "train", EvaluateRequest: "evaluate"}
 _Request = TypeVar("_Request", JoinRequest, TrainRequest, EvaluateRequest)
 
 
@@ -32,6 +35,7 @@ def _answer(
     def by_client(request: _Request) -> Reply:
         client = Client(RunConfig.parse(context.run_config), context.node_config, caches)
         set_threads(client.threads)
+        tell(Working(node=client.name, work=_WORK[kind]))
         return reply(client, request)
 
     return leave(message, context.node_config, kind, by_client)

@@ -1,5 +1,6 @@
 """One local round: the models are filled, scored, trained, and what they learnt is encoded and kept."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from fedkd_flwr.distillation import (
     warmed_up,
 )
 from fedkd_flwr.errors import RunError, StateError
+from fedkd_flwr.live.steps import counted
 from fedkd_flwr.messages import Evaluation, TrainReply, TrainRequest
 from fedkd_flwr.models.build import PairModels
 from fedkd_flwr.models.lora import store_frozen_as
@@ -211,6 +213,7 @@ class LocalRound:
         with place.clock("train"), seeded(int(seed.generate_state(1)[0]), device):
             try:
                 batches = place.prepared.task.batches(examples, config.train.batch_size, order)
+                batches = counted(batches, math.ceil(len(order) / config.train.batch_size), place.name)
                 summary = training.run(pair.train(), optimizer, batches, device, place.device.autocast)
             except FloatingPointError as error:
                 raise RunError(

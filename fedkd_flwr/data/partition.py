@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedkd_flwr.data.settings import DataSettings
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.runtime.bars import without_bars
 
 Scheme = Literal["iid", "dirichlet", "shard", "natural"]
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@without_bars()
 def share_out(dataset: "Dataset", settings: DataSettings, partitions: int, where: str) -> "list[tuple[str, Dataset]]":
     """Name and examples of each partition; together they are the whole data set.
 
@@ -70,6 +72,7 @@ def share_rows(
     return found
 
 
+@without_bars()
 def partition(
     dataset: "Dataset",
     num_partitions: int,
@@ -169,9 +172,6 @@ def _draw(
     dataset: "Dataset", partitions: int, scheme: str, column: str, alpha: float, shards: int, seed: int
 ) -> "list[Dataset] | None":
     """The parts; None where one would have fewer than 2 rows."""
-    from datasets import disable_progress_bars
-
-    disable_progress_bars()
     partitioner = _partitioner(len(dataset), partitions, scheme, column, alpha, shards, seed)
     partitioner.dataset = dataset if scheme == "dirichlet" else dataset.shuffle(seed=seed)
     try:

@@ -14,6 +14,7 @@ from fedkd_flwr.data.files import DataFile, stamp, visible
 from fedkd_flwr.data.label_columns import in_lists
 from fedkd_flwr.data.rows import Rows
 from fedkd_flwr.errors import DataError
+from fedkd_flwr.runtime.bars import without_bars
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,10 +94,10 @@ def read(file: DataFile, columns: Collection[str], data: DataConfig) -> dict[str
     return {split: Rows(rows, len(rows), rows.column_names, declared=declared) for split, rows in splits.items()}
 
 
+@without_bars()
 def _load(file: DataFile) -> "DatasetDict":
-    from datasets import DatasetDict, disable_progress_bars, load_dataset, load_from_disk
+    from datasets import DatasetDict, load_dataset, load_from_disk
 
-    disable_progress_bars()
     try:
         if file.stamp:
             found = load_from_disk(str(file.path))

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 import fedkd_flwr.runtime.libraries  # noqa: F401
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.live.channel import warnings_told
 from fedkd_flwr.models.compatibility import check_models
 from fedkd_flwr.runtime.flower_log import log_in_single_lines
 from fedkd_flwr.server.grid import ReliableGrid
@@ -43,8 +44,10 @@ def run(grid: Grid, run_config: Mapping[str, Any]) -> Path:
     folder, state = open_run(config)
     check_models(config)
     state.history.environment.append(start_of(state.round + 1))
-    try:
-        FedKD(config, folder, state).run(ReliableGrid(grid))
-    finally:
-        folder.close()
+    strategy = FedKD(config, folder, state)
+    with warnings_told():
+        try:
+            strategy.run(ReliableGrid(grid, strategy.heard))
+        finally:
+            folder.close()
     return folder.path

@@ -14,6 +14,7 @@ from fedkd_flwr.errors import ProtocolError, RunError
 from fedkd_flwr.messages import JoinReply, JoinRequest
 from fedkd_flwr.records import collect, to_records
 from fedkd_flwr.runtime.one_line import one_line
+from fedkd_flwr.server.reporting import say_joined
 
 log = getLogger("flwr")
 
@@ -177,12 +178,7 @@ class Membership:
                 self._refuse(member.node_id, str(error))
                 continue
             member.admitted = True
-            log.info(
-                "fedkd: %s joined: %s, %d training examples, %s",
-                info.node, info.title, info.train_examples, info.device,
-            )  # fmt: skip
-            for note in info.notes:
-                log.warning("fedkd: %s: %s", info.node, note)
+            say_joined(info)
 
     def _refuse(self, node_id: int, reason: str) -> None:
         self._refused[node_id] = reason = one_line(reason)

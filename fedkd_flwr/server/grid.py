@@ -1,7 +1,7 @@
 """Flower's Grid without the waits that have no end."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,8 +16,14 @@ class ReliableGrid(Grid):
     (Flower's `send_and_receive` waits the whole timeout where a push failed, and polls every 3 s.)
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, heard: Callable[[Message], None]) -> None:
+        """Wrap a grid.
+
+        Args:
+            grid: leads to the nodes.
+            heard: is given each reply of `send_and_receive` as it comes in.
+        """
+        self._grid, self._heard = grid, heard
 
     def set_run(self, run: Run) -> None:
         """See `Grid`."""
@@ -61,6 +67,7 @@ class ReliableGrid(Grid):
                 if reply.metadata.reply_to_message_id in waiting:
                     waiting.remove(reply.metadata.reply_to_message_id)
                     replies.append(reply)
+                    self._heard(reply)
             if not waiting or time.monotonic() >= deadline:
                 break
             time.sleep(_POLL_SECONDS)

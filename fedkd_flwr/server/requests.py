@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from flwr.app import Message
 
 from fedkd_flwr.codec import EncodedUpdate
+from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.live.channel import heard
 from fedkd_flwr.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -18,6 +20,7 @@ from fedkd_flwr.names import fitting
 from fedkd_flwr.records import collect, to_records
 from fedkd_flwr.server.best_round import BestRound
 from fedkd_flwr.server.client_registry import Member
+from fedkd_flwr.server.reporting import tell_answered, tell_asked, tell_failed
 from fedkd_flwr.server.run_folder import RunFolder, RunState
 from fedkd_flwr.tracking.traffic_log import TrafficRow, traffic_rows
 
@@ -32,9 +35,10 @@ class Asking:
         sent_at: when, by `time.perf_counter`.
     """
 
-    def __init__(self, folder: RunFolder, state: RunState, best: BestRound, seconds: float) -> None:
-        """Of a run; a message waits for so many seconds."""
-        self._folder, self._state, self._best, self._seconds = folder, state, best, seconds
+    def __init__(self, config: RunConfig, folder: RunFolder, state: RunState, best: BestRound) -> None:
+        """Nobody was asked yet."""
+        self._folder, self._state, self._best = folder, state, best
+        self._seconds, self._metrics = config.federation.round_timeout_seconds, config.task_spec.metrics
         self._messages: list[Message] = []
         self.members: list[Member] = []
         self.sent_at = 0.0
@@ -88,10 +92,28 @@ class Asking:
             {members[node_id].info.node: reason for node_id, reason in failures.items()},
         )
 
+    def tell_reply(self, reply: Message) -> None:
+        """Tell whoever watches of one reply to the messages that were made last."""
+        if not heard():
+            return
+        if self._messages[0].metadata.message_type == "train":
+            self._tell_answer(reply, TrainReply)
+        else:
+            self._tell_answer(reply, EvaluateReply)
+
+    def _tell_answer(self, reply: Message, kind: type[_Answer]) -> None:
+        asked = [m for m in self._messages if m.metadata.message_id == reply.metadata.reply_to_message_id]
+        answers, failures = collect(asked, [reply], kind)
+        names = {member.node_id: member.info.node for member in self.members}
+        for node_id, answer in answers.items():
+            tell_answered(names[node_id], answer, self._metrics)
+        for node_id, reason in failures.items():
+            tell_failed(names[node_id], reason)
+
     def _ask(
         self,
         members: Sequence[Member],
-        message_type: str,
+        message_type: Literal["train", "evaluate"],
         request: Callable[[Member, Refresh], TrainRequest | EvaluateRequest],
     ) -> list[Message]:
         """The messages, each with what its member lacks of the student; they are in the ledger and not yet sent."""
@@ -114,6 +136,8 @@ class Asking:
         self._folder.ledger.add(rows)
         board.refreshed = max(board.refreshed, len(members))
         board.bytes_down = self._folder.ledger.total(self._state.round, "down")
+        round = self._state.round + (message_type == "train")
+        tell_asked(round, message_type, [member.info.node for member in members], sum(row.bytes for row in rows))
         return self._messages
 
     def _lacks_best(self, member: Member, current: int) -> bool:

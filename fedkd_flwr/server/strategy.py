@@ -20,11 +20,12 @@ from fedkd_flwr.server.client_registry import Member, Membership, sample
 from fedkd_flwr.server.global_student import GlobalStudent
 from fedkd_flwr.server.handshake import Admission
 from fedkd_flwr.server.received import Expected, Received, receive, shortfall
+from fedkd_flwr.server.reporting import say_begun, say_finished, say_round
 from fedkd_flwr.server.requests import Asking
 from fedkd_flwr.server.run_folder import RunFolder, RunState
 from fedkd_flwr.server.scoring import note, record, record_exported, say_who_counted_less
 from fedkd_flwr.tracking.history import BestEntry, RoundEntry, mean_scores, prefixed
-from fedkd_flwr.tracking.seconds import by_part, in_words
+from fedkd_flwr.tracking.seconds import by_part
 
 log = getLogger("flwr")
 
@@ -60,18 +61,15 @@ class FedKD(Strategy):
         )
         self._begun = False
         self._best = BestRound(config, state.history, folder.path)
-        self._asking = Asking(folder, state, self._best, config.federation.round_timeout_seconds)
+        self._asking = Asking(config, folder, state, self._best)
 
     def summary(self) -> None:
-        """Log what is run."""
-        log.info(
-            "fedkd: %s, rounds %d to %d, lineage %s, results in %s once nodes have joined",
-            self.config.method,
-            self._offset + 1,
-            self.config.num_rounds,
-            self.state.lineage,
-            self._folder.path,
-        )
+        """Say what is run; Flower calls it once."""
+        say_begun(self.config, self._folder.path, self.state.lineage, self.state.history)
+
+    def heard(self, reply: Message) -> None:
+        """Tell whoever watches of a reply that comes in; it is checked once all are there."""
+        self._asking.tell_reply(reply)
 
     def run(self, grid: Grid) -> None:
         """All rounds that are left, then what a run leaves.
@@ -125,16 +123,7 @@ class FedKD(Strategy):
         now = time.perf_counter()
         entry.seconds = by_part(received.replies, now - self._asking.sent_at, now - came_in)
         self._keep()
-        log.info(
-            "fedkd: round %d of %d: %d of %d nodes, %.2f MB up a node, %.0f s%s",
-            round,
-            self.config.num_rounds,
-            entry.trained,
-            entry.asked,
-            entry.bytes_up / entry.trained / 1e6,
-            entry.seconds["round"],
-            self.state.history.in_words(round - 1),
-        )
+        say_round(self.config, self.state.history)
         arrays = ArrayRecord(dict(self._student.tensors)) if self._is_last(round) else None
         return arrays, MetricRecord({"bytes-up": entry.bytes_up, **prefixed("train-loss", entry.losses)})
 
@@ -171,8 +160,7 @@ class FedKD(Strategy):
                 "fedkd: ended early, after round %d of %d: %d evaluations without a better %s",
                 round, self.config.num_rounds, self.config.federation.early_stopping, self._best.metric,
             )  # fmt: skip
-        log.info("fedkd: finished%s", self.state.history.in_words(round))
-        log.info("fedkd: %s", in_words(entry.seconds for entry in self.state.history.rounds))
+        say_finished(self.config, self.state.history)
         return MetricRecord({**prefixed("student", board.student), **prefixed("teachers", board.teachers)})
 
     def finish(self, grid: Grid) -> None:

@@ -100,7 +100,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]
 
 def lines_of(job: Job) -> tuple[Verdict, list[str]]:
     lines: list[str] = []
-    return launch(job, say=lines.append, show=lines.append), lines
+    return launch(job, tell=lambda event: lines.append(event.model_dump_json()), keep=lines.append), lines
 
 
 @pytest.fixture

@@ -11,11 +11,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fedkd_flwr.cli import main as cli
+from fedkd_flwr.cli import shown_run
 from fedkd_flwr.cli.child_environment import SCRIPTS
 from fedkd_flwr.cli.launcher import Job, Verdict
 from fedkd_flwr.cli.processes import Interrupted
 from fedkd_flwr.config.schema import RunConfig
 from fedkd_flwr.errors import RunError
+from fedkd_flwr.live.channel import Tell
+from fedkd_flwr.live.events import Warned
 from fedkd_flwr.privacy.leaving import EVALUATE, JOIN, TRAIN
 from fedkd_flwr.runtime.cpus import available_cpus
 
@@ -36,17 +39,18 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
     """Stands in for Flower: remembers the job, leaves a history behind, and completes."""
     jobs: list[Job] = []
 
-    def launch(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
+    def launch(job: Job, tell: Tell, keep: Callable[[str], None]) -> Verdict:
         jobs.append(job)
         folder = Path(str(job.run_config["run.runs-dir"])) / str(job.run_config["run.name"])
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "history.json").write_text(json.dumps(HISTORY))
-        show("\x1b[92mINFO\x1b[0m: a [line] of the log")
+        keep("INFO: a [line] of the log")
+        tell(Warned(text="a [line] for the user"))
         return Verdict(completed=True)
 
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *(f"text {i},{i % 2}" for i in range(40)), ""]))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "launch", launch)
+    monkeypatch.setattr(shown_run, "launch", launch)
     return jobs
 
 
@@ -70,7 +74,9 @@ def test_run_launches_the_validated_config_and_prints_the_results(launched: list
     assert (job.run_config["num-rounds"], job.run_config["run.runs-dir"]) == (3, str(tmp_path / "runs"))
     assert job.silence is not None
     assert job.silence > RunConfig.parse(job.run_config).federation.round_timeout_seconds
-    assert "INFO: a [line] of the log" in result.stdout
+    assert "fedkd: a [line] for the user\n" in result.stdout and "INFO" not in result.output
+    assert (tmp_path / "runs/x.log").read_text() == "INFO: a [line] of the log\n"
+    assert "log: runs/x.log" in result.stdout
     assert "400.0" in result.stdout
     assert f"results: {tmp_path}/runs/x" in result.stdout
 
@@ -78,13 +84,13 @@ def test_run_launches_the_validated_config_and_prints_the_results(launched: list
 def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
     launched: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    complete = cli.launch
+    complete = shown_run.launch
 
-    def fail(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
-        complete(job, say, show)
+    def fail(job: Job, tell: Tell, keep: Callable[[str], None]) -> Verdict:
+        complete(job, tell, keep)
         return Verdict(False, "the run failed: too few nodes")
 
-    monkeypatch.setattr(cli, "launch", fail)
+    monkeypatch.setattr(shown_run, "launch", fail)
     result = run("-c", 'run.name="x"')
     assert result.exit_code == 1
     assert result.stderr == "fedkd: the run failed: too few nodes\n"
@@ -94,16 +100,17 @@ def test_failed_run_exits_1_with_the_reason_and_how_to_go_on(
 def test_a_stopped_run_says_how_to_go_on_with_the_same_share_of_the_machine(
     launched: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    complete = cli.launch
+    complete = shown_run.launch
 
-    def stop(job: Job, say: Callable[[str], None], show: Callable[[str], None]) -> Verdict:
-        complete(job, say, show)
+    def stop(job: Job, tell: Tell, keep: Callable[[str], None]) -> Verdict:
+        complete(job, tell, keep)
         raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(cli, "launch", stop)
+    monkeypatch.setattr(shown_run, "launch", stop)
     cpus = available_cpus()
     result = run("-c", 'run.name="x"', "--cpus-per-node", str(cpus))
     assert result.exit_code == 128 + signal.SIGTERM
+    assert f"kept: round 1 of 6 in {tmp_path}/runs/x, and each node's models\n" in result.stdout
     share = f" --cpus-per-node {cpus}" if cpus > 1 else ""
     assert result.stdout.endswith(f"continue it with: fedkd run {REPOSITORY} --resume {tmp_path}/runs/x{share}\n")
 
@@ -111,7 +118,7 @@ def test_a_stopped_run_says_how_to_go_on_with_the_same_share_of_the_machine(
 def test_a_run_that_finished_no_round_is_not_said_to_go_on(
     launched: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "launch", lambda job, say, show: Verdict(False, "too few nodes"))
+    monkeypatch.setattr(shown_run, "launch", lambda job, tell, keep: Verdict(False, "too few nodes"))
     result = run()
     assert (result.exit_code, result.stderr) == (1, "fedkd: too few nodes\n")
     assert "--resume" not in result.stdout
@@ -121,7 +128,7 @@ def test_federation_that_does_not_start_exits_1(launched: list[Job], monkeypatch
     def refuse(*_: object, **__: object) -> Verdict:
         raise RunError("the SuperLink stopped")
 
-    monkeypatch.setattr(cli, "launch", refuse)
+    monkeypatch.setattr(shown_run, "launch", refuse)
     result = run()
     assert (result.exit_code, result.stderr) == (1, "fedkd: the SuperLink stopped\n")
 

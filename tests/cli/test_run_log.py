@@ -8,30 +8,30 @@ from fedkd_flwr.runtime.flower_log import FAILED
 
 
 def read(*lines: str) -> tuple[RunLog, list[str]]:
-    """The log of a process that prints these lines, and what of it was shown."""
+    """The log of a process that prints these lines, and what of it was kept."""
     program = f"print({chr(10).join(lines)!r})"
-    shown: list[str] = []
-    log = RunLog(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True), shown.append)
+    kept: list[str] = []
+    log = RunLog(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True), kept.append)
     log.wait(30)
-    return log, shown
+    return log, kept
 
 
-def test_the_log_is_shown_as_it_comes_without_what_would_mislead() -> None:
-    log, shown = read("Using SuperLink: x", "\x1b[92mINFO \x1b[0m:   round 1", "  two blanks before")
-    assert shown == ["\x1b[92mINFO \x1b[0m:   round 1", "  two blanks before"]
+def test_the_log_is_kept_as_it_comes_without_colours_and_what_would_mislead() -> None:
+    log, kept = read("Using SuperLink: x", "\x1b[92mINFO \x1b[0m:   round 1", "  two blanks before")
+    assert kept == ["INFO :   round 1", "  two blanks before"]
     assert (log.error, log.last_words) == ("", "the last line of its log: two blanks before")
 
 
-def test_an_error_of_ours_is_remembered_not_shown_nor_what_follows() -> None:
-    log, shown = read("INFO :  round 1", f"\x1b[91mERROR \x1b[0m:  {FAILED}too few nodes: 0", "", "SystemExit: 700")
-    assert shown == ["INFO :  round 1"]
+def test_an_error_of_ours_is_remembered_not_kept_nor_what_follows() -> None:
+    log, kept = read("INFO :  round 1", f"\x1b[91mERROR \x1b[0m:  {FAILED}too few nodes: 0", "", "SystemExit: 700")
+    assert kept == ["INFO :  round 1"]
     assert log.error == "too few nodes: 0"
 
 
 @pytest.mark.parametrize("line", ["ValueError: the culprit is X", "torch.cuda.OutOfMemoryError: the culprit is X"])
-def test_an_unknown_exception_is_shown_whole_and_its_last_line_is_remembered(line: str) -> None:
-    log, shown = read("Traceback (most recent call last):", '  File "x.py", line 1', line, "ERROR :  Exit Code: 700")
-    assert len(shown) == 4
+def test_an_unknown_exception_is_kept_whole_and_its_last_line_is_remembered(line: str) -> None:
+    log, kept = read("Traceback (most recent call last):", '  File "x.py", line 1', line, "ERROR :  Exit Code: 700")
+    assert len(kept) == 4
     assert log.error == line.split(".")[-1]
 
 
