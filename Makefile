@@ -5,7 +5,7 @@
 # make test-slow     docs/deploy.md for real: TLS, keys, killed daemons; a slow network with cuts; wrong clocks
 # make test-docker   docker/ for real, in a project and folder of its own: a silo killed, a run stopped and resumed
 # make lint   ruff and mypy
-# make docs   the site of docs/, into site/
+# make docs   the site of docs/, into site/; a link to nowhere is an error
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,14 +47,13 @@ lint: $(STAMP)
 	$(BIN)/mypy --strict fedkd_flwr $(APPS)
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt requirements-demo.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,docs]' --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-demo.txt
 	touch $@
 

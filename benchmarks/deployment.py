@@ -1,6 +1,6 @@
 """Bytes and seconds of a real deployment: a SuperLink and two SuperNodes on this machine, MiniLM-L6, real tweets.
 
-    python benchmarks/deployment.py [--rounds 3] [--steps 4]
+    PYTHONPATH=tests python benchmarks/deployment.py [--rounds 3] [--steps 4]
 
 Prints what the codec counted against what the SuperLink's sockets counted, where each round's seconds went, and what a
 message costs its process in CPU time.
@@ -10,14 +10,12 @@ import argparse
 import csv
 import json
 import os
-import sys
 import tempfile
 import tomllib
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import psutil  # noqa: E402

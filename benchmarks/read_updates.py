@@ -1,6 +1,6 @@
 """What an attacker reads off one update of a silo, by run config: the table of docs/results/privacy.md.
 
-    python benchmarks/read_updates.py
+    PYTHONPATH=tests python benchmarks/read_updates.py
 
 Two silos of 350 tweets each train MiniLM-L6's student for one round. `tests/support/reading.py` is the attack.
 """
@@ -34,7 +34,8 @@ RUNS: dict[str, Mapping[str, Any]] = {
 
 HEAD = """# What can be read off an update
 
-`python benchmarks/read_updates.py`, {day}, MiniLM-L6, one silo of 350 tweets, one update, no policy at the node.
+`PYTHONPATH=tests python benchmarks/read_updates.py`, {day}, MiniLM-L6, one silo of 350 tweets, one update, no
+policy at the node.
 
 The attack is the span check of `tests/support/reading.py`.
 It tries each token against the span of the first layer's gradient.

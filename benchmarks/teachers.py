@@ -27,8 +27,6 @@ from transformers import (
     RobertaTokenizer,
 )
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from fedkd_flwr.data.bundled import bundled
 from fedkd_flwr.data.tweets import tweets
 from fedkd_flwr.models.hub import load_tokenizer

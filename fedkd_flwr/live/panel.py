@@ -45,7 +45,7 @@ def _progress(picture: Picture) -> Table:
     if picture.run is None:
         grid.add_row(Text(picture.step or "starting"))
         return grid
-    bar = ProgressBar(total=1.0, completed=1.0 if picture.over else picture.share, width=24)
+    bar = ProgressBar(total=1.0, completed=1.0 if picture.over else picture.share, width=20)
     grid.add_row(Text(f"round {picture.round} of {picture.run.num_rounds}"), bar, Text(_phase(picture)))
     return grid
 
@@ -60,9 +60,9 @@ def _phase(picture: Picture) -> str:
         return f"nodes join: {count['done']} are there" if rows else "waiting for nodes"
     if count["done"] + count["failed"] == len(rows):
         return "the server averages" if picture.work == "train" else "the server writes the models"
-    verb = {"train": "training", "evaluate": "last scores"}[picture.work]
+    did = "trained" if picture.work == "train" else "scored"
     failed = f", {count['failed']} failed" if count["failed"] else ""
-    return f"{verb}: {count['done']} of {len(rows)} done, {count['works']} at work{failed}"
+    return f"{count['done']} of {len(rows)} have {did}, {count['works']} at work{failed}"
 
 
 def _nodes(picture: Picture) -> Table:
@@ -76,12 +76,18 @@ def _nodes(picture: Picture) -> Table:
             answer = row.answer
             losses = answer.losses if answer else {}
             table.add_row(
-                row.node, row.title, _state(row), _number(losses.get("student")), _number(losses.get("teacher")),
+                _short(row.node), _short(row.title), _state(row),
+                _number(losses.get("student")), _number(losses.get("teacher")),
                 _number(answer.student if answer else None), _number(answer.teacher if answer else None),
             )  # fmt: skip
     if len(rows) > _NODES:
         table.add_row(f"and {len(rows) - _NODES} more", *[""] * 6)
     return table
+
+
+def _short(words: str) -> Text:
+    """Words on one line, cut where they are too long."""
+    return Text(words, overflow="ellipsis", no_wrap=True)
 
 
 def _state(row: NodeRow) -> Text:
@@ -98,7 +104,7 @@ def _rounds(picture: Picture) -> Table:
     score = _score(picture)
     table = _table(
         "round", "nodes", "loss\nstudent", "loss\nteacher", f"{score}\nstudent", "own\nlabels", f"{score}\nteacher",
-        "MB\nup", "MB\ndown", "time",
+        "MB\nup", "MB\ndown", "s",
     )  # fmt: skip
     for _, row in sorted(picture.rounds.items())[-_ROUNDS:]:
         table.add_row(str(row.round) if row.round else "start", *_cells(row))
@@ -118,7 +124,7 @@ def _cells(row: RoundRow) -> tuple[str, ...]:
         _number(scored.teachers if scored else None, about),
         megabytes(ended.bytes_up) if ended else "",
         megabytes(row.bytes_down) if row.bytes_down else "",
-        duration(ended.seconds) if ended else "",
+        f"{ended.seconds:.0f}" if ended else "",
     )
 
 
@@ -138,9 +144,13 @@ def _number(value: float | None, about: str = "") -> str:
 
 
 def _table(*headings: str) -> Table:
+    """A table whose columns are numbers, but for those of words, which give way where the terminal is narrow."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    words = {"node", "data", ""}
+    widest = {"node": 20, "data": 20, "": 32}
     for heading in headings:
-        left = heading in words
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True, max_width=40 if left else None)
+        words = heading in widest
+        table.add_column(
+            heading, justify="left" if words else "right", no_wrap=not words, overflow="ellipsis",
+            max_width=widest.get(heading),
+        )  # fmt: skip
     return table
