@@ -67,7 +67,7 @@ def test_a_student_that_differs_at_the_start_is_replaced(
 
 
 def test_too_few_nodes_is_an_error_after_the_wait(run_config: Config) -> None:
-    with pytest.raises(RunError, match=r"1 nodes can take part, federation.min-train-nodes is 3 \(waited [12] s"):
+    with pytest.raises(RunError, match=r"1 nodes can take part, federation.min-train-nodes is 3 \(waited \d+ s"):
         run_server(LoopbackGrid(run_config(min_train_nodes=3), nodes(1)))
 
 
