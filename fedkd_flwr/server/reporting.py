@@ -5,10 +5,10 @@ from logging import getLogger
 from pathlib import Path
 
 from fedkd_flwr.config.schema import RunConfig
+from fedkd_flwr.config.tasks import Metrics
 from fedkd_flwr.live.channel import tell
 from fedkd_flwr.live.events import Answered, Asked, Failed, Joined, RoundEnded, RunBegan, RunEnded, Scored, Work
 from fedkd_flwr.messages import EvaluateReply, JoinReply, Scores, TrainReply
-from fedkd_flwr.tasks.spec import Metrics
 from fedkd_flwr.tracking.history import History, ScoreBoard
 from fedkd_flwr.tracking.seconds import in_words
 
