@@ -78,6 +78,7 @@ td.words { color: var(--muted); min-width: 16em }
 td.trouble { color: var(--muted); font-size: 12.5px; padding-left: 14px }
 code { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: break-word }
 td:first-child { white-space: nowrap }
+td:nth-child(2) { min-width: 7em }
 td.key { white-space: nowrap }
 .key { white-space: nowrap; margin-right: 16px }
 .swatch {

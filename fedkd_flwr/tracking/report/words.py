@@ -56,12 +56,14 @@ def times(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them, such as 42 s, 5 min 12 s or 2 h 04 min."""
+    """Seconds as people say them, such as 42 s, 5 min 12 s, 34 min or 2 h 04 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
+    if whole < 600:
         return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
