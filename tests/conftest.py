@@ -133,7 +133,7 @@ def tiny_run(defaults: dict[str, Any], tiny_bert: Path, tweets_csv: Path) -> dic
         "train.learning-rate": 5e-3,
         "train.teacher-learning-rate": 5e-3,
         "model.architecture": "separate",
-        "distillation.warm-up": 0,
+        "distillation.loss": "stable",
         "train.logit-adjustment": "never",
         "train.linear-probe": "never",
         "train.learning-rate-warm-up": 0,

@@ -26,9 +26,9 @@ from fedkd_flwr.distillation import (
     TrainingSummary,
     build_optimizer,
     fit_heads,
+    grown,
     load_moments,
     moments,
-    warmed_up,
 )
 from fedkd_flwr.errors import RunError, StateError
 from fedkd_flwr.live.steps import counted
@@ -200,7 +200,9 @@ class LocalRound:
         examples = place.examples.train
         training = LocalTraining(
             losses=self._losses,
-            weights=warmed_up(config.distillation, round, place.size.steps),
+            weights=grown(
+                config.distillation, round, place.size.steps, round * len(order) / place.prepared.train_examples
+            ),
             mode=config.distillation.loss,
             accumulation=config.train.gradient_accumulation,
             max_grad_norm=config.train.max_grad_norm,

@@ -116,11 +116,20 @@ class _Trial:
 
     def _learn(self) -> None:
         self._pair.train()
+        received = self._pair.received_student()
         with self._autocast():
             teacher, student = self._pair(self._batch, self._adjustment)
+            heard = None if received is None else received(self._batch)
             mask, weights = self._batch.get("attention_mask"), loss_weights(self._config.distillation)
             loss = pair_loss(
-                teacher, student, self._batch["labels"], mask, self._task, weights, self._config.distillation.loss
+                teacher,
+                student,
+                self._batch["labels"],
+                mask,
+                self._task,
+                weights,
+                self._config.distillation.loss,
+                heard,
             )
         torch.autograd.backward(loss.total)
 

@@ -190,11 +190,11 @@ class TrainConfig(Group):
 class DistillationConfig(Group):
     """Terms of mutual distillation (FedKD, Eqs 3-7) and their weights."""
 
-    loss: Literal["stable", "paper"] = "stable"
-    """stable: detached targets and denominator | paper: Eqs 6-7 literally"""
-    warm_up: int = Field(default=40, ge=0)
-    """local steps in which all terms grow, round by round, from nothing to their weights"""
-    teacher_kl: float = Field(default=0.0, ge=0)
+    loss: Literal["adaptive", "stable", "paper"] = "adaptive"
+    """adaptive: stable, and terms grow, a teacher's as its labels are used up | stable: detached targets, Z | paper"""
+    strength: float = Field(default=1.0, ge=0)
+    """how much models learn from each other: a factor of all terms; 0: from labels alone"""
+    teacher_kl: float = Field(default=1.0, ge=0)
     """KL divergence by which a teacher learns from its student"""
     student_kl: float = Field(default=1.0, ge=0)
     """KL divergence by which a student learns from its teacher"""

@@ -44,7 +44,7 @@ _PRESETS = {
             "train.linear-probe": "never",
             "train.proximal": 0.0,
             "distillation.loss": "paper",
-            "distillation.warm-up": 0,
+            "distillation.strength": 1.0,
             "distillation.teacher-kl": 1.0,
             "distillation.student-kl": 1.0,
             "distillation.hidden": 1.0,
@@ -58,7 +58,12 @@ _PRESETS = {
     ),
     "fml": Method(
         "federated mutual learning: each node trains a private teacher and the shared student, sent dense",
-        fixes={"distillation.warm-up": 0, "distillation.teacher-kl": 1.0, "distillation.student-kl": 1.0},
+        fixes={
+            "distillation.loss": "stable",
+            "distillation.strength": 1.0,
+            "distillation.teacher-kl": 1.0,
+            "distillation.student-kl": 1.0,
+        },
     ),
     "fedavg": Method(
         "FedAvg: each node trains the whole model, whose mean is taken",

@@ -9,14 +9,13 @@ from fedkd_flwr.distillation.pair import (
     SEGMENTS,
     Pair,
     Single,
-    TeacherStudent,
     batch_norms,
     inputs_of,
-    layer_map,
     trainable,
 )
 from fedkd_flwr.distillation.parameter_groups import TEACHER, ParameterGroups
-from fedkd_flwr.distillation.schedule import Rate, Schedule, loss_weights, warmed_up
+from fedkd_flwr.distillation.schedule import Rate, Schedule, grown, loss_weights, used_up
+from fedkd_flwr.distillation.separate import TeacherStudent, layer_map
 from fedkd_flwr.distillation.trainer import LocalTraining, TrainingSummary
 
 __all__ = [
@@ -41,6 +40,7 @@ __all__ = [
     "batch_norms",
     "build_optimizer",
     "fit_heads",
+    "grown",
     "inputs_of",
     "layer_lists",
     "layer_map",
@@ -50,5 +50,5 @@ __all__ = [
     "pair_loss",
     "require_layers",
     "trainable",
-    "warmed_up",
+    "used_up",
 ]

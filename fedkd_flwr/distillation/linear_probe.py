@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fedkd_flwr.distillation.losses import TaskLosses
-from fedkd_flwr.distillation.pair import PLACES, Pair, at_places
+from fedkd_flwr.distillation.pair import PLACES, Pair
 from fedkd_flwr.distillation.parameter_groups import TEACHER
+from fedkd_flwr.distillation.separate import at_places
 
 RIDGE = 1e-3
 """Of the penalty RIDGE / 2 * (mean |x|^2 * |W|^2 + |b|^2) on a fitted layer W, b; chosen by measurement

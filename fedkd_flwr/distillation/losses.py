@@ -4,16 +4,19 @@ Shapes: B examples, C outputs, L tokens, D hidden width, A attention heads.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Mode = Literal["stable", "paper"]
+Mode = Literal["adaptive", "stable", "paper"]
+
+SIMILARITY = 10.0
+"""Weight of the distance of similarities beside KL of weight 1; 50 was worse (docs/results/few-labels.md)."""
 
 MIN_DENOMINATOR = 1.0
-"""Floor of Z in `stable` mode: it turns distillation down while models know little, never up where losses are small."""
+"""Floor of Z, but not in `paper` mode: distillation is turned down while models know little, never up."""
 
 
 class TaskLosses(Protocol):
@@ -55,12 +58,14 @@ class Outputs:
     logits: [B, C], or [B, L, C] of a task on tokens.  hidden: the matched layers, each [B, L, D], or [B, D] of models
     that read different tokens, a student's already mapped by W to the teacher's width.  attentions: the matched layers,
     each [B, A, L, L].  plain: the logits as they are without what is added at this node; None where nothing is.
+    features: what the model makes of each example below its head, [B, D] of any D; None: nobody asked.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...] = ()
     attentions: tuple[Tensor, ...] = ()
     plain: Tensor | None = None
+    features: Tensor | None = None
 
     def detach(self) -> "Outputs":
         """The same outputs as constants."""
@@ -68,6 +73,7 @@ class Outputs:
             self.logits.detach(),
             tuple(h.detach() for h in self.hidden),
             tuple(a.detach() for a in self.attentions),
+            features=None if self.features is None else self.features.detach(),
         )
 
 
@@ -83,7 +89,7 @@ def denominator(own: Tensor, other: Tensor, mode: Mode) -> Tensor:
     """Z = L_t + L_s, by which Eqs 3-5 divide, as one of the two models sees it.
 
     `paper` leaves the model's own loss live, so that the gradient of its task has the coefficient
-    1 - (KL + M) / Z^2, which turns negative where KL + M > Z^2. `stable` treats Z as a constant of at
+    1 - (KL + M) / Z^2, which turns negative where KL + M > Z^2. The other modes treat Z as a constant of at
     least `MIN_DENOMINATOR`: the coefficient is 1.
     """
     if mode == "paper":
@@ -115,6 +121,24 @@ def attention_loss(target: Sequence[Tensor], attentions: Sequence[Tensor], mask:
     return _mean_over_layers([t for t, _ in pairs], [a for _, a in pairs], both)
 
 
+def similarity_loss(target: Tensor, features: Tensor) -> Tensor:
+    """How differently two models find examples alike: MSE of the correlations of their features.
+
+    (Similarity-preserving distillation: Tung and Mori, ICCV 2019.) Of examples whose labels both models have fitted,
+    logits say nothing but the labels. Which of them are alike is what the target has learnt elsewhere. Models of any
+    width, family and tokenizer can be compared.
+
+    Args:
+        target, features: [B, D] of the same examples, D of each model's own.
+
+    Returns:
+        A scalar of float32: the mean over pairs of examples, of which three are needed for there to be a difference.
+    """
+    one, other = (_correlations(x) for x in (target, features))
+    pairs = len(one) * (len(one) - 1)
+    return (one - other).square().sum() / max(1, pairs)  # on the diagonals both are 1
+
+
 def distillation_loss(
     own: Outputs,
     target: Outputs,
@@ -125,10 +149,15 @@ def distillation_loss(
     kl: float,
     weights: Weights,
 ) -> Tensor:
-    """Eqs 3 or 4 plus Eq 5 for the model with outputs `own`: (KL + MSE_hidden + MSE_attention) / Z, weighted."""
+    """Eqs 3 or 4 plus Eq 5 for the model with outputs `own`: (KL + MSE_hidden + MSE_attention) / Z, weighted.
+
+    Where both have features, their distance of similarities goes with KL.
+    """
     total = torch.zeros((), device=own.logits.device)
     if kl > 0:
         total = total + kl * losses.divergence(target.logits, own.logits, labels)
+    if kl > 0 and own.features is not None and target.features is not None:
+        total = total + kl * SIMILARITY * similarity_loss(target.features, own.features)
     if weights.hidden > 0 and own.hidden:
         total = total + weights.hidden * hidden_loss(target.hidden, own.hidden, mask)
     if weights.attention > 0 and own.attentions and target.attentions:
@@ -144,6 +173,7 @@ def pair_loss(
     losses: TaskLosses,
     weights: Weights,
     mode: Mode = "stable",
+    received: Outputs | None = None,
 ) -> PairLoss:
     """Eqs 6 and 7 in one scalar whose gradient is, for each model, that of its own total loss.
 
@@ -157,6 +187,8 @@ def pair_loss(
         losses: the task's own loss and divergence.
         weights: of each term.
         mode: see `denominator`.
+        received: of the student as the client received it, which the teacher then hears in the place of the student
+            that trains beside it; its hidden states and attentions do not matter.
     """
     models = {"teacher": teacher, "student": student}
     tasks = {name: losses.task_loss(own.logits, labels) for name, own in models.items() if own is not None}
@@ -164,9 +196,12 @@ def pair_loss(
     if teacher is None or student is None:
         return PairLoss(sum(tasks.values(), torch.zeros(())), constants)
     teacher_task, student_task = tasks["teacher"], tasks["student"]
+    heard = student.detach()
+    if received is not None:
+        heard = replace(heard, logits=received.logits, features=received.features)
     teacher_total = teacher_task + distillation_loss(
         teacher,
-        student.detach(),
+        heard,
         denominator(teacher_task, student_task, mode),
         labels,
         mask,
@@ -185,6 +220,14 @@ def pair_loss(
         weights,
     )
     return PairLoss(teacher_total + student_total, constants)
+
+
+def _correlations(features: Tensor) -> Tensor:
+    """Cosines between the rows of [B, D] about their mean, as float32 [B, B]."""
+    with torch.autocast(features.device.type, enabled=False):
+        centred = features.float() - features.float().mean(0, keepdim=True)
+        unit = nn.functional.normalize(centred, dim=1)
+        return unit @ unit.T
 
 
 def _mean_over_layers(target: Sequence[Tensor], output: Sequence[Tensor], mask: Tensor | None) -> Tensor:

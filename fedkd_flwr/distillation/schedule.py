@@ -1,7 +1,7 @@
 """How fast models learn, and how much they learn from each other, over the rounds of a run."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from fedkd_flwr.config.groups import DistillationConfig
@@ -10,6 +10,10 @@ from fedkd_flwr.distillation.losses import Weights
 _EARLY = 48
 """Local steps of a run after which, with `train.learning-rate-decay = "staged"`, the rates of shared parameters begin
 to fall; by measurement (docs/results/rates.md)."""
+
+
+_WARM_UP = 40
+"""Local steps of a run in which terms of the adaptive loss grow, round by round, from nothing to their weights."""
 
 
 class Rate(NamedTuple):
@@ -85,16 +89,42 @@ class Schedule:
 
 
 def loss_weights(distillation: DistillationConfig) -> Weights:
-    """The weight of each distillation term once it has warmed up."""
+    """The weight of each distillation term once it has grown."""
     return Weights(
-        teacher_kl=distillation.teacher_kl,
-        student_kl=distillation.student_kl,
-        hidden=distillation.hidden,
-        attention=distillation.attention,
+        teacher_kl=distillation.strength * distillation.teacher_kl,
+        student_kl=distillation.strength * distillation.student_kl,
+        hidden=distillation.strength * distillation.hidden,
+        attention=distillation.strength * distillation.attention,
     )
 
 
-def warmed_up(distillation: DistillationConfig, round: int, steps: int) -> Weights:
-    """The weight of each distillation term in a round, from 1, of so many steps: immature models do not teach."""
-    before, warm_up = (round - 1) * steps, distillation.warm_up
-    return loss_weights(distillation).scaled(min(1.0, before / warm_up) if warm_up else 1.0)
+def used_up(passes: float) -> float:
+    """The share of the labels that a client has learnt from so far which it had learnt from before, in [0, 1).
+
+    A label that is new says more than a student can. One that the teacher has fitted says nothing more, while the
+    student, a mean over all clients, has not fitted it: so a teacher listens to its student as far as its own labels
+    are used up (docs/results/few-labels.md).
+
+    Args:
+        passes: over the client's training examples, 1.5 say, with those of the round that begins.
+    """
+    return 1.0 - 1.0 / max(1.0, passes)
+
+
+def grown(distillation: DistillationConfig, round: int, steps: int, passes: float) -> Weights:
+    """The weight of each distillation term in one round.
+
+    With the adaptive loss, terms grow: immature models do not teach, and a teacher listens as far as its client's
+    labels are used up.
+
+    Args:
+        distillation: the loss, and the weights once they have grown.
+        round: from 1.
+        steps: local steps of a round.
+        passes: over the client's training examples by the end of this round.
+    """
+    weights = loss_weights(distillation)
+    if distillation.loss != "adaptive":
+        return weights
+    early = weights.scaled(min(1.0, (round - 1) * steps / _WARM_UP))
+    return replace(early, teacher_kl=weights.teacher_kl * used_up(passes))

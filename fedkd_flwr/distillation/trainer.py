@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fedkd_flwr.distillation.losses import Mode, TaskLosses, Weights, pair_loss
 from fedkd_flwr.distillation.optimizer import steps_taken
-from fedkd_flwr.distillation.pair import Pair
+from fedkd_flwr.distillation.pair import Pair, adjusted
 from fedkd_flwr.distillation.proximal import pull_back
 from fedkd_flwr.distillation.schedule import Rate
 
@@ -89,6 +89,7 @@ class LocalTraining:
         optimizer.zero_grad()
         groups = [list(pair.sharable().values()), list(pair.unsharable().values())]
         origins = {p: p.detach().clone() for p in pair.groups().shared.values()} if self.proximal else {}
+        received = pair.received_student() if self.weights.teacher_kl > 0 else None
         sums: dict[str, Tensor] = {}
         steps = examples = pending = count = 0
 
@@ -108,6 +109,7 @@ class LocalTraining:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 teacher, student = pair(batch, self.adjustment)
+                heard = None if received is None else adjusted(received(batch), self.adjustment)
                 loss = pair_loss(
                     teacher,
                     student,
@@ -116,6 +118,7 @@ class LocalTraining:
                     self.losses,
                     self.weights,
                     self.mode,
+                    heard,
                 )
             torch.autograd.backward(scaler.scale(loss.total / self.accumulation))
             sums = {name: sums.get(name, 0) + task for name, task in loss.tasks.items()}

@@ -164,7 +164,14 @@ def _paired(config: RunConfig, teacher: "PreTrainedModel | None", student: "PreT
         return _nested(config, teacher, student)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TeacherStudent(teacher, student, config.distillation.hidden > 0, config.distillation.attention > 0)
+        terms = config.distillation
+        return TeacherStudent(
+            teacher,
+            student,
+            hidden=terms.hidden > 0,
+            attention=terms.attention > 0,
+            hears_received=terms.loss == "adaptive",
+        )
 
 
 def _teacher_bytes(

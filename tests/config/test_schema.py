@@ -165,7 +165,7 @@ def test_what_a_method_fixes_is_never_overwritten_silently(defaults: dict[str, A
     assert RunConfig.parse(fixed.as_run_config()) == fixed
     others: dict[str, tuple[Any, ...]] = {
         "model.architecture": ("nested",),
-        "distillation.loss": ("stable",),
+        "distillation.loss": ("stable", "paper"),
         "codec.kind": ("rotated", "energy"),
         "codec.error-feedback": ("up",),
         "codec.bits": (8,),

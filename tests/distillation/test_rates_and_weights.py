@@ -1,5 +1,6 @@
 """How rates, distillation and a teacher's own share go over the rounds of a run."""
 
+from dataclasses import astuple
 from itertools import pairwise
 from typing import Literal
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd_flwr.config.groups import DistillationConfig
-from fedkd_flwr.distillation import Schedule, loss_weights, warmed_up
+from fedkd_flwr.distillation import Schedule, Weights, grown, loss_weights, used_up
 
 Decay = Literal["never", "staged"]
 
@@ -18,12 +19,33 @@ schedules = st.builds(Schedule, st.sampled_from(["never", "staged"]), st.integer
 
 
 def test_distillation_grows_over_the_first_rounds_to_its_weights() -> None:
-    config = DistillationConfig(warm_up=8, student_kl=2.0, hidden=1.0)
-    grown = [warmed_up(config, round, steps=2) for round in range(1, 8)]
-    assert [weights.student_kl for weights in grown] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert [weights.hidden for weights in grown] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    at_once = DistillationConfig(warm_up=0)
-    assert warmed_up(at_once, 1, steps=2) == loss_weights(at_once)
+    config = DistillationConfig(student_kl=2.0, hidden=1.0)
+    weights = [grown(config, round, steps=10, passes=0.1) for round in range(1, 8)]
+    assert [each.student_kl for each in weights] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [each.hidden for each in weights] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("loss", ["stable", "paper"])
+def test_other_losses_have_their_weights_from_the_start(loss: Literal["stable", "paper"]) -> None:
+    config = DistillationConfig(loss=loss, strength=2.0)
+    assert grown(config, 1, steps=2, passes=0.1) == loss_weights(config) == Weights(2.0, 2.0, 0.0, 0.0)
+
+
+@given(st.floats(0.01, 1e6), st.integers(1, 50))
+def test_a_teacher_listens_as_far_as_its_labels_are_used_up(passes: float, round: int) -> None:
+    config = DistillationConfig(teacher_kl=2.0)
+    weight = grown(config, round, steps=8, passes=passes).teacher_kl
+    assert weight == 2.0 * used_up(passes)
+    assert weight == 0 if passes <= 1 else 0 < weight <= 2
+    assert used_up(passes) <= used_up(passes * 1.5) <= 1
+
+
+@given(st.floats(0, 10), st.integers(1, 20))
+def test_one_dial_turns_all_terms(strength: float, round: int) -> None:
+    config = DistillationConfig(hidden=0.5, attention=0.25)
+    dialled = config.model_copy(update={"strength": strength})
+    one, other = (astuple(grown(each, round, steps=8, passes=3.0)) for each in (config, dialled))
+    assert other == pytest.approx([strength * weight for weight in one])
 
 
 @pytest.mark.parametrize(

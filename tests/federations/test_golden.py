@@ -29,7 +29,7 @@ Changes = dict[str, Any]
 
 DEFAULTS = {
     "architecture": "nested", "codec": "auto", "budget": "16x", "error_feedback": "both", "logit_adjustment": "auto",
-    "linear_probe": "auto", "learning_rate_warm_up": 4, "learning_rate_decay": "staged", "distillation_warm_up": 6,
+    "linear_probe": "auto", "learning_rate_warm_up": 4, "learning_rate_decay": "staged", "loss": "adaptive",
 }  # fmt: skip
 """A default run, as far as a tiny model can take it."""
 
