@@ -74,8 +74,6 @@ TABLES = {
             Row("teachers, local only, start of fedkd", "local, same start", "teachers"),
             Row("**fedkd: teachers**", "fedkd", "teachers"),
             Row("fedkd: student", "fedkd", "student"),
-            Row("fedkd, KL into teachers, 192x: teachers", "fedkd, students teach", "teachers"),
-            Row("fedkd, KL into teachers, 192x: student", "fedkd, students teach", "student"),
         ],
         ("accuracy", "macro-f1", "loss"),
         3,

@@ -78,7 +78,6 @@ EXAMPLES = {
         ("accuracy", "macro-f1", "loss"),
         {
             "fedkd": {},
-            "fedkd, students teach": {"distillation.teacher-kl": 1.0, "codec.budget": "192x"},
             "local": LOCAL,
             "local, same start": LOCAL | START,
         },

@@ -36,6 +36,7 @@ COMMON = {
     "train.batch-size": BATCH,
     "data.max-test-examples": HELD_OUT,
     "codec.budget": "384x",
+    "run.precision": "bf16",
 }
 FEDKD = {"method": "fedkd"}
 SEPARATE = FEDKD | {"model.architecture": "separate"}
@@ -56,6 +57,8 @@ VARIANTS: dict[str, Settings] = {
     "separate, no KL": SEPARATE | NO_KL,
     "separate, KL into the student only": SEPARATE | TO_STUDENT,
     "FedAvg": FEDAVG,
+    "FedAvg of LoRA": FEDAVG | {"method": "fedavg-lora", "codec.budget": "55kB"},
+    "FedProx": FEDAVG | {"method": "fedprox"},
 }
 QUICK = ("local", "fedkd", "fedkd, no KL", "separate", "separate, no KL", "FedAvg")
 

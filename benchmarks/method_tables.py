@@ -145,7 +145,6 @@ TABLES = {
             Row("nested, two layers", "nested", seed=0),
             Row("nested, two layers, logits not adjusted", "nested, not adjusted", seed=0),
             Row("nested, three layers", "nested, 3 layers", seed=0),
-            Row("separate, two layers", "separate", seed=0),
         ],
         ENDS,
     ),
