@@ -196,13 +196,14 @@ def pair_loss(
     if teacher is None or student is None:
         return PairLoss(sum(tasks.values(), torch.zeros(())), constants)
     teacher_task, student_task = tasks["teacher"], tasks["student"]
-    heard = student.detach()
+    heard, heard_task = student.detach(), student_task
     if received is not None:
         heard = replace(heard, logits=received.logits, features=received.features)
+        heard_task = losses.task_loss(received.logits, labels)
     teacher_total = teacher_task + distillation_loss(
         teacher,
         heard,
-        denominator(teacher_task, student_task, mode),
+        denominator(teacher_task, heard_task, mode),
         labels,
         mask,
         losses,

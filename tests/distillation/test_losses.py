@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedkd_flwr.distillation import Outputs, Weights, pair_loss
-from fedkd_flwr.distillation.losses import MIN_DENOMINATOR, attention_loss, denominator, hidden_loss
+from fedkd_flwr.distillation.losses import MIN_DENOMINATOR, attention_loss, denominator, hidden_loss, similarity_loss
 
 
 class Classification:
@@ -149,3 +149,59 @@ def test_attention_of_different_numbers_of_heads_is_averaged() -> None:
     own = torch.ones(1, 3, 2, 2)
     assert attention_loss([target], [own], None).item() == 0
     assert math.isclose(attention_loss([target], [torch.ones(1, 2, 2, 2)], None).item(), 1.0)
+
+
+features = st.tuples(st.integers(3, 8), st.integers(2, 6), st.integers(0, 999)).map(
+    lambda shape: torch.randn(*shape[:2], generator=torch.Generator().manual_seed(shape[2]), dtype=torch.float64)
+)
+
+
+@given(features, st.floats(0.1, 10), st.integers(0, 99))
+def test_similarities_do_not_change_with_the_place_scale_or_turn_of_features(
+    x: Tensor, scale: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(x.shape[1], x.shape[1], generator=generator, dtype=x.dtype))
+    moved = scale * x @ turn + torch.randn(x.shape[1], generator=generator, dtype=x.dtype)
+    assert similarity_loss(x, moved).item() == pytest.approx(0, abs=1e-6)
+    wider = torch.cat([x, torch.zeros(len(x), 3)], dim=1)
+    assert similarity_loss(wider, x).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_similarities_that_differ_are_the_mean_square_of_correlations_between_examples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target, own = torch.randn(5, 7, generator=generator), torch.randn(5, 3, generator=generator)
+    apart = (torch.corrcoef(_centred(target)) - torch.corrcoef(_centred(own))).square()
+    assert similarity_loss(_centred(target), _centred(own)).item() == pytest.approx(apart.sum().item() / 20, rel=1e-4)
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Rows and columns of mean 0: then a cosine about the mean row is a correlation."""
+    x = x - x.mean(1, keepdim=True)
+    return x - x.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_one_or_two_examples_have_no_similarities_to_differ_in(batch: int) -> None:
+    own = torch.randn(batch, 4, requires_grad=True)
+    loss = similarity_loss(torch.randn(batch, 6), own)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert own.grad is not None and own.grad.isfinite().all()
+
+
+def test_a_teacher_hears_what_was_received_and_its_student_hears_the_teacher() -> None:
+    teacher, student, received = outputs(1), outputs(2), outputs(3)
+    generator = torch.Generator().manual_seed(4)
+    own, other = torch.randn(3, 4, generator=generator, requires_grad=True), torch.randn(3, 2, generator=generator)
+    teacher, received = replace(teacher, features=own), replace(received.detach(), features=other)
+    weights = replace(NONE, teacher_kl=1.0, student_kl=1.0)
+    losses = Classification()
+    pair_loss(teacher, student, LABELS, MASK, losses, weights, "adaptive", received).total.backward()
+    found = teacher.logits.grad, own.grad, student.logits.grad
+    again = [outputs(1), outputs(2)]
+    plain = pair_loss(*again, LABELS, MASK, losses, weights, "adaptive")
+    plain.total.backward()
+    torch.testing.assert_close(again[1].logits.grad, found[2])
+    assert not torch.allclose(again[0].logits.grad, found[0])  # type: ignore[arg-type]
+    assert found[1] is not None and found[1].abs().sum() > 0

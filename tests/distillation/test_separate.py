@@ -2,10 +2,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_losses import Classification
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
-from fedkd_flwr.distillation import TeacherStudent, layer_map
+from fedkd_flwr.distillation import LocalTraining, Rate, TeacherStudent, Weights, build_optimizer, layer_map
 
 
 def bert(layers: int, width: int) -> BertForSequenceClassification:
@@ -107,3 +108,56 @@ def test_logits_of_tokens_are_taken_where_the_teacher_has_them() -> None:
     pair = TeacherStudent(teacher, student, hidden=False)
     logits = pair(batch | {f"teacher.{name}": tensor for name, tensor in own.items()} | places)[0].logits
     torch.testing.assert_close(logits, teacher(**own).logits[:, [0, 3, 1]])
+
+
+def test_what_a_student_said_when_it_was_received_stays_what_it_said(batch: dict[str, Tensor]) -> None:
+    teacher, student = bert(4, 12), bert(2, 8)
+    student.bert.embeddings.requires_grad_(False)
+    pair = TeacherStudent(teacher, student, hidden=False, hears_received=True)
+    received = pair.received_student()
+    assert received is not None
+    before = received(batch)
+    torch.testing.assert_close(before.logits, pair.eval()(batch)[1].logits)
+    with torch.no_grad():
+        for parameter in pair.groups().shared.values():
+            parameter.add_(1.0)
+    after = received(batch)
+    assert torch.equal(after.logits, before.logits) and not torch.equal(pair(batch)[1].logits, before.logits)
+    assert before.features is not None and before.features.shape == (2, 8)
+    assert not after.logits.requires_grad
+
+
+def test_features_are_means_over_the_tokens_that_are_none_of_padding(batch: dict[str, Tensor]) -> None:
+    teacher = bert(4, 12)
+    pair = TeacherStudent(teacher, bert(2, 8), hidden=False, hears_received=True)
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    last = teacher(**inputs, output_hidden_states=True).hidden_states[-1]
+    rows = zip(last, batch["attention_mask"], strict=True)
+    means = torch.stack([states[mask.bool()].mean(0) for states, mask in rows])
+    pair.train()
+    teacher.eval()
+    found, of_student = pair(batch)
+    torch.testing.assert_close(found.features, means)
+    assert of_student.features is None and pair.eval()(batch)[0].features is None
+
+
+@pytest.mark.parametrize("hears_received", [True, False])
+def test_a_teacher_that_hears_the_received_student_learns_the_same_however_that_trains(hears_received: bool) -> None:
+    """And one that hears the student which trains beside it does not."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 50, (6, 5, 4), generator=generator)
+    data = [{"input_ids": i, "attention_mask": torch.ones_like(i), "labels": i[:, 0] % 3} for i in ids]
+
+    def taught(rate: float) -> dict[str, Tensor]:
+        teacher, student = bert(4, 12), bert(2, 8)
+        pair = TeacherStudent(teacher, student, hidden=False, hears_received=hears_received).train()
+        for layer in [module for module in pair.modules() if isinstance(module, torch.nn.Dropout)]:
+            layer.p = 0.0
+        groups = pair.groups()
+        rates = {n: Rate(rate if n in {f"shared.{s}" for s in groups.shared} else 0.01) for n in groups.trainable}
+        optimizer = build_optimizer(groups.trainable, rates)
+        LocalTraining(Classification(), Weights(), "adaptive").run(pair, optimizer, data, torch.device("cpu"))
+        return teacher.state_dict()
+
+    slow, fast = taught(1e-6), taught(0.1)
+    assert all(torch.equal(slow[name], fast[name]) for name in slow) == hears_received
