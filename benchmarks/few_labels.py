@@ -69,13 +69,13 @@ class Place:
 
     Attributes:
         nodes: how many there are.
-        metrics: the score by which rare classes are judged, and the loss.
+        metrics: the scores that are printed.
         settings: run-config of the task.
         write: writes the data with so many labels a node into a folder, and returns `data.dataset`.
     """
 
     nodes: int
-    metrics: tuple[str, str]
+    metrics: tuple[str, ...]
     settings: Settings
     write: Callable[[Path, int, "Generator"], str]
 
@@ -86,7 +86,7 @@ def places(arguments: argparse.Namespace) -> dict[str, Place]:
     found = {"tweets": Place(6, ("macro-f1", "loss"), {}, _tweets)}
     if adr is not None:
         for name, alpha in (("ade", None), ("ade-dirichlet", 0.5)):
-            found[name] = Place(4, ("f1", "loss"), {}, _Sentences(adr.resolve(), alpha))
+            found[name] = Place(4, ("average-precision", "f1", "loss"), {}, _Sentences(adr.resolve(), alpha))
     if ner is not None:
         settings = {"task": "token-classification", "train.learning-rate": 2e-4}
         found["ner"] = Place(3, ("span-f1", "loss"), settings, _Corpora(ner.resolve()))
@@ -235,7 +235,7 @@ def _scenario(place: Place, out: Path, name: str, labels: int, seed: int) -> Sce
     return Scenario(place.nodes, {"data.dataset": mark.read_text(), **here}, place.metrics)
 
 
-def table(results: Results, scenario: str, metrics: tuple[str, str], variants: Mapping[str, Settings]) -> Iterator[str]:
+def table(results: Results, scenario: str, metrics: tuple[str, ...], variants: Mapping[str, Settings]) -> Iterator[str]:
     """A Markdown table: mean and standard error over the seeds, after the last round."""
     yield f"\n## {scenario}\n"
     columns = [f"{who} {metric}" for who in ("teachers", "student") for metric in metrics]

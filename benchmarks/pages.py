@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import example_tables
+import few_label_tables
 import method_tables
 
 ROOT = Path(__file__).parent.parent
 MARKS = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TABLES = method_tables.TABLES | example_tables.TABLES
+TABLES = method_tables.TABLES | example_tables.TABLES | few_label_tables.TABLES
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -92,7 +92,7 @@ def _cell(lines: Sequence[Line], row: Row, column: Column) -> str:
         raise SystemExit(f"{row.variant}, {column.scenario}: its seeds were made with different settings")
     rounds = [entry for line in runs if (entry := _round(line, column.at))]
     if column.metric == "mb":
-        return f"{mean(entry['mb'] for entry in rounds):.{column.digits}f}"
+        return f"{mean(entry['mb'] for entry in rounds):.{column.digits}f}" if rounds else ""
     scores = [found for entry in rounds if (found := _scores(entry, row.who or column.who, column.node))]
     text = _mean([s[column.metric] for s in scores if column.metric in s], column.digits, column.error)
     second = _mean([s[column.beside] for s in scores if column.beside in s], column.digits, False)
