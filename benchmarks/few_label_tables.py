@@ -25,5 +25,4 @@ def _place(scenario: str, *metrics: str) -> Table:
 TABLES = {
     "few-ade": _place("ade-100", "average-precision", "f1", "accuracy", "loss"),
     "few-ner": _place("ner-100", "span-f1", "loss"),
-    "few-tweets": _place("tweets-100", "accuracy", "macro-f1", "loss"),
 }
