@@ -15,6 +15,7 @@ from support.loopback import LoopbackGrid, run_server
 from fedkd_flwr.errors import FedKDError, RunError, StateError
 from fedkd_flwr.messages import TrainRequest
 from fedkd_flwr.records import from_records
+from fedkd_flwr.tracking.past_run import FORMAT
 
 BUDGET = {"codec": "budget", "budget": "8x", "error_feedback": "both"}
 
@@ -170,8 +171,9 @@ def test_a_checkpoint_of_another_version_is_left_alone(run_config: Config) -> No
     folder = run_server(LoopbackGrid(run_config(num_rounds=1), nodes(2)))
     newest = max((folder / "checkpoints").iterdir())
     body = newest / "state.json"
-    old = body.read_text().replace('"format": 5', '"format": 4')
+    old = body.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}')
     body.write_text(old)
-    with pytest.raises(StateError, match=rf"{newest} has format 4, this version reads 5: go on with .* or start a new"):
+    formats = f"has format {FORMAT - 1}, this version reads {FORMAT}"
+    with pytest.raises(StateError, match=rf"{newest} {formats}: go on with .* or start a new"):
         run_server(LoopbackGrid(run_config(num_rounds=2, resume=str(folder)), nodes(2)))
     assert body.read_text() == old
