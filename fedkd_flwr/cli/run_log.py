@@ -22,6 +22,9 @@ _NOISE = (
 )
 """Lines of Flower's log that would mislead here, where the options of `fedkd run` decide."""
 
+_NO_SIGN_OF_LIFE = "(raylet)"
+"""What begins the lines of Ray's own daemon, which says every ten seconds that a disk is almost full."""
+
 _WRAPPED = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
 """Flower's own errors around another, which comes before them and says why."""
 
@@ -62,8 +65,9 @@ class RunLog:
     def _read(self, keep: Say) -> None:
         told = False
         for line in self._process.stdout or ():
-            self._heard = time.monotonic()
             words = plain(line)
+            if not words.startswith(_NO_SIGN_OF_LIFE):
+                self._heard = time.monotonic()
             if FAILED in words:
                 self.error, told = words.partition(FAILED)[2], True
             if told or any(noise in words for noise in _NOISE):

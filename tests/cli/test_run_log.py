@@ -41,3 +41,12 @@ def test_of_an_exception_inside_flowers_own_the_inner_one_is_remembered() -> Non
         "RuntimeError: An error was encountered. Ending simulation.",
     )  # fmt: skip
     assert log.error == "Exception: The current node timed out during startup."
+
+
+def test_rays_own_daemon_is_no_sign_of_life_of_a_run() -> None:
+    """A disk that is almost full must not hide that a run hangs."""
+    program = "import time; print('round 1', flush=True); time.sleep(2); print('(raylet) the disk is over 95% full')"
+    kept: list[str] = []
+    log = RunLog(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True), kept.append)
+    log.wait(30)
+    assert kept[-1].startswith("(raylet)") and log.silence >= 2
