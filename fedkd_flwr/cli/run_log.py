@@ -66,8 +66,10 @@ class RunLog:
         told = False
         for line in self._process.stdout or ():
             words = plain(line)
-            if not words.startswith(_NO_SIGN_OF_LIFE):
-                self._heard = time.monotonic()
+            if words.startswith(_NO_SIGN_OF_LIFE):
+                keep(words)
+                continue
+            self._heard = time.monotonic()
             if FAILED in words:
                 self.error, told = words.partition(FAILED)[2], True
             if told or any(noise in words for noise in _NOISE):
