@@ -68,9 +68,8 @@ def check(config: RunConfig, nodes: Sequence[NodeConfig], say: Callable[[str], N
         say: is told what takes time.
     """
     found: list[CheckedNode] = []
-    recent = Recent()
 
-    def load(config: RunConfig, node: NodeConfig) -> None:
+    def load(config: RunConfig, node: NodeConfig, recent: Recent) -> None:
         own = config
         with suppress(FedKDError):  # said where the node's settings are looked at
             own = config_at_node(config, node)

@@ -236,12 +236,14 @@ def export(
 
 def _report(arguments: Arguments) -> None:
     """Say where the results are and print the table, as far as the run got."""
+    from fedkd_flwr.tracking.report import REPORT
+
     if not (arguments.folder / "history.json").exists():
         return
     with one_line_errors(FAILED):
         print_wide(as_table(read_summary(arguments.folder)))
     say(f"results: {arguments.folder}")
-    if (page := arguments.folder / "report.html").is_file():
+    if (page := arguments.folder / REPORT).is_file():
         say(f"report: {page}")
 
 

@@ -46,9 +46,8 @@ def preflight(config: RunConfig, nodes: int, cpus: int, gpus: float, say: Callab
     looked_at = every[:1] if first_tells_all else every
     if large := (size := _bytes_of(config)) is None or size > _MOST_READ:
         say("only the nodes will read the data: `fedkd check` reads them beforehand")
-    recent = Recent()
 
-    def load(config: RunConfig, node: NodeConfig) -> None:
+    def load(config: RunConfig, node: NodeConfig, recent: Recent) -> None:
         load_node_data(DataSettings.of(config), node, recent)
 
     looks: list[Look] = [
@@ -67,7 +66,7 @@ def looks_at_nodes(
     config: RunConfig,
     nodes: Sequence[NodeConfig],
     read: Sequence[NodeConfig],
-    load: Callable[[RunConfig, NodeConfig], object],
+    load: Callable[[RunConfig, NodeConfig, Recent], object],
 ) -> Iterator[Look]:
     """Look at what nodes need: settings, folders, data, models.
 
@@ -75,16 +74,17 @@ def looks_at_nodes(
         config: of the run.
         nodes: the node configs.
         read: those whose data are read.
-        load: reads them.
+        load: reads them; what was read for one node need not be read for the next.
     """
+    recent = Recent()
     for node in nodes:
         yield named(node, partial(_look_for_data, config, node))
     yield partial(_look_for_test_data, config.data.server_test_data)
     for node in read:
         yield named(node, partial(_look_at_labels, config, node))
-        yield named(node, partial(load, config, node))
+        yield named(node, partial(load, config, node, recent))
     if read and config.data.server_test_data:
-        yield partial(_look_at_test_data, config, read[0])
+        yield partial(_look_at_test_data, config, read[0], recent)
     for node in nodes:
         if "data-path" in node:
             yield named(node, partial(_look_at_models, config, node))
@@ -161,9 +161,9 @@ def _look_for_test_data(source: str) -> None:
         raise DataError(f"data.server-test-data {path}: no such file or folder, correct the path in {source!r}")
 
 
-def _look_at_test_data(config: RunConfig, node: NodeConfig) -> None:
+def _look_at_test_data(config: RunConfig, node: NodeConfig, recent: Recent) -> None:
     settings = DataSettings.of(config)
-    load_test_data(config.data.server_test_data, settings, load_node_data(settings, node).labels)
+    load_test_data(config.data.server_test_data, settings, load_node_data(settings, node, recent).labels)
 
 
 def _look_at_models(config: RunConfig, node: NodeConfig) -> None:
