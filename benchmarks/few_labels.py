@@ -13,14 +13,15 @@ missing runs will take and runs nothing; `--quick` is one seed of the six method
 """
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import RESULTS, Results, Run, Scenario, Settings, run_missing
+from common import RESULTS, Results, Run, Scenario, Settings, mean_and_error, run_missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,13 +72,13 @@ class Place:
         nodes: how many there are.
         metrics: the scores that are printed.
         settings: run-config of the task.
-        write: writes the data with so many labels a node into a folder, and returns `data.dataset`.
+        write: writes the data with so many labels a node into a folder, and returns the run-config that names them.
     """
 
     nodes: int
     metrics: tuple[str, ...]
     settings: Settings
-    write: Callable[[Path, int, "Generator"], str]
+    write: Callable[[Path, int, "Generator"], Settings]
 
 
 def places(arguments: argparse.Namespace) -> dict[str, Place]:
@@ -93,7 +94,6 @@ def places(arguments: argparse.Namespace) -> dict[str, Place]:
     if images is not None:
         clothes = {
             "task": "image-classification",
-            "model.teacher": str(images.resolve() / "vit"),
             "data.partition": "dirichlet",
             "train.learning-rate": 2e-3,
             "train.teacher-learning-rate": 1e-3,
@@ -110,7 +110,7 @@ class _Sentences:
     folder: Path
     alpha: float | None
 
-    def __call__(self, out: Path, labels: int, random: "Generator") -> str:
+    def __call__(self, out: Path, labels: int, random: "Generator") -> Settings:
         from datasets import load_dataset
 
         table = load_dataset("csv", data_files=str(self.folder / "train.csv"), split="train")
@@ -122,10 +122,10 @@ class _Sentences:
             wanted = random.multinomial(labels + HELD_OUT, own)
             taken = [pool.pop() for pool, count in zip(pools, wanted, strict=True) for _ in range(count)]
             _write(table.select(random.permutation(taken)), out / f"client-{node}", labels)
-        return f"hf:{out}"
+        return {"data.dataset": f"hf:{out}"}
 
 
-def _tweets(out: Path, labels: int, random: "Generator") -> str:
+def _tweets(out: Path, labels: int, random: "Generator") -> Settings:
     """One source of tweets a node."""
     from datasets import Dataset
 
@@ -136,7 +136,7 @@ def _tweets(out: Path, labels: int, random: "Generator") -> str:
     for node, source in enumerate(SOURCES):
         rows = random.permutation(np.flatnonzero(owners == source))[: labels + HELD_OUT]
         _write(table.select(rows), out / f"client-{node}", labels)
-    return f"hf:{out}"
+    return {"data.dataset": f"hf:{out}"}
 
 
 def _write(rows: "Dataset", folder: Path, labels: int) -> None:
@@ -153,14 +153,14 @@ class _Corpora:
 
     folder: Path
 
-    def __call__(self, out: Path, labels: int, random: "Generator") -> str:
+    def __call__(self, out: Path, labels: int, random: "Generator") -> Settings:
         for corpus in sorted(path for path in self.folder.iterdir() if path.is_dir()):
             (out / corpus.name).mkdir(parents=True)
             for part, count in (("train", labels), ("test", HELD_OUT)):
                 sentences = (corpus / f"{part}.tsv").read_text().strip().split("\n\n")
                 chosen = random.permutation(len(sentences))[:count]
                 (out / corpus.name / f"{part}.tsv").write_text("\n\n".join(sentences[i] for i in chosen) + "\n")
-        return f"iob:{out}"
+        return {"data.dataset": f"iob:{out}"}
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,14 @@ class _Images:
 
     folder: Path
 
-    def __call__(self, out: Path, labels: int, random: "Generator") -> str:
+    def __call__(self, out: Path, labels: int, random: "Generator") -> Settings:
         for part, count in (("train", 4 * labels), ("test", 4 * HELD_OUT)):
             files = sorted((self.folder / part).glob("*/*.png"))
             for index in random.permutation(len(files))[:count]:
                 place = out / part / files[index].parent.name / files[index].name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(files[index])
-        return f"imagefolder:{out}"
+        return {"data.dataset": f"imagefolder:{out}", "model.teacher": str(self.folder / "vit")}
 
 
 def steps(labels: int) -> int:
@@ -209,7 +209,6 @@ def main() -> None:
             place = known[name]
             scenario = f"{name}-{labels}"
             common = {**COMMON, **place.settings, "train.local-steps": steps(labels)}
-            common = {key: value for key, value in common.items() if key != "model.teacher"}
             settings = {variant: {**common, **VARIANTS[variant]} for variant in arguments.variants}
             for seed in arguments.seeds:
                 wanted = [Run(scenario, variant, seed, settings[variant]) for variant in settings]
@@ -227,12 +226,10 @@ def main() -> None:
 def _scenario(place: Place, out: Path, name: str, labels: int, seed: int) -> Scenario:
     """The place with its data of one seed, which are written where they are not there yet."""
     folder = out.resolve() / "data" / f"{name}-{seed}"
-    mark = folder / "dataset"
+    mark = folder / "data.json"
     if not mark.exists():
-        dataset = place.write(folder / "nodes", labels, np.random.default_rng(seed))
-        mark.write_text(dataset)
-    here = {key: value for key, value in place.settings.items() if key == "model.teacher"}
-    return Scenario(place.nodes, {"data.dataset": mark.read_text(), **here}, place.metrics)
+        mark.write_text(json.dumps(place.write(folder / "nodes", labels, np.random.default_rng(seed))))
+    return Scenario(place.nodes, json.loads(mark.read_text()), place.metrics)
 
 
 def table(results: Results, scenario: str, metrics: tuple[str, ...], variants: Mapping[str, Settings]) -> Iterator[str]:
@@ -249,8 +246,7 @@ def table(results: Results, scenario: str, metrics: tuple[str, ...], variants: M
         for who in ("teachers", "student"):
             for metric in metrics:
                 values = [end[who][metric] for end in ends if end[who] and metric in end[who]]
-                error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-                cells.append(f"{mean(values):.3f}{error}" if values else "")
+                cells.append(mean_and_error(values) if values else "")
         yield f"| {' | '.join(cells)} |"
 
 
